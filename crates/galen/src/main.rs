@@ -1,0 +1,2 @@
+//! The galen command line.
+fn main() {}

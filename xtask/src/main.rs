@@ -1,0 +1,2 @@
+//! Development chores: `cargo run -p xtask -- tidy`.
+fn main() {}
