@@ -1,1 +1,18 @@
-//! galen-ops
+//! Owns: the reverse-mode tape, the differentiable operations, their CPU kernels, and mapped memory.
+//! Takes: f32 tensors and frozen weights in their own format.
+//! Gives: outputs and gradients whose bits do not depend on threads, packing or what else is in the batch.
+//! Never: knows a model family, an adapter method or a file format beyond the weight blocks. It is the only crate
+//! with `unsafe`.
+#![allow(unsafe_code, reason = "kernels and mapped memory live here and nowhere else")]
+
+mod error;
+mod kernels;
+pub mod mmap;
+pub mod ops;
+pub mod quant;
+pub mod tape;
+pub mod tensor;
+
+pub use error::{Error, Result};
+pub use kernels::isa::{Isa, available as available_isas, isa};
+pub use tape::{Gradients, Op, Saved, Tape, Traced};

@@ -1,0 +1,225 @@
+//! A frozen weight matrix in its own format.
+
+use super::nf4::{NF4_BLOCK, Nf4Scales, quantize_nf4};
+use super::{QuantError, WeightDtype};
+use crate::mmap::Bytes;
+
+/// Largest block of any format, elements.
+const MAX_BLOCK: usize = 256;
+
+/// A weight `[rows, cols]` = [out features, in features], row-major, rows of whole blocks (NF4: blocks of the
+/// flattened tensor). Clones share the bytes.
+#[derive(Debug, Clone)]
+pub struct QuantMatrix {
+    dtype: WeightDtype,
+    rows: usize,
+    cols: usize,
+    data: Bytes,
+    nf4: Option<Nf4Scales>,
+}
+
+impl QuantMatrix {
+    /// Takes `rows * row_bytes(cols)` bytes. Errors: another number of bytes, or `cols` not whole blocks. NF4 has
+    /// magnitudes beside its codes: see [`Self::new_nf4`].
+    pub fn new(dtype: WeightDtype, rows: usize, cols: usize, data: Bytes) -> Result<Self, QuantError> {
+        if dtype == WeightDtype::Nf4 {
+            return Err(QuantError::MissingScales);
+        }
+        let want = dtype.row_bytes(cols)?.checked_mul(rows).ok_or(QuantError::TooLarge { rows, cols })?;
+        rows.checked_mul(cols).ok_or(QuantError::TooLarge { rows, cols })?;
+        if data.len() != want {
+            return Err(QuantError::Length { dtype, rows, cols, want, got: data.len() });
+        }
+        Ok(Self { dtype, rows, cols, data, nf4: None })
+    }
+
+    /// An NF4 matrix from packed codes (the earlier element in the high nibble) and magnitudes.
+    pub fn new_nf4(rows: usize, cols: usize, codes: Bytes, scales: Nf4Scales) -> Result<Self, QuantError> {
+        let dtype = WeightDtype::Nf4;
+        let elements = rows.checked_mul(cols).ok_or(QuantError::TooLarge { rows, cols })?;
+        let want = elements.div_ceil(2);
+        if codes.len() != want {
+            return Err(QuantError::Length { dtype, rows, cols, want, got: codes.len() });
+        }
+        if !scales.covers(elements) {
+            return Err(QuantError::MissingScales);
+        }
+        Ok(Self { dtype, rows, cols, data: codes, nf4: Some(scales) })
+    }
+
+    /// Keeps `values` (row-major) in single precision.
+    pub fn from_f32(rows: usize, cols: usize, values: &[f32]) -> Result<Self, QuantError> {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Self::new(WeightDtype::F32, rows, cols, bytes.into())
+    }
+
+    /// Quantises `values` (row-major) to NF4 with double quantisation.
+    pub fn quantize_nf4(rows: usize, cols: usize, values: &[f32]) -> Result<Self, QuantError> {
+        let (codes, scales) = quantize_nf4(values);
+        Self::new_nf4(rows, cols, codes.into(), scales)
+    }
+
+    /// Storage format.
+    pub fn dtype(&self) -> WeightDtype {
+        self.dtype
+    }
+
+    /// Out features.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// In features.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// The blocks as stored.
+    pub fn data(&self) -> &Bytes {
+        &self.data
+    }
+
+    /// NF4 magnitudes, for an NF4 matrix.
+    pub fn nf4_scales(&self) -> Option<&Nf4Scales> {
+        self.nf4.as_ref()
+    }
+
+    /// Bytes of storage, magnitudes included.
+    pub fn nbytes(&self) -> usize {
+        self.data.len() + self.nf4.as_ref().map_or(0, Nf4Scales::nbytes)
+    }
+
+    /// The stored bytes of one row. NF4 blocks do not keep to rows: for it, empty.
+    #[inline]
+    pub fn row_bytes(&self, row: usize) -> &[u8] {
+        let n = self.data.len() / self.rows.max(1);
+        if self.nf4.is_some() { &[] } else { &self.data.as_slice()[row * n..(row + 1) * n] }
+    }
+
+    /// A matrix of the given rows of this one, in that order, stored anew. Exact, as blocks keep to rows.
+    /// Errors: a row that is not there; NF4.
+    pub fn select_rows(&self, order: impl IntoIterator<Item = usize>) -> Result<Self, QuantError> {
+        if self.nf4.is_some() {
+            return Err(QuantError::MissingScales);
+        }
+        let mut bytes = Vec::with_capacity(self.data.len());
+        let mut rows = 0;
+        for row in order {
+            if row >= self.rows {
+                return Err(QuantError::Range { first: row, len: 1, total: self.rows });
+            }
+            bytes.extend_from_slice(self.row_bytes(row));
+            rows += 1;
+        }
+        Self::new(self.dtype, rows, self.cols, bytes.into())
+    }
+
+    /// Decodes elements `col0 .. col0 + out.len()` of `row`. Fastest where both ends lie on block boundaries;
+    /// right everywhere. Uses the widest instructions of this machine.
+    ///
+    /// # Panics
+    /// When the elements are not all in the matrix.
+    pub fn dequantize_block(&self, row: usize, col0: usize, out: &mut [f32]) {
+        self.decode(row, col0, out, super::dequantize_unchecked);
+    }
+
+    /// [`Self::dequantize_block`] compiled for the instruction set of the function it is inlined into.
+    ///
+    /// # Panics
+    /// When the elements are not all in the matrix.
+    #[inline(always)]
+    pub fn dequantize_block_inline(&self, row: usize, col0: usize, out: &mut [f32]) {
+        self.decode(row, col0, out, super::dequantize_inline);
+    }
+
+    /// All values, row-major: for tests and small tensors.
+    pub fn to_f32(&self) -> Vec<f32> {
+        let mut out = vec![0.0; self.rows * self.cols];
+        for (row, out) in out.chunks_mut(self.cols.max(1)).enumerate() {
+            self.dequantize_block(row, 0, out);
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn decode(
+        &self,
+        row: usize,
+        col0: usize,
+        out: &mut [f32],
+        whole: impl Fn(WeightDtype, &[u8], &mut [f32]),
+    ) {
+        assert!(
+            row < self.rows && col0 <= self.cols && out.len() <= self.cols - col0,
+            "elements {col0}.. of row {row} are not in [{}, {}]",
+            self.rows,
+            self.cols
+        );
+        match &self.nf4 {
+            None => decode_range(self.dtype, self.row_bytes(row), col0, out, whole),
+            Some(scales) => {
+                let first = row * self.cols + col0;
+                decode_range(self.dtype, self.data.as_slice(), first, out, whole);
+                let mut block = first / NF4_BLOCK;
+                let head = (NF4_BLOCK - first % NF4_BLOCK).min(out.len());
+                let (head, rest) = out.split_at_mut(head);
+                scale(head, scales.absmax(block));
+                for part in rest.chunks_mut(NF4_BLOCK) {
+                    block += 1;
+                    scale(part, scales.absmax(block));
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn scale(values: &mut [f32], by: f32) {
+    for value in values {
+        *value *= by;
+    }
+}
+
+/// Decodes elements `first..` of `bytes`, which hold them all: whole blocks in place, cut ones through a buffer.
+#[inline(always)]
+pub(super) fn decode_range(
+    dtype: WeightDtype,
+    bytes: &[u8],
+    first: usize,
+    out: &mut [f32],
+    whole: impl Fn(WeightDtype, &[u8], &mut [f32]),
+) {
+    let (size, width) = (dtype.block_size(), dtype.block_bytes());
+    let bytes = &bytes[first / size * width..];
+    let skip = first % size;
+    if skip == 0 && out.len().is_multiple_of(size) {
+        return whole(dtype, &bytes[..out.len() / size * width], out);
+    }
+    decode_unaligned(dtype, bytes, skip, out, whole);
+}
+
+/// `skip` elements into the first block of `bytes`.
+#[inline(never)]
+fn decode_unaligned(
+    dtype: WeightDtype,
+    bytes: &[u8],
+    mut skip: usize,
+    mut out: &mut [f32],
+    whole: impl Fn(WeightDtype, &[u8], &mut [f32]),
+) {
+    let (size, width) = (dtype.block_size(), dtype.block_bytes());
+    let mut buffer = [0f32; MAX_BLOCK];
+    let mut padded = [0u8; 2 * MAX_BLOCK];
+    for block in bytes.chunks(width) {
+        if out.is_empty() {
+            break;
+        }
+        // The last NF4 block of a tensor may be short.
+        padded[..block.len()].copy_from_slice(block);
+        whole(dtype, &padded[..width], &mut buffer[..size]);
+        let n = (size - skip).min(out.len());
+        let (now, later) = out.split_at_mut(n);
+        now.copy_from_slice(&buffer[skip..skip + n]);
+        (out, skip) = (later, 0);
+    }
+}
