@@ -122,3 +122,60 @@ fn nf4_blocks_of_any_shape_decode_by_range() {
     }
     assert_eq!(matrix.nbytes(), 350 + 11 + 4 + 4);
 }
+
+/// Tensors made by gguf-py and bitsandbytes (`tests/goldens/quant.py`).
+struct Goldens(Vec<u8>);
+
+impl Goldens {
+    fn open() -> Self {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens/quant.safetensors");
+        Self(std::fs::read(path).unwrap())
+    }
+
+    fn bytes(&self, name: &str) -> Vec<u8> {
+        let file = safetensors::SafeTensors::deserialize(&self.0).unwrap();
+        file.tensor(name).unwrap().data().to_vec()
+    }
+
+    fn floats(&self, name: &str) -> Vec<f32> {
+        self.bytes(name).as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+    }
+}
+
+#[test]
+fn every_format_decodes_to_the_bits_of_gguf_py() {
+    let goldens = Goldens::open();
+    for format in FORMATS.iter().filter(|f| f.dtype != WeightDtype::F32 && f.dtype != WeightDtype::Nf4) {
+        let bytes = goldens.bytes(&format!("{}.bytes", format.name));
+        let want = goldens.floats(&format!("{}.values", format.name));
+        let mut got = vec![0.0; want.len()];
+        dequantize(format.dtype, &bytes, &mut got).unwrap();
+        let wrong = got.iter().zip(&want).position(|(g, w)| g.to_bits() != w.to_bits());
+        assert_eq!(wrong, None, "{}: {:?} against {:?}", format.name, wrong.map(|i| got[i]), wrong.map(|i| want[i]));
+    }
+}
+
+#[test]
+fn nf4_equals_bitsandbytes() {
+    let goldens = Goldens::open();
+    let source = goldens.floats("nf4.source");
+    let (codes, scales) = quantize_nf4(&source);
+    assert_eq!(codes, goldens.bytes("nf4.dq.codes"));
+    let offset = goldens.floats("nf4.dq.offset")[0];
+    assert!((scales.offset - offset).abs() <= 2e-7 * offset, "{} {offset}", scales.offset);
+    for (got, want) in scales.scale.iter().zip(goldens.floats("nf4.dq.absmax")) {
+        assert!((got - want).abs() <= 1e-6 * want, "{got} {want}");
+    }
+    // bitsandbytes' CPU kernel is one off the nearest code here and there; ours is the nearest.
+    let theirs = goldens.bytes("nf4.dq.absmax_codes");
+    let off = scales.absmax.iter().zip(&theirs).filter(|(a, b)| a != b).count();
+    let far = scales.absmax.iter().zip(&theirs).filter(|(a, b)| a.abs_diff(**b) > 1).count();
+    assert!(off <= 4 && far == 0, "{off} of {} codes differ, {far} by more than one", theirs.len());
+
+    // Their codes and magnitudes give their values.
+    let theirs = Nf4Scales { absmax: theirs.into(), scale: goldens.floats("nf4.dq.absmax").into(), offset };
+    let matrix = QuantMatrix::new_nf4(80, 256, Bytes::from(goldens.bytes("nf4.dq.codes")), theirs).unwrap();
+    for (i, (got, want)) in matrix.to_f32().iter().zip(goldens.floats("nf4.dq.values")).enumerate() {
+        assert!((got - want).abs() <= 1e-7, "{i}: {got} {want}");
+    }
+}

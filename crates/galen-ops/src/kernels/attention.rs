@@ -1,0 +1,157 @@
+//! One head of one segment: causal softmax attention over the keys of the segment and its ancestors, in tiles of
+//! queries. Keys are in order of position, so a row's result does not depend on how its context is divided into
+//! segments.
+
+use super::gemm::{Lhs, gemm_serial};
+use super::isa::multiversion;
+use super::math::{dot, exp, lane_sum};
+use super::panels::{Rows, Transposed};
+
+/// Queries of a tile: its scores stay small while the packed keys are reused.
+const TILE: usize = 60;
+
+/// A head's queries: row i is `values[i * stride..][..d]`, at position `position + i`.
+#[derive(Clone, Copy)]
+pub(crate) struct Queries<'a> {
+    pub values: &'a [f32],
+    pub stride: usize,
+    pub len: usize,
+    pub position: usize,
+}
+
+/// A head's keys and values `[n, d]`, row j at position j, and how scores are formed.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'a> {
+    pub keys: &'a [f32],
+    pub values: &'a [f32],
+    pub d: usize,
+    pub scale: f32,
+    /// A query at position p sees keys at positions above `p - window`.
+    pub window: Option<usize>,
+}
+
+impl Context<'_> {
+    /// Keys `[lo, hi)` that queries at positions `[p, p + rows)` may see; `lo` is a multiple of 16 so that sums
+    /// fall into the same lanes as without a window.
+    fn range(&self, p: usize, rows: usize) -> (usize, usize) {
+        (self.first(p) / 16 * 16, p + rows)
+    }
+
+    fn first(&self, p: usize) -> usize {
+        self.window.map_or(0, |w| (p + 1).saturating_sub(w))
+    }
+}
+
+multiversion! {
+    // Scores of one row (keys from `lo`) to weights `e^(scale s - max)` in place, zero outside [first, last].
+    fn softmax_row(row: &mut [f32], first: usize, last: usize, scale: f32) -> (f32, f32) {
+        row[..first].fill(0.0);
+        row[last + 1..].fill(0.0);
+        let mut max = f32::NEG_INFINITY;
+        for s in &mut row[first..=last] {
+            *s *= scale;
+            max = if *s > max || s.is_nan() { *s } else { max };
+        }
+        for s in &mut row[first..=last] {
+            *s = exp::<F>(*s - max);
+        }
+        let sum = lane_sum(last + 1, |j| row[j]);
+        (max, sum)
+    }
+}
+
+multiversion! {
+    // Scores of one row to probabilities `e^(scale s - lse)` in place.
+    fn probabilities_row(row: &mut [f32], first: usize, last: usize, scale: f32, lse: f32) {
+        row[..first].fill(0.0);
+        row[last + 1..].fill(0.0);
+        for s in &mut row[first..=last] {
+            *s = exp::<F>(*s * scale - lse);
+        }
+    }
+}
+
+multiversion! {
+    // dS = P (dP - delta) scale, over dP.
+    fn score_gradient_row(p: &[f32], dp: &mut [f32], delta: f32, scale: f32) {
+        for (dp, p) in dp.iter_mut().zip(p) {
+            *dp = p * (*dp - delta) * scale;
+        }
+        let _ = F::fma;
+    }
+}
+
+multiversion! {
+    fn row_dot(a: &[f32], b: &[f32]) -> f32 {
+        dot::<F>(a, b)
+    }
+}
+
+/// `o[i] = softmax(scale q_i K^T) V` into `[len, d]`, and the log-sum-exp of each row's scores into `lse`.
+pub(crate) fn forward(q: Queries, context: Context, o: &mut [f32], lse: &mut [f32]) {
+    let d = context.d;
+    let mut scores = Vec::new();
+    for i0 in (0..q.len).step_by(TILE) {
+        let rows = (q.len - i0).min(TILE);
+        let (lo, hi) = context.range(q.position + i0, rows);
+        let n = hi - lo;
+        scores.resize(rows * n, 0.0);
+        let lhs = Lhs { values: &q.values[i0 * q.stride..], row: q.stride, col: 1 };
+        let keys = Transposed { values: &context.keys[lo * d..hi * d], stride: d };
+        gemm_serial(rows, n, d, lhs, &keys, &mut scores, n, false);
+        for (i, row) in scores.chunks_exact_mut(n).enumerate().take(rows) {
+            let p = q.position + i0 + i;
+            let (max, sum) = softmax_row(row, context.first(p) - lo, p - lo, context.scale);
+            lse[i0 + i] = max + sum.ln();
+            let inverse = 1.0 / sum;
+            row.iter_mut().for_each(|w| *w *= inverse);
+        }
+        let values = Rows { values: &context.values[lo * d..hi * d], stride: d };
+        gemm_serial(rows, d, n, Lhs::rows(&scores, n), &values, &mut o[i0 * d..], d, false);
+    }
+}
+
+/// Gradients of one head of one segment (FlashAttention-2, Dao 2023, algorithm 2, with the scores of a tile of
+/// queries recomputed from the log-sum-exp). `dq` `[len, d]` is written, `dk` and `dv` `[n, d]` are added to.
+pub(crate) fn backward(
+    q: Queries,
+    context: Context,
+    o: &[f32],
+    lse: &[f32],
+    d_o: Queries,
+    dq: &mut [f32],
+    dk: &mut [f32],
+    dv: &mut [f32],
+) {
+    let d = context.d;
+    let (mut p, mut dp) = (Vec::new(), Vec::new());
+    for i0 in (0..q.len).step_by(TILE) {
+        let rows = (q.len - i0).min(TILE);
+        let (lo, hi) = context.range(q.position + i0, rows);
+        let n = hi - lo;
+        p.resize(rows * n, 0.0);
+        dp.resize(rows * n, 0.0);
+        let lhs = Lhs { values: &q.values[i0 * q.stride..], row: q.stride, col: 1 };
+        let grad = Lhs { values: &d_o.values[i0 * d_o.stride..], row: d_o.stride, col: 1 };
+        let (keys, values) = (&context.keys[lo * d..hi * d], &context.values[lo * d..hi * d]);
+        gemm_serial(rows, n, d, lhs, &Transposed { values: keys, stride: d }, &mut p, n, false);
+        gemm_serial(rows, n, d, grad, &Transposed { values, stride: d }, &mut dp, n, false);
+        for i in 0..rows {
+            let position = q.position + i0 + i;
+            let p = &mut p[i * n..(i + 1) * n];
+            let (first, last) = (context.first(position) - lo, position - lo);
+            probabilities_row(p, first, last, context.scale, lse[i0 + i]);
+            let start = (i0 + i) * d_o.stride;
+            let delta = row_dot(&d_o.values[start..start + d], &o[(i0 + i) * d..(i0 + i + 1) * d]);
+            score_gradient_row(p, &mut dp[i * n..(i + 1) * n], delta, context.scale);
+        }
+        let transposed_p = Lhs { values: &p, row: 1, col: n };
+        let transposed_ds = Lhs { values: &dp, row: 1, col: n };
+        let queries = Rows { values: &q.values[i0 * q.stride..], stride: q.stride };
+        let grads = Rows { values: &d_o.values[i0 * d_o.stride..], stride: d_o.stride };
+        gemm_serial(n, d, rows, transposed_p, &grads, &mut dv[lo * d..], d, true);
+        gemm_serial(n, d, rows, transposed_ds, &queries, &mut dk[lo * d..], d, true);
+        let keys = Rows { values: keys, stride: d };
+        gemm_serial(rows, d, n, Lhs::rows(&dp, n), &keys, &mut dq[i0 * d..], d, false);
+    }
+}

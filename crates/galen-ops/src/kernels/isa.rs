@@ -1,0 +1,111 @@
+//! The one place where the instruction set is chosen.
+
+use std::sync::OnceLock;
+
+/// A kernel path. The same seed gives the same bits on one path, whatever the number of threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isa {
+    /// 512-bit vectors with fused multiply-add.
+    Avx512,
+    /// 256-bit vectors with fused multiply-add.
+    Avx2,
+    /// Whatever the compiler makes of plain loops.
+    Portable,
+}
+
+impl Isa {
+    /// `avx512`, `avx2`, `portable`: also what `GALEN_ISA` takes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Avx512 => "avx512",
+            Self::Avx2 => "avx2",
+            Self::Portable => "portable",
+        }
+    }
+}
+
+/// The best path this processor has, or the one `GALEN_ISA` names if the processor has it.
+pub fn isa() -> Isa {
+    static ISA: OnceLock<Isa> = OnceLock::new();
+    *ISA.get_or_init(|| {
+        let have = available();
+        let wanted = std::env::var("GALEN_ISA").ok();
+        have.iter().copied().find(|i| Some(i.name()) == wanted.as_deref()).unwrap_or(have[0])
+    })
+}
+
+/// The paths this processor can run, best first.
+pub fn available() -> Vec<Isa> {
+    let mut have = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    {
+        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        if avx2
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+        {
+            have.push(Isa::Avx512);
+        }
+        if avx2 {
+            have.push(Isa::Avx2);
+        }
+    }
+    have.push(Isa::Portable);
+    have
+}
+
+/// `a * b + c`, as the kernel path does it.
+pub(crate) trait Fma {
+    fn fma(a: f32, b: f32, c: f32) -> f32;
+}
+
+/// One rounding: an instruction on the vector paths.
+pub(crate) struct Fused;
+
+/// Two roundings: without the instruction, a fused product would be a slow library call.
+pub(crate) struct Split;
+
+impl Fma for Fused {
+    #[inline(always)]
+    fn fma(a: f32, b: f32, c: f32) -> f32 {
+        a.mul_add(b, c)
+    }
+}
+
+impl Fma for Split {
+    #[inline(always)]
+    fn fma(a: f32, b: f32, c: f32) -> f32 {
+        a * b + c
+    }
+}
+
+/// Compiles a function body once for each kernel path and calls the right one:
+/// `multiversion! { fn name(args...) -> ret { body } }`. Inside, `F::fma(a, b, c)` is the path's multiply-add.
+macro_rules! multiversion {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $(#[$doc])*
+        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            #[allow(clippy::inline_always, clippy::extra_unused_type_parameters)]
+            fn body<F: $crate::kernels::isa::Fma>($($arg: $ty),*) $(-> $ret)? $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi2")]
+                fn avx512($($arg: $ty),*) $(-> $ret)? { body::<$crate::kernels::isa::Fused>($($arg),*) }
+                #[target_feature(enable = "avx2,fma,bmi2")]
+                fn avx2($($arg: $ty),*) $(-> $ret)? { body::<$crate::kernels::isa::Fused>($($arg),*) }
+                match $crate::kernels::isa::isa() {
+                    // SAFETY: `isa` names a path only after detecting its features.
+                    $crate::kernels::isa::Isa::Avx512 => return unsafe { avx512($($arg),*) },
+                    // SAFETY: as above.
+                    $crate::kernels::isa::Isa::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::kernels::isa::Isa::Portable => {}
+                }
+            }
+            body::<$crate::kernels::isa::Split>($($arg),*)
+        }
+    };
+}
+pub(crate) use multiversion;

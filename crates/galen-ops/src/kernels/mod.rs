@@ -1,0 +1,9 @@
+//! CPU kernels. Every result element is one fixed chain of operations, whatever the number of rows beside it,
+//! the tiling or the number of threads: so packed, shared and one-by-one runs agree to the bit.
+
+pub(crate) mod attention;
+pub(crate) mod gemm;
+pub(crate) mod isa;
+pub(crate) mod math;
+pub(crate) mod micro;
+pub(crate) mod panels;

@@ -1,0 +1,294 @@
+//! Causal attention over segments and their parents (FlashAttention-2, Dao 2023: scores recomputed in backward).
+
+use crate::error::{Result, shape_error};
+use crate::kernels::attention::{Context, Queries, backward, forward};
+use crate::tape::{Op, Saved};
+use crate::tensor::{dims2, f32_tensor, f32_view};
+use candle_core::Tensor;
+use galen_types::Segment;
+use rayon::prelude::*;
+use std::sync::Arc;
+
+/// Heads and scores of an attention layer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AttentionShape {
+    /// H, a multiple of G.
+    pub n_heads: usize,
+    /// G; head h reads key-value head `h / (H / G)`.
+    pub n_kv_heads: usize,
+    /// D.
+    pub head_dim: usize,
+    /// Factor of the scores, usually `1 / sqrt(D)`.
+    pub scale: f32,
+    /// A query at position p sees keys at positions in `(p - window, p]`.
+    pub window: Option<usize>,
+}
+
+/// Inputs q `[T, H D]`, k and v `[T, G D]`, positions already rotated in; output `[T, H D]`.
+pub struct Attention {
+    /// Heads and scores.
+    pub shape: AttentionShape,
+    /// The batch's segments.
+    pub segments: Arc<[Segment]>,
+}
+
+/// A segment within its tree: whose keys it sees.
+struct Member {
+    segment: Segment,
+    /// (first token, tokens) of every ancestor, then of the segment itself, by position.
+    context: Vec<(usize, usize)>,
+    /// Offset of the segment's rows in the tree's buffers.
+    local: usize,
+}
+
+/// Segments grouped by root; trees share nothing and run in parallel.
+fn trees(segments: &[Segment]) -> Vec<Vec<Member>> {
+    let mut trees: Vec<Vec<Member>> = Vec::new();
+    let mut place: Vec<(usize, usize)> = Vec::new(); // segment -> (tree, member)
+    for s in segments {
+        let own = (s.start as usize, s.len as usize);
+        let (tree, mut context) = match s.parent {
+            None => {
+                trees.push(Vec::new());
+                (trees.len() - 1, Vec::new())
+            }
+            Some(parent) => {
+                let (tree, member) = place[parent as usize];
+                (tree, trees[tree][member].context.clone())
+            }
+        };
+        context.push(own);
+        let local = trees[tree].last().map_or(0, |m| m.local + m.segment.len as usize);
+        place.push((tree, trees[tree].len()));
+        trees[tree].push(Member { segment: *s, context, local });
+    }
+    trees
+}
+
+/// Rows `[n, d]` of one head, by position.
+fn gather(
+    values: &[f32],
+    context: &[(usize, usize)],
+    stride: usize,
+    offset: usize,
+    d: usize,
+    out: &mut Vec<f32>,
+) {
+    out.clear();
+    for (start, len) in context {
+        for t in *start..start + len {
+            out.extend_from_slice(&values[t * stride + offset..t * stride + offset + d]);
+        }
+    }
+}
+
+impl Attention {
+    fn check(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<usize> {
+        let s = &self.shape;
+        let ((t, qw), (tk, kw)) = (dims2("attention", q)?, dims2("attention", k)?);
+        let tokens: usize = self.segments.iter().map(|s| s.len as usize).sum();
+        let sound = t == tk
+            && t == tokens
+            && qw == s.n_heads * s.head_dim
+            && kw == s.n_kv_heads * s.head_dim
+            && k.dims() == v.dims()
+            && s.n_kv_heads > 0
+            && s.n_heads % s.n_kv_heads == 0;
+        if sound {
+            Ok(t)
+        } else {
+            let what = format!(
+                "q `{:?}`, k `{:?}`, v `{:?}` for {s:?}, {tokens} tokens",
+                q.dims(),
+                k.dims(),
+                v.dims()
+            );
+            shape_error("attention", what)
+        }
+    }
+
+    fn tasks<'a>(&self, trees: &'a [Vec<Member>]) -> Vec<(&'a [Member], usize)> {
+        trees.iter().flat_map(|tree| (0..self.shape.n_heads).map(move |h| (&tree[..], h))).collect()
+    }
+
+    fn context<'a>(&self, keys: &'a [f32], values: &'a [f32]) -> Context<'a> {
+        let AttentionShape { head_dim: d, scale, window, .. } = self.shape;
+        Context { keys, values, d, scale, window }
+    }
+}
+
+fn tree_tokens(tree: &[Member]) -> usize {
+    tree.iter().map(|m| m.segment.len as usize).sum()
+}
+
+/// Copies a tree's rows `[tokens, d]` of one head to or onto column block `column` of `[T, width]`.
+fn scatter(tree: &[Member], rows: &[f32], d: usize, out: &mut [f32], width: usize, column: usize) {
+    for m in tree {
+        for i in 0..m.segment.len as usize {
+            let to = (m.segment.start as usize + i) * width + column * d;
+            let from = (m.local + i) * d;
+            for (o, r) in out[to..to + d].iter_mut().zip(&rows[from..from + d]) {
+                *o += r;
+            }
+        }
+    }
+}
+
+impl Op for Attention {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn forward(&self, inputs: &[&Tensor]) -> Result<(Vec<Tensor>, Saved)> {
+        let [q, k, v] = inputs else { return shape_error("attention", "takes three inputs") };
+        let tokens = self.check(q, k, v)?;
+        let AttentionShape { n_heads, n_kv_heads, head_dim: d, .. } = self.shape;
+        let (qv, kv, vv) = (f32_view(q)?, f32_view(k)?, f32_view(v)?);
+        let (qv, kv, vv) = (&*qv, &*kv, &*vv);
+        let (q_stride, kv_stride) = (n_heads * d, n_kv_heads * d);
+        let trees = trees(&self.segments);
+        let tasks = self.tasks(&trees);
+        let results: Vec<(Vec<f32>, Vec<f32>)> = tasks
+            .par_iter()
+            .map(|(tree, h)| {
+                let n = tree_tokens(tree);
+                let (mut o, mut lse) = (vec![0f32; n * d], vec![0f32; n]);
+                let (mut keys, mut values) = (Vec::new(), Vec::new());
+                let offset = h / (n_heads / n_kv_heads) * d;
+                for m in *tree {
+                    gather(kv, &m.context, kv_stride, offset, d, &mut keys);
+                    gather(vv, &m.context, kv_stride, offset, d, &mut values);
+                    let (start, len) = (m.segment.start as usize, m.segment.len as usize);
+                    let queries = Queries {
+                        values: &qv[start * q_stride + h * d..],
+                        stride: q_stride,
+                        len,
+                        position: m.segment.position as usize,
+                    };
+                    let rows = m.local..m.local + len;
+                    let out = &mut o[rows.start * d..rows.end * d];
+                    forward(queries, self.context(&keys, &values), out, &mut lse[rows]);
+                }
+                (o, lse)
+            })
+            .collect();
+        let (mut o, mut lse) = (vec![0f32; tokens * q_stride], vec![0f32; tokens * n_heads]);
+        for ((tree, h), (rows, l)) in tasks.iter().zip(&results) {
+            scatter(tree, rows, d, &mut o, q_stride, *h);
+            scatter(tree, l, 1, &mut lse, n_heads, *h);
+        }
+        let o = f32_tensor(o, (tokens, q_stride))?;
+        let lse = f32_tensor(lse, (tokens, n_heads))?;
+        Ok((vec![o.clone()], vec![(*q).clone(), (*k).clone(), (*v).clone(), o, lse]))
+    }
+
+    fn backward(&self, saved: &Saved, grads: Vec<Option<Tensor>>, _: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let [Some(d_o)] = &grads[..] else { return Ok(vec![None; 3]) };
+        let [q, k, v, o, lse] = &saved[..] else {
+            return shape_error("attention", "saved tensors are missing");
+        };
+        let tokens = self.check(q, k, v)?;
+        let AttentionShape { n_heads, n_kv_heads, head_dim: d, .. } = self.shape;
+        let (qv, kv, vv) = (f32_view(q)?, f32_view(k)?, f32_view(v)?);
+        let (ov, lv, gv) = (f32_view(o)?, f32_view(lse)?, f32_view(d_o)?);
+        let (qv, kv, vv, ov, lv, gv) = (&*qv, &*kv, &*vv, &*ov, &*lv, &*gv);
+        let (q_stride, kv_stride) = (n_heads * d, n_kv_heads * d);
+        let trees = trees(&self.segments);
+        let tasks = self.tasks(&trees);
+        let results: Vec<[Vec<f32>; 3]> = tasks
+            .par_iter()
+            .map(|(tree, h)| {
+                let n = tree_tokens(tree);
+                let [mut dq, mut dk, mut dv] = [vec![0f32; n * d], vec![0f32; n * d], vec![0f32; n * d]];
+                let (mut keys, mut values, mut out, mut l) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+                let (mut dkc, mut dvc) = (Vec::new(), Vec::new());
+                let offset = h / (n_heads / n_kv_heads) * d;
+                for m in *tree {
+                    gather(kv, &m.context, kv_stride, offset, d, &mut keys);
+                    gather(vv, &m.context, kv_stride, offset, d, &mut values);
+                    let (start, len) = (m.segment.start as usize, m.segment.len as usize);
+                    gather(ov, &[(start, len)], q_stride, h * d, d, &mut out);
+                    gather(lv, &[(start, len)], n_heads, *h, 1, &mut l);
+                    let position = m.segment.position as usize;
+                    let rows_of = |values| Queries { values, stride: q_stride, len, position };
+                    let (queries, grad) =
+                        (rows_of(&qv[start * q_stride + h * d..]), rows_of(&gv[start * q_stride + h * d..]));
+                    dkc.clear();
+                    dkc.resize(keys.len(), 0.0);
+                    dvc.clear();
+                    dvc.resize(keys.len(), 0.0);
+                    let context = self.context(&keys, &values);
+                    let dq = &mut dq[m.local * d..(m.local + len) * d];
+                    backward(queries, context, &out, &l, grad, dq, &mut dkc, &mut dvc);
+                    // Children add to their ancestors in the order of the segments.
+                    let mut from = 0;
+                    for (start, len) in &m.context {
+                        let owner = tree.iter().find(|o| o.segment.start as usize == *start);
+                        let to = owner.map_or(0, |o| o.local) * d;
+                        for i in 0..len * d {
+                            dk[to + i] += dkc[from + i];
+                            dv[to + i] += dvc[from + i];
+                        }
+                        from += len * d;
+                    }
+                }
+                [dq, dk, dv]
+            })
+            .collect();
+        let mut dq = vec![0f32; tokens * q_stride];
+        let (mut dk, mut dv) = (vec![0f32; tokens * kv_stride], vec![0f32; tokens * kv_stride]);
+        for ((tree, h), [q, k, v]) in tasks.iter().zip(&results) {
+            let g = h / (n_heads / n_kv_heads);
+            scatter(tree, q, d, &mut dq, q_stride, *h);
+            scatter(tree, k, d, &mut dk, kv_stride, g);
+            scatter(tree, v, d, &mut dv, kv_stride, g);
+        }
+        Ok(vec![
+            Some(f32_tensor(dq, (tokens, q_stride))?),
+            Some(f32_tensor(dk, (tokens, kv_stride))?),
+            Some(f32_tensor(dv, (tokens, kv_stride))?),
+        ])
+    }
+}
+
+/// Attention of new tokens over a cache that already holds their keys and values: no gradient.
+pub struct CachedAttention {
+    /// Heads and scores.
+    pub shape: AttentionShape,
+}
+
+impl CachedAttention {
+    /// q `[T, H D]` of the last T of `keys.len() / (G D)` positions; keys and values `[n, G D]` from position 0.
+    pub fn run(&self, q: &Tensor, keys: &[f32], values: &[f32]) -> Result<Tensor> {
+        let AttentionShape { n_heads, n_kv_heads, head_dim: d, scale, window } = self.shape;
+        let (len, width) = dims2("cached_attention", q)?;
+        let kv_stride = n_kv_heads * d;
+        let n = keys.len().checked_div(kv_stride).unwrap_or(0);
+        if width != n_heads * d || values.len() != keys.len() || n < len {
+            let what = format!("q `{:?}` over {n} cached positions for {:?}", q.dims(), self.shape);
+            return shape_error("cached_attention", what);
+        }
+        let qv = f32_view(q)?;
+        let qv = &*qv;
+        let heads: Vec<Vec<f32>> = (0..n_heads)
+            .into_par_iter()
+            .map(|h| {
+                let (mut k, mut v) = (Vec::new(), Vec::new());
+                let offset = h / (n_heads / n_kv_heads) * d;
+                gather(keys, &[(0, n)], kv_stride, offset, d, &mut k);
+                gather(values, &[(0, n)], kv_stride, offset, d, &mut v);
+                let (mut o, mut lse) = (vec![0f32; len * d], vec![0f32; len]);
+                let queries = Queries { values: &qv[h * d..], stride: width, len, position: n - len };
+                forward(queries, Context { keys: &k, values: &v, d, scale, window }, &mut o, &mut lse);
+                o
+            })
+            .collect();
+        let mut out = vec![0f32; len * width];
+        for (h, rows) in heads.iter().enumerate() {
+            for (i, row) in rows.chunks_exact(d).enumerate() {
+                out[i * width + h * d..i * width + (h + 1) * d].copy_from_slice(row);
+            }
+        }
+        f32_tensor(out, (len, width))
+    }
+}

@@ -1,0 +1,191 @@
+//! The head: log-probabilities of target tokens from hidden states, the vocabulary in chunks.
+//!
+//! Logits exist for one chunk at a time and only for rows that predict something. The gradient is formed in the
+//! same pass: with a running maximum m and sum z, the expectation of the head's rows under the softmax is
+//! accumulated like attention's output, so that backward is a scaling.
+
+use crate::error::{Result, shape_error};
+use crate::kernels::gemm::{Lhs, gemm};
+use crate::kernels::isa::multiversion;
+use crate::kernels::math::{exp, lane_sum};
+use crate::kernels::panels::{Weight, WeightTransposed};
+use crate::quant::QuantMatrix;
+use crate::tape::{Op, Saved};
+use crate::tensor::{dims2, f32_tensor, f32_view};
+use candle_core::Tensor;
+use galen_types::Target;
+use std::sync::{Arc, Mutex};
+
+/// Vocabulary entries whose logits exist at once.
+const CHUNK: usize = 4096;
+
+/// Input hidden `[T, C]`, output `[N]`: `log softmax(W h[index])[token]` of each target. W `[V, C]` is frozen.
+pub struct LogProbHead {
+    /// The output embedding.
+    pub weight: Arc<QuantMatrix>,
+    /// What is predicted from where.
+    pub targets: Arc<[Target]>,
+    /// Form the gradient too.
+    pub with_gradient: bool,
+    /// Filled by forward: for each target, whether no other token is more likely.
+    pub correct: Arc<Mutex<Vec<bool>>>,
+}
+
+/// What a head gives without a tape.
+pub struct LogProbs {
+    /// One a target, in nats.
+    pub logps: Vec<f32>,
+    /// Whether the target is the most likely token.
+    pub correct: Vec<bool>,
+}
+
+multiversion! {
+    // One row of a chunk's logits: updates (max, sum), turns the row into e^(logit - max) and gives the factor
+    // by which what was summed before must be scaled.
+    fn online_row(row: &mut [f32], max: &mut f32, sum: &mut f32, weights: bool) -> f32 {
+        let mut top = *max;
+        for x in row.iter() {
+            top = if *x > top || x.is_nan() { *x } else { top };
+        }
+        let factor = if *max == f32::NEG_INFINITY { 0.0 } else { exp::<F>(*max - top) };
+        if weights {
+            for x in row.iter_mut() {
+                *x = exp::<F>(*x - top);
+            }
+            *sum = *sum * factor + lane_sum(row.len(), |j| row[j]);
+        } else {
+            *sum = *sum * factor + lane_sum(row.len(), |j| exp::<F>(row[j] - top));
+        }
+        *max = top;
+        factor
+    }
+}
+
+impl LogProbHead {
+    /// Distinct hidden rows, and for each target the one it reads.
+    fn rows(&self) -> (Vec<usize>, Vec<usize>) {
+        let mut rows: Vec<usize> = self.targets.iter().map(|t| t.index as usize).collect();
+        rows.sort_unstable();
+        rows.dedup();
+        let of = self.targets.iter().map(|t| rows.binary_search(&(t.index as usize)).unwrap_or(0)).collect();
+        (rows, of)
+    }
+}
+
+impl Op for LogProbHead {
+    fn name(&self) -> &'static str {
+        "log_prob_head"
+    }
+
+    fn forward(&self, inputs: &[&Tensor]) -> Result<(Vec<Tensor>, Saved)> {
+        let [hidden] = inputs else { return shape_error("log_prob_head", "takes one input") };
+        let (tokens, c) = dims2("log_prob_head", hidden)?;
+        let (vocabulary, width) = (self.weight.rows(), self.weight.cols());
+        if c != width {
+            return shape_error(
+                "log_prob_head",
+                format!("hidden `{:?}` for `[{vocabulary}, {width}]`", hidden.dims()),
+            );
+        }
+        for t in self.targets.iter() {
+            if t.index as usize >= tokens || t.token as usize >= vocabulary {
+                return shape_error(
+                    "log_prob_head",
+                    format!("target {t:?} in {tokens} tokens, {vocabulary} ids"),
+                );
+            }
+        }
+        let (rows, of) = self.rows();
+        let n = rows.len();
+        let view = f32_view(hidden)?;
+        let mut h = Vec::with_capacity(n * c);
+        rows.iter().for_each(|r| h.extend_from_slice(&view[r * c..(r + 1) * c]));
+        let mut max = vec![f32::NEG_INFINITY; n];
+        let mut sum = vec![0f32; n];
+        let mut target_logits = vec![0f32; self.targets.len()];
+        let mut expectation = vec![0f32; if self.with_gradient { n * c } else { 0 }];
+        let mut logits = vec![0f32; n * CHUNK.min(vocabulary)];
+        for v0 in (0..vocabulary).step_by(CHUNK) {
+            let chunk = (vocabulary - v0).min(CHUNK);
+            let logits = &mut logits[..n * chunk];
+            gemm(
+                n,
+                chunk,
+                c,
+                Lhs::rows(&h, c),
+                &WeightTransposed { weight: &self.weight, first: v0 },
+                logits,
+                false,
+            );
+            for (i, t) in self.targets.iter().enumerate() {
+                if let Some(j) = (t.token as usize).checked_sub(v0).filter(|j| *j < chunk) {
+                    target_logits[i] = logits[of[i] * chunk + j];
+                }
+            }
+            for (r, row) in logits.chunks_exact_mut(chunk).enumerate() {
+                let factor = online_row(row, &mut max[r], &mut sum[r], self.with_gradient);
+                if self.with_gradient && factor != 1.0 {
+                    expectation[r * c..(r + 1) * c].iter_mut().for_each(|e| *e *= factor);
+                }
+            }
+            if self.with_gradient {
+                gemm(
+                    n,
+                    c,
+                    chunk,
+                    Lhs::rows(logits, chunk),
+                    &Weight { weight: &self.weight, first: v0 },
+                    &mut expectation,
+                    true,
+                );
+            }
+        }
+        let log_prob = |(i, logit): (usize, &f32)| logit - max[of[i]] - sum[of[i]].ln();
+        let logps: Vec<f32> = target_logits.iter().enumerate().map(log_prob).collect();
+        if let Ok(mut correct) = self.correct.lock() {
+            *correct = target_logits.iter().enumerate().map(|(i, l)| *l >= max[of[i]]).collect();
+        }
+        for (e, sum) in expectation.chunks_exact_mut(c.max(1)).zip(&sum) {
+            let inverse = 1.0 / sum;
+            e.iter_mut().for_each(|e| *e *= inverse);
+        }
+        let saved = if self.with_gradient { vec![f32_tensor(expectation, (n, c))?] } else { vec![] };
+        let mut saved = saved;
+        saved.push(f32_tensor(vec![0.0; 0], (0, tokens))?); // remembers T
+        Ok((vec![f32_tensor(logps, self.targets.len())?], saved))
+    }
+
+    /// `dh[index] += g (W[token] - E_softmax[W])`.
+    fn backward(&self, saved: &Saved, grads: Vec<Option<Tensor>>, _: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let [Some(grad)] = &grads[..] else { return Ok(vec![None]) };
+        let [expectation, shape] = &saved[..] else {
+            return shape_error("log_prob_head", "forward ran without its gradient");
+        };
+        let (_, tokens) = dims2("log_prob_head", shape)?;
+        let c = self.weight.cols();
+        let (grad, expectation) = (f32_view(grad)?, f32_view(expectation)?);
+        let (_, of) = self.rows();
+        let mut dh = vec![0f32; tokens * c];
+        let mut row = vec![0f32; c];
+        for (i, t) in self.targets.iter().enumerate() {
+            self.weight.dequantize_block(t.token as usize, 0, &mut row);
+            let out = &mut dh[t.index as usize * c..(t.index as usize + 1) * c];
+            for ((d, w), e) in out.iter_mut().zip(&row).zip(&expectation[of[i] * c..(of[i] + 1) * c]) {
+                *d += grad[i] * (w - e);
+            }
+        }
+        Ok(vec![Some(f32_tensor(dh, (tokens, c))?)])
+    }
+}
+
+/// Logits `[rows, V]` of hidden rows `[rows, C]`: for generation, a row or a few.
+pub fn logits(weight: &QuantMatrix, hidden: &[f32]) -> Result<Vec<f32>> {
+    let (vocabulary, c) = (weight.rows(), weight.cols());
+    if c == 0 || hidden.len() % c != 0 {
+        return shape_error("logits", format!("{} values in rows of {c}", hidden.len()));
+    }
+    let rows = hidden.len() / c;
+    let mut out = vec![0f32; rows * vocabulary];
+    gemm(rows, vocabulary, c, Lhs::rows(hidden, c), &WeightTransposed { weight, first: 0 }, &mut out, false);
+    Ok(out)
+}
