@@ -27,12 +27,11 @@ impl BlockFormat<84, 256> for Q2K {
         let (d, dmin) = (f16_at(block, 80), f16_at(block, 82));
         for (j, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
             let (codes, shift) = (chunk32(qs, j / 4), 2 * (j % 4));
-            for half in 0..2 {
-                let s = scales[2 * j + half];
-                let (dl, ml) = (d * f32::from(s & 15), dmin * f32::from(s >> 4));
-                for i in 16 * half..16 * half + 16 {
-                    out[i] = dl * f32::from(codes[i] >> shift & 3) - ml;
-                }
+            let scale = |s: u8| (d * f32::from(s & 15), dmin * f32::from(s >> 4));
+            let (first, second) = (scale(scales[2 * j]), scale(scales[2 * j + 1]));
+            for i in 0..32 {
+                let (dl, ml) = if i < 16 { first } else { second };
+                out[i] = dl * f32::from(codes[i] >> shift & 3) - ml;
             }
         }
     }
@@ -83,15 +82,11 @@ impl BlockFormat<144, 256> for Q4K {
         let (d, dmin) = (f16_at(block, 0), f16_at(block, 2));
         let (scales, mins) = scales_and_mins(field(block, 4));
         let qs: &[u8; 128] = field(block, 16);
-        for (c, out) in out.as_chunks_mut::<64>().0.iter_mut().enumerate() {
-            let codes = chunk32(qs, c);
-            let (d0, m0) = (d * scales[2 * c], dmin * mins[2 * c]);
-            let (d1, m1) = (d * scales[2 * c + 1], dmin * mins[2 * c + 1]);
+        for (j, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            let (codes, shift) = (chunk32(qs, j / 2), 4 * (j % 2));
+            let (dl, ml) = (d * scales[j], dmin * mins[j]);
             for i in 0..32 {
-                out[i] = d0 * f32::from(codes[i] & 15) - m0;
-            }
-            for i in 0..32 {
-                out[i + 32] = d1 * f32::from(codes[i] >> 4) - m1;
+                out[i] = dl * f32::from(codes[i] >> shift & 15) - ml;
             }
         }
     }

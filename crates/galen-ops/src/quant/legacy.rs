@@ -3,7 +3,7 @@
 //! `Q*_0`: w = d (q - zero);  `Q*_1`: w = d q + m. Layouts: ggml `ggml-common.h`. Low nibbles hold the first 16
 //! elements, high nibbles the last 16; fifth bits are gathered in `qh`, bit i for element i.
 
-use super::block::{BlockFormat, f16_at, field};
+use super::block::{BlockFormat, f16_at, field, opaque_zero};
 
 /// 4-bit, symmetric: d, 16 bytes of nibbles.
 pub struct Q4_0;
@@ -20,10 +20,11 @@ impl BlockFormat<18, 32> for Q4_0 {
     #[inline(always)]
     fn dequantize_block(block: &[u8; 18], out: &mut [f32; 32]) {
         let d = f16_at(block, 0);
+        let zero = opaque_zero();
         let qs: &[u8; 16] = field(block, 2);
         for i in 0..16 {
-            out[i] = d * (i32::from(qs[i] & 15) - 8) as f32;
-            out[i + 16] = d * (i32::from(qs[i] >> 4) - 8) as f32;
+            out[i] = d * ((i32::from(qs[i] & 15) | fifth_bit(zero, i)) - 8) as f32;
+            out[i + 16] = d * ((i32::from(qs[i] >> 4) | fifth_bit(zero, i)) - 8) as f32;
         }
     }
 }
@@ -32,10 +33,11 @@ impl BlockFormat<20, 32> for Q4_1 {
     #[inline(always)]
     fn dequantize_block(block: &[u8; 20], out: &mut [f32; 32]) {
         let (d, m) = (f16_at(block, 0), f16_at(block, 2));
+        let zero = opaque_zero();
         let qs: &[u8; 16] = field(block, 4);
         for i in 0..16 {
-            out[i] = d * i32::from(qs[i] & 15) as f32 + m;
-            out[i + 16] = d * i32::from(qs[i] >> 4) as f32 + m;
+            out[i] = d * (i32::from(qs[i] & 15) | fifth_bit(zero, i)) as f32 + m;
+            out[i + 16] = d * (i32::from(qs[i] >> 4) | fifth_bit(zero, i)) as f32 + m;
         }
     }
 }

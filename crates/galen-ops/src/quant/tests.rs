@@ -151,7 +151,14 @@ fn every_format_decodes_to_the_bits_of_gguf_py() {
         let mut got = vec![0.0; want.len()];
         dequantize(format.dtype, &bytes, &mut got).unwrap();
         let wrong = got.iter().zip(&want).position(|(g, w)| g.to_bits() != w.to_bits());
-        assert_eq!(wrong, None, "{}: {:?} against {:?}", format.name, wrong.map(|i| got[i]), wrong.map(|i| want[i]));
+        assert_eq!(
+            wrong,
+            None,
+            "{}: {:?} against {:?}",
+            format.name,
+            wrong.map(|i| got[i]),
+            wrong.map(|i| want[i])
+        );
     }
 }
 
