@@ -1,1 +1,22 @@
-//! galen-adapter
+//! Owns: adapter methods, their trainable values, their initialisation and PEFT's two files.
+//! Takes: the names and shapes of a model's projections.
+//! Gives: a [`galen_ops::hook::ProjectionHook`] for the model's passes, and flat buffers for the optimiser.
+//! Never: knows a model family, loads base weights or decides when to step.
+
+mod adapter;
+mod config;
+mod error;
+mod init;
+mod lora;
+mod method;
+mod peft;
+mod random;
+mod targets;
+
+pub use adapter::{Adapter, Entry, Layer};
+pub use config::{AdapterConfig, Init};
+pub use error::{Error, Result};
+pub use method::{METHODS, Method, Parameter};
+pub use peft::{BaseRecord, load_peft, save_peft};
+pub use random::uniform;
+pub use targets::{ModuleShape, Targets};

@@ -6,6 +6,7 @@
 #![allow(unsafe_code, reason = "kernels and mapped memory live here and nowhere else")]
 
 mod error;
+pub mod hook;
 mod kernels;
 pub mod mmap;
 pub mod ops;

@@ -1,0 +1,202 @@
+//! An adapter over a model: its matrices in one flat f32 buffer a block.
+
+use crate::config::{AdapterConfig, scale};
+use crate::error::{Error, Result};
+use crate::method::{self, Method, dropped};
+use crate::targets::ModuleShape;
+use galen_ops::hook::{HookContext, ProjectionHook, Site};
+use galen_ops::ops::Projection;
+use galen_ops::tensor::f32_tensor;
+use galen_ops::{Tape, Traced};
+use std::ops::Range;
+
+/// One adapted projection.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// The projection.
+    pub shape: ModuleShape,
+    /// Its rank.
+    pub r: usize,
+    /// Factor of its low-rank branch.
+    pub scale: f32,
+    /// Where each of its matrices lies in the block's buffer, in the method's order.
+    pub ranges: Vec<Range<usize>>,
+}
+
+/// A block's part of the adapter.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Layer {
+    /// All its matrices, end to end.
+    pub values: Vec<f32>,
+    /// What they belong to, in order.
+    pub entries: Vec<Entry>,
+}
+
+/// An adapter's configuration and values.
+#[derive(Clone)]
+pub struct Adapter {
+    /// What it was made from.
+    pub config: AdapterConfig,
+    method: &'static dyn Method,
+    layers: Vec<Layer>,
+}
+
+impl Adapter {
+    /// A fresh adapter over the chosen subset of `modules`.
+    pub fn new(config: AdapterConfig, modules: &[ModuleShape]) -> Result<Self> {
+        let chosen = config.targets.select(modules, config.layers.as_deref())?;
+        let (r, rslora, alpha) = (config.r, config.rslora, config.alpha);
+        let with_rank = chosen.into_iter().map(|shape| (shape, r, scale(alpha, r, rslora) as f32)).collect();
+        let mut adapter = Self::zeros(config, with_rank)?;
+        let (init, seed) = (adapter.config.init, adapter.config.seed);
+        for layer in &mut adapter.layers {
+            for entry in &layer.entries {
+                let s = &entry.shape;
+                let key = [seed, s.layer as u64, name_key(s.module)];
+                let start = adapter.method.init(init, entry.r, s.inputs, s.outputs, key);
+                for (range, values) in entry.ranges.iter().zip(start) {
+                    layer.values[range.clone()].copy_from_slice(&values);
+                }
+            }
+        }
+        Ok(adapter)
+    }
+
+    /// An adapter of zeros over (projection, rank, scale), to be filled from a file.
+    pub(crate) fn zeros(config: AdapterConfig, chosen: Vec<(ModuleShape, usize, f32)>) -> Result<Self> {
+        let Some(method) = method::find(&config.method) else {
+            return Err(Error::Config(format!("adapter method `{}` is unknown", config.method)));
+        };
+        let mut layers = Vec::new();
+        for (shape, r, scale) in chosen {
+            if r == 0 || r > shape.inputs.min(shape.outputs).max(1) * 64 {
+                return Err(Error::Config(format!(
+                    "rank {r} for a projection of {} to {}",
+                    shape.inputs, shape.outputs
+                )));
+            }
+            if layers.len() <= shape.layer {
+                layers.resize_with(shape.layer + 1, Layer::default);
+            }
+            let layer: &mut Layer = &mut layers[shape.layer];
+            let mut ranges = Vec::new();
+            for p in method.parameters(r, shape.inputs, shape.outputs) {
+                let start = layer.values.len();
+                layer.values.resize(start + p.dims[0] * p.dims[1], 0.0);
+                ranges.push(start..layer.values.len());
+            }
+            layer.entries.push(Entry { shape, r, scale, ranges });
+        }
+        Ok(Self { config, method, layers })
+    }
+
+    /// The adapter's parts by block; blocks it does not cover are empty, or missing at the end.
+    pub fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// The trainable values, for the optimiser.
+    pub fn layers_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
+        self.layers.iter_mut().map(|l| &mut l.values[..])
+    }
+
+    /// Number of trainable values.
+    pub fn n_parameters(&self) -> usize {
+        self.layers.iter().map(|l| l.values.len()).sum()
+    }
+
+    /// The method.
+    pub fn method(&self) -> &'static dyn Method {
+        self.method
+    }
+
+    /// Every matrix by PEFT's key, with its rows and columns and values, in order of blocks.
+    pub fn tensors(&self) -> impl Iterator<Item = (String, [usize; 2], &[f32])> {
+        self.layers.iter().flat_map(move |layer| {
+            layer.entries.iter().flat_map(move |e| {
+                let s = &e.shape;
+                self.method.parameters(e.r, s.inputs, s.outputs).into_iter().zip(&e.ranges).map(
+                    move |(p, range)| {
+                        let key =
+                            format!("base_model.model.model.layers.{}.{}.{}", s.layer, s.module, p.suffix);
+                        (key, p.dims, &layer.values[range.clone()])
+                    },
+                )
+            })
+        })
+    }
+
+    /// Replaces one matrix's values. `key` is one of [`Adapter::tensors`]; the length must fit.
+    pub fn set(&mut self, key: &str, values: &[f32]) -> bool {
+        let method = self.method;
+        for layer in &mut self.layers {
+            for e in &layer.entries {
+                let s = &e.shape;
+                let prefix = format!("base_model.model.model.layers.{}.{}.", s.layer, s.module);
+                let Some(suffix) = key.strip_prefix(&prefix) else { continue };
+                for (p, range) in method.parameters(e.r, s.inputs, s.outputs).iter().zip(&e.ranges) {
+                    if p.suffix == suffix && range.len() == values.len() {
+                        layer.values[range.clone()].copy_from_slice(values);
+                        return true;
+                    }
+                }
+            }
+        }
+        false
+    }
+}
+
+/// A stable number for a module's name, to key random numbers.
+fn name_key(name: &str) -> u64 {
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+}
+
+impl ProjectionHook for Adapter {
+    fn leaves(&self, layer: usize, tape: &mut Tape) -> galen_ops::Result<Vec<Traced>> {
+        let Some(layer) = self.layers.get(layer) else { return Ok(vec![]) };
+        let mut leaves = Vec::new();
+        for e in &layer.entries {
+            let parameters = self.method.parameters(e.r, e.shape.inputs, e.shape.outputs);
+            for (p, range) in parameters.iter().zip(&e.ranges) {
+                leaves.push(
+                    tape.leaf(f32_tensor(layer.values[range.clone()].to_vec(), (p.dims[0], p.dims[1]))?),
+                );
+            }
+        }
+        Ok(leaves)
+    }
+
+    fn has_leaves(&self, layer: usize) -> bool {
+        self.layers.get(layer).is_some_and(|l| !l.entries.is_empty())
+    }
+
+    fn project(
+        &self,
+        tape: &mut Tape,
+        leaves: &[Traced],
+        site: Site,
+        x: &Traced,
+        base: &Projection,
+        context: &HookContext,
+    ) -> galen_ops::Result<Traced> {
+        let entries = self.layers.get(site.layer).map_or(&[][..], |l| &l.entries);
+        let mut first = 0;
+        for e in entries {
+            let n = e.ranges.len();
+            if e.shape.module == site.module {
+                let module = (site.layer as u64) << 32 ^ name_key(site.module);
+                let dropped = dropped(tape, x, self.config.dropout, self.config.seed, module, context)?;
+                return self.method.project(
+                    tape,
+                    &leaves[first..first + n],
+                    x,
+                    dropped.as_ref(),
+                    base,
+                    e.scale,
+                );
+            }
+            first += n;
+        }
+        tape.apply(base.clone(), &[x])
+    }
+}

@@ -1,0 +1,137 @@
+//! A decoder block: its frozen weights, and the vocabulary its architecture's file is written in.
+
+use crate::cache::KvLayer;
+use galen_ops::hook::{HookContext, ProjectionHook, Site};
+use galen_ops::ops::{Activation, Add, Attention, AttentionShape, CachedAttention, Gated, Projection, RmsNorm};
+use galen_ops::ops::{Rope, RopeTable};
+use galen_ops::{Result, Tape, Traced};
+use galen_types::Segment;
+use std::sync::Arc;
+
+/// The linear projections of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names are the documentation")]
+pub enum Module {
+    Q,
+    K,
+    V,
+    O,
+    Gate,
+    Up,
+    Down,
+}
+
+/// Every module with its Hugging Face name, in the order of the enum.
+pub const MODULES: [(Module, &str); 7] = [
+    (Module::Q, "self_attn.q_proj"),
+    (Module::K, "self_attn.k_proj"),
+    (Module::V, "self_attn.v_proj"),
+    (Module::O, "self_attn.o_proj"),
+    (Module::Gate, "mlp.gate_proj"),
+    (Module::Up, "mlp.up_proj"),
+    (Module::Down, "mlp.down_proj"),
+];
+
+impl Module {
+    /// Hugging Face name within the block.
+    pub fn name(self) -> &'static str {
+        MODULES[self as usize].1
+    }
+}
+
+/// Frozen weights of one block.
+pub struct Block {
+    /// In the order of [`MODULES`].
+    pub projections: Vec<Projection>,
+    /// RMS norms by Hugging Face name.
+    pub norms: Vec<(&'static str, Arc<[f32]>)>,
+    /// Added to mean squares.
+    pub eps: f32,
+    /// Heads, scale and window.
+    pub attention: AttentionShape,
+    /// The gate's nonlinearity.
+    pub activation: Activation,
+    /// Which of the batch's rotary tables the block uses.
+    pub rope: usize,
+}
+
+/// What attention sees.
+pub enum Context<'a> {
+    /// Segments of a batch, differentiable.
+    Train(Arc<[Segment]>),
+    /// Everything cached, then the new tokens.
+    Cached(&'a mut KvLayer),
+}
+
+/// A block at work on a batch.
+pub struct BlockRun<'a> {
+    /// Records the operations.
+    pub tape: &'a mut Tape,
+    /// The weights.
+    pub block: &'a Block,
+    /// Block number from 0.
+    pub layer: usize,
+    /// The adapter, if any, with this block's trainable tensors.
+    pub hook: Option<(&'a dyn ProjectionHook, &'a [Traced])>,
+    /// Dropout keys of the batch.
+    pub hook_context: &'a HookContext,
+    /// Rotary tables of the batch.
+    pub ropes: &'a [RopeTable],
+    /// What attention sees.
+    pub context: Context<'a>,
+}
+
+impl BlockRun<'_> {
+    /// The module's projection, adapted where an adapter covers it.
+    pub fn linear(&mut self, module: Module, x: &Traced) -> Result<Traced> {
+        let base = &self.block.projections[module as usize];
+        match self.hook {
+            Some((hook, leaves)) => {
+                let site = Site { layer: self.layer, module: module.name() };
+                hook.project(self.tape, leaves, site, x, base, self.hook_context)
+            }
+            None => self.tape.apply(base.clone(), &[x]),
+        }
+    }
+
+    /// The norm of that name. The loader has checked that the block has every norm its architecture lists.
+    pub fn norm(&mut self, name: &'static str, x: &Traced) -> Result<Traced> {
+        let Some((_, weight)) = self.block.norms.iter().find(|(n, _)| *n == name) else {
+            return Err(galen_ops::Error::Shape { op: "norm", what: format!("the block has no `{name}`") });
+        };
+        self.tape.apply(RmsNorm { weight: weight.clone(), eps: self.block.eps }, &[x])
+    }
+
+    /// Rotates q or k.
+    pub fn rope(&mut self, x: &Traced) -> Result<Traced> {
+        self.tape.apply(Rope { table: self.ropes[self.block.rope].clone() }, &[x])
+    }
+
+    /// Causal attention over what the context holds.
+    pub fn attention(&mut self, q: &Traced, k: &Traced, v: &Traced) -> Result<Traced> {
+        let shape = self.block.attention;
+        match &mut self.context {
+            Context::Train(segments) => {
+                self.tape.apply(Attention { shape, segments: segments.clone() }, &[q, k, v])
+            }
+            Context::Cached(cache) => {
+                cache.push(k.tensor(), v.tensor())?;
+                let out = CachedAttention { shape }.run(q.tensor(), &cache.keys, &cache.values)?;
+                Ok(Traced::constant(out))
+            }
+        }
+    }
+
+    /// `down(act(gate x) * up x)`.
+    pub fn feed_forward(&mut self, x: &Traced) -> Result<Traced> {
+        let (gate, up) = (self.linear(Module::Gate, x)?, self.linear(Module::Up, x)?);
+        let m = self.tape.apply(Gated { activation: self.block.activation }, &[&gate, &up])?;
+        drop((gate, up));
+        self.linear(Module::Down, &m)
+    }
+
+    /// The residual sum.
+    pub fn add(&mut self, a: &Traced, b: &Traced) -> Result<Traced> {
+        self.tape.apply(Add, &[a, b])
+    }
+}

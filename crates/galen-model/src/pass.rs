@@ -1,0 +1,167 @@
+//! One forward and backward pass over a batch, block by block.
+//!
+//! The model is a chain of segments (embedding, blocks, head), each with a tape of its own. Backward walks the
+//! chain from its end and frees each tape at once; with gradient checkpointing a block keeps only its input and is
+//! run again. Blocks below the lowest trainable one record nothing.
+
+use crate::block::{BlockRun, Context};
+use crate::model::Model;
+use candle_core::Tensor;
+use galen_ops::hook::{HookContext, ProjectionHook};
+use galen_ops::ops::{LogProbHead, RmsNorm, RopeTable, embed};
+use galen_ops::tensor::{f32_tensor, f32_view};
+use galen_ops::{Error, Result, Tape, Traced};
+use galen_types::{PackedBatch, Segment, Target, TokenLogProbs};
+use std::sync::{Arc, Mutex};
+
+/// How a pass runs.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PassOptions {
+    /// Keep what backward needs, and apply dropout.
+    pub training: bool,
+    /// Keep only each block's input, and run the block again in backward.
+    pub checkpointing: bool,
+    /// Pass over the data, for dropout keys.
+    pub epoch: u64,
+}
+
+/// What every block of a pass shares.
+struct Shared<'a> {
+    model: &'a Model,
+    hook: Option<&'a dyn ProjectionHook>,
+    context: HookContext,
+    ropes: Vec<RopeTable>,
+    segments: Arc<[Segment]>,
+}
+
+/// A block that has run: its input, and its tape unless it is to run again.
+struct Link {
+    input: Traced,
+    record: Option<Record>,
+}
+
+struct Record {
+    tape: Tape,
+    input: Traced,
+    leaves: Vec<Traced>,
+    output: Traced,
+}
+
+/// A forward pass, ready for backward.
+pub struct Pass<'a> {
+    shared: Shared<'a>,
+    links: Vec<Link>,
+    head: Option<(Tape, Traced, Traced)>,
+    /// Log-probability of each of the batch's targets.
+    pub logps: TokenLogProbs,
+    /// Whether each target is the most likely token.
+    pub correct: Vec<bool>,
+}
+
+impl Shared<'_> {
+    /// Runs block `layer` on `input` and records it.
+    fn block(&self, layer: usize, input: &Tensor, wanted: bool, recording: bool) -> Result<Record> {
+        let mut tape = if recording { Tape::new() } else { Tape::frozen() };
+        let input = if wanted { tape.leaf(input.clone()) } else { Traced::constant(input.clone()) };
+        let leaves = match self.hook {
+            Some(hook) => hook.leaves(layer, &mut tape)?,
+            None => vec![],
+        };
+        let mut run = BlockRun {
+            tape: &mut tape,
+            block: &self.model.blocks[layer],
+            layer,
+            hook: self.hook.map(|h| (h, &leaves[..])),
+            hook_context: &self.context,
+            ropes: &self.ropes,
+            context: Context::Train(self.segments.clone()),
+        };
+        let output = self.model.architecture.block(&mut run, &input)?;
+        Ok(Record { tape, input, leaves, output })
+    }
+
+    fn trainable_from(&self) -> usize {
+        let blocks = self.model.blocks.len();
+        self.hook.and_then(|h| (0..blocks).find(|l| h.has_leaves(*l))).unwrap_or(blocks)
+    }
+}
+
+impl<'a> Pass<'a> {
+    /// Runs the model over a batch and gives the log-probability of every target.
+    pub fn forward(
+        model: &'a Model,
+        hook: Option<&'a dyn ProjectionHook>,
+        batch: &PackedBatch,
+        options: PassOptions,
+    ) -> Result<Self> {
+        let context = HookContext {
+            rows: batch.rows().into(),
+            positions: batch.positions().into(),
+            epoch: options.epoch,
+            training: options.training,
+        };
+        let ropes = model.rope_tables(batch.positions());
+        let shared = Shared { model, hook, context, ropes, segments: batch.segments().into() };
+        let first = if options.training { shared.trainable_from() } else { model.blocks.len() };
+        let mut hidden = embed(&model.embedding, batch.ids(), model.embedding_scale)?;
+        let mut links = Vec::new();
+        for layer in 0..model.blocks.len() {
+            let recording = options.training && layer >= first && !options.checkpointing;
+            let record = shared.block(layer, &hidden, layer > first, recording)?;
+            let input = Traced::constant(hidden);
+            hidden = record.output.tensor().clone();
+            if options.training && layer >= first {
+                links.push(Link { input, record: recording.then_some(record) });
+            }
+        }
+        let training = options.training && first < model.blocks.len();
+        let mut tape = if training { Tape::new() } else { Tape::frozen() };
+        let input = tape.leaf(hidden);
+        let targets: Arc<[Target]> = batch.targets().into();
+        let correct = Arc::new(Mutex::new(Vec::new()));
+        let norm = RmsNorm { weight: model.final_norm.clone(), eps: model.eps };
+        let head = LogProbHead {
+            weight: model.head.clone(),
+            targets,
+            with_gradient: training,
+            correct: correct.clone(),
+        };
+        let hidden = tape.apply(norm, &[&input])?;
+        let logps = tape.apply(head, &[&hidden])?;
+        let values = TokenLogProbs(f32_view(logps.tensor())?.to_vec());
+        let correct = correct.lock().map(|c| c.clone()).unwrap_or_default();
+        Ok(Self { shared, links, head: training.then_some((tape, input, logps)), logps: values, correct })
+    }
+
+    /// Walks back from the gradient of each target's log-probability; gives each block's leaf gradients, in the
+    /// order of its leaves, to `sink(layer, gradients)`.
+    pub fn backward(
+        mut self,
+        gradient: Vec<f32>,
+        sink: &mut dyn FnMut(usize, Vec<Option<Tensor>>) -> Result<()>,
+    ) -> Result<()> {
+        let Some((tape, input, logps)) = self.head.take() else {
+            let what = "the pass was not run for training, or nothing is trainable".into();
+            return Err(Error::Shape { op: "backward", what });
+        };
+        let n = gradient.len();
+        let mut gradients = tape.backward(&[(&logps, f32_tensor(gradient, n)?)])?;
+        let mut flowing = gradients.take(&input);
+        drop((input, logps, gradients));
+        let blocks = self.shared.model.blocks.len();
+        let first = blocks - self.links.len();
+        while let (Some(link), Some(gradient)) = (self.links.pop(), flowing.take()) {
+            let layer = first + self.links.len();
+            let record = match link.record {
+                Some(record) => record,
+                None => self.shared.block(layer, link.input.tensor(), layer > first, true)?,
+            };
+            drop(link.input);
+            let Record { tape, input, leaves, output } = record;
+            let mut gradients = tape.backward(&[(&output, gradient)])?;
+            flowing = gradients.take(&input);
+            sink(layer, leaves.iter().map(|l| gradients.take(l)).collect())?;
+        }
+        Ok(())
+    }
+}

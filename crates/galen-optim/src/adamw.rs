@@ -1,0 +1,116 @@
+//! AdamW (Loshchilov and Hutter 2019, algorithm 2), as PyTorch computes it.
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+/// Hyper-parameters besides the learning rate. Defaults are PyTorch's, but for the weight decay, which is the
+/// trainers' (0).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct AdamWConfig {
+    /// Decay of the mean of gradients.
+    pub beta1: f64,
+    /// Decay of the mean of squared gradients.
+    pub beta2: f64,
+    /// Added to the root.
+    pub eps: f64,
+    /// Decoupled decay of the values.
+    pub weight_decay: f64,
+}
+
+impl Default for AdamWConfig {
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 }
+    }
+}
+
+/// The optimiser's state: both moments in f32, one buffer a block.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdamW {
+    /// Hyper-parameters.
+    pub config: AdamWConfig,
+    /// Steps done.
+    pub steps: u64,
+    /// First moments.
+    pub m: Vec<Vec<f32>>,
+    /// Second moments.
+    pub v: Vec<Vec<f32>>,
+}
+
+impl AdamW {
+    /// Zero state for buffers of these lengths.
+    pub fn new(config: AdamWConfig, lengths: impl IntoIterator<Item = usize>) -> Self {
+        let m: Vec<Vec<f32>> = lengths.into_iter().map(|n| vec![0.0; n]).collect();
+        Self { config, steps: 0, v: m.clone(), m }
+    }
+
+    /// One step. `factor` multiplies the gradients (clipping).
+    ///
+    /// # Panics
+    /// When a buffer's length is not the state's.
+    pub fn step<'a>(
+        &mut self,
+        values: impl Iterator<Item = &'a mut [f32]>,
+        gradients: &[Vec<f32>],
+        learning_rate: f64,
+        factor: f32,
+    ) {
+        self.steps += 1;
+        let AdamWConfig { beta1, beta2, eps, weight_decay } = self.config;
+        let t = self.steps as i32;
+        let step_size = (learning_rate / (1.0 - beta1.powi(t))) as f32;
+        let root = (1.0 - beta2.powi(t)).sqrt() as f32;
+        let decay = (1.0 - learning_rate * weight_decay) as f32;
+        let (b1, b2, eps) = (beta1 as f32, beta2 as f32, eps as f32);
+        let (c1, c2) = ((1.0 - beta1) as f32, (1.0 - beta2) as f32);
+        for (((values, gradients), m), v) in values.zip(gradients).zip(&mut self.m).zip(&mut self.v) {
+            assert!(
+                values.len() == gradients.len() && values.len() == m.len(),
+                "buffers of different lengths"
+            );
+            const CHUNK: usize = 1 << 14;
+            values
+                .par_chunks_mut(CHUNK)
+                .zip(gradients.par_chunks(CHUNK))
+                .zip(m.par_chunks_mut(CHUNK))
+                .zip(v.par_chunks_mut(CHUNK))
+                .for_each(|(((values, gradients), m), v)| {
+                    for (((x, g), m), v) in values.iter_mut().zip(gradients).zip(m).zip(v) {
+                        let g = g * factor;
+                        *m = b1 * *m + c1 * g;
+                        *v = b2 * *v + c2 * g * g;
+                        *x = *x * decay - step_size * (*m / (v.sqrt() / root + eps));
+                    }
+                });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three steps at learning rate 0.1 and decay 0.1 against the algorithm in f64, on x = [1, -2], gradients [0.5, -1], [0.1, 2],
+    /// [-0.3, 0.25].
+    #[test]
+    fn equals_the_algorithm_in_f64() {
+        let mut x = vec![vec![1.0f32, -2.0]];
+        let mut optimiser = AdamW::new(AdamWConfig { weight_decay: 0.1, ..AdamWConfig::default() }, [2]);
+        let mut reference = [1.0f64, -2.0];
+        let (mut m, mut v) = ([0f64; 2], [0f64; 2]);
+        for (t, g) in [[0.5f32, -1.0], [0.1, 2.0], [-0.3, 0.25]].into_iter().enumerate() {
+            optimiser.step(x.iter_mut().map(|x| &mut x[..]), &[g.to_vec()], 0.1, 1.0);
+            for i in 0..2 {
+                let g = f64::from(g[i]);
+                reference[i] *= 1.0 - 0.1 * 0.1;
+                m[i] = 0.9 * m[i] + 0.1 * g;
+                v[i] = 0.999 * v[i] + 0.001 * g * g;
+                let (mh, vh) =
+                    (m[i] / (1.0 - 0.9f64.powi(t as i32 + 1)), v[i] / (1.0 - 0.999f64.powi(t as i32 + 1)));
+                reference[i] -= 0.1 * mh / (vh.sqrt() + 1e-8);
+            }
+        }
+        for (x, r) in x[0].iter().zip(reference) {
+            assert!((f64::from(*x) - r).abs() <= 1e-6, "{x} for {r}");
+        }
+    }
+}
