@@ -1,1 +1,34 @@
-//! galen-data
+//! Owns: what lies between a data file and a batch - file readers, dataset types, chat templates, masks,
+//! tokenization, packing, splitting, checking.
+//! Takes: paths, dataset entries of a configuration, a `TextEncoder`.
+//! Gives: `Conversation`, `Rendered`, `Tokenized`, `PackedBatch`, and reports on them.
+//! Never: touches tensors, opens a socket, prints, or searches token ids for what to supervise.
+
+pub mod check;
+pub mod dataset;
+mod error;
+pub mod format;
+pub mod inspect;
+pub mod order;
+pub mod pack;
+mod plain;
+pub mod reader;
+pub mod recipe;
+pub mod split;
+pub mod template;
+pub mod tokenize;
+
+pub use dataset::{DatasetSpec, Loaded, OnBadRow, load};
+pub use error::{DataError, Fault};
+pub use plain::render_pieces;
+
+/// Writes a file under a temporary name beside it and renames it: it is there whole or not at all.
+fn write_file(path: &std::path::Path, bytes: &[u8]) -> Result<(), DataError> {
+    let io = |e| DataError::io(path.display().to_string(), e);
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".partial");
+    let partial = path.with_file_name(name);
+    std::fs::write(&partial, bytes).map_err(io)?;
+    std::fs::rename(&partial, path).map_err(io)?;
+    Ok(())
+}

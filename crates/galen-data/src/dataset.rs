@@ -1,0 +1,344 @@
+//! One entry of `datasets:`, and its rows as conversations.
+
+mod slice;
+
+use crate::format::{self, RowFormat};
+use crate::reader::{self, Format, Limits};
+use crate::{DataError, Fault};
+use galen_types::{Conversation, RawRow};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use slice::Slice;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// A dataset entry, by Axolotl's keys and defaults. Deviations: `type` may be left out, it is then detected.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct DatasetSpec {
+    /// A file, a folder, a hub data set, or `json` / `csv` / `parquet` / `text` with `data_files`.
+    #[serde(default)]
+    pub path: String,
+    /// The dataset type: a name of [`format::TYPES`], or a custom format. `None`: detected from the first rows.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<TypeSpec>,
+    /// Files to read, relative to `path` where that is a folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_files: Option<OneOrMany>,
+    /// The hub data set's configuration: a subfolder of that name, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Commit, tag or branch on the hub.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// `train` (default), any other split's name, or a slice: `train[:500]`, `train[10%:20%]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
+    /// File format, where the ending does not tell: a name of [`reader::FORMATS`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ds_type: Option<String>,
+    /// Field of the turns (default `messages`; `conversations` for `sharegpt`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field_messages: Option<String>,
+    /// Field of the tool definitions (default `tools`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field_tools: Option<String>,
+    /// Field of a turn that holds its reasoning (default `reasoning_content`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field_thinking: Option<String>,
+    /// What the template calls that field (default `reasoning_content`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template_thinking_key: Option<String>,
+    /// Template property -> field of the turn, `{role: from, content: value}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_property_mappings: Option<BTreeMap<String, String>>,
+    /// Older spelling of `message_property_mappings: {role: ...}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_field_role: Option<String>,
+    /// Older spelling of `message_property_mappings: {content: ...}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_field_content: Option<String>,
+    /// Boolean field of a turn that overrides `roles_to_train` (beside it `train` and `weight` are always read).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_field_training: Option<String>,
+    /// Role -> the names it has in the data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roles: Option<BTreeMap<String, Vec<String>>>,
+    /// Roles under the loss (default `[assistant]`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roles_to_train: Option<Vec<String>>,
+    /// Which end-of-sequence tokens are trained: `all`, `turn` (default), `last`, `none`. Read by the template door.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_on_eos: Option<TrainOn>,
+    /// The same for end-of-turn tokens (default: as `train_on_eos`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_on_eot: Option<TrainOn>,
+    /// Leave the system turn out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drop_system_message: Option<bool>,
+    /// Chat template of this entry (default: the run's).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat_template: Option<String>,
+    /// Chat template of this entry as text or file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat_template_jinja: Option<String>,
+    /// Field of the text, type `completion` (default `text`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+}
+
+/// Every key of a dataset entry that [`DatasetSpec`] honours.
+pub const DATASET_KEYS: &[&str] = &[
+    "path",
+    "type",
+    "data_files",
+    "name",
+    "revision",
+    "split",
+    "ds_type",
+    "field_messages",
+    "field_tools",
+    "field_thinking",
+    "template_thinking_key",
+    "message_property_mappings",
+    "message_field_role",
+    "message_field_content",
+    "message_field_training",
+    "roles",
+    "roles_to_train",
+    "train_on_eos",
+    "train_on_eot",
+    "drop_system_message",
+    "chat_template",
+    "chat_template_jinja",
+    "field",
+];
+
+/// Every key of a custom `type:` that [`CustomType`] honours.
+pub const CUSTOM_TYPE_KEYS: &[&str] = &[
+    "system_prompt",
+    "system_format",
+    "field_system",
+    "field_instruction",
+    "field_input",
+    "field_output",
+    "format",
+    "no_input_format",
+];
+
+/// `type:` by name or spelt out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TypeSpec {
+    /// `alpaca`, `chat_template`, `alpaca:chatml` ...
+    Named(String),
+    /// `{field_instruction: ..., field_output: ..., format: ...}`.
+    Custom(CustomType),
+}
+
+/// A prompt format spelt out in the configuration.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CustomType {
+    /// System text of rows that have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system_prompt: Option<String>,
+    /// How the system text is written; `{system}` stands for it (default `{system}`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system_format: Option<String>,
+    /// Field of the system text (default `system`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field_system: Option<String>,
+    /// Field of the instruction (default `instruction`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field_instruction: Option<String>,
+    /// Field of the input (default `input`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field_input: Option<String>,
+    /// Field of the answer (default `output`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field_output: Option<String>,
+    /// Prompt with an input (default `{instruction} {input} `).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+    /// Prompt without one (default `{instruction} `).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_input_format: Option<String>,
+}
+
+/// One value or a list of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum OneOrMany {
+    /// One.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    /// All of them.
+    pub fn as_slice(&self) -> &[String] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(many) => many,
+        }
+    }
+}
+
+/// Which end tokens are under the loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TrainOn {
+    /// Those of every turn.
+    All,
+    /// Those of trained turns.
+    #[default]
+    Turn,
+    /// The last one.
+    Last,
+    /// None.
+    None,
+}
+
+/// What a bad row does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnBadRow {
+    /// Ends the loading.
+    #[default]
+    Error,
+    /// Is left out and counted.
+    Skip,
+}
+
+/// The rows of one dataset entry.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// Name of the dataset type that read them.
+    pub kind: &'static str,
+    /// The rows understood, in file order.
+    pub rows: Vec<Conversation>,
+    /// The rows left out, each as `file:line: reason`.
+    pub bad_rows: Vec<BadRow>,
+}
+
+/// A row that was left out.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BadRow {
+    /// Its kind of fault.
+    pub fault: Fault,
+    /// `file:line: reason`.
+    pub text: String,
+}
+
+/// Rows looked at to detect the dataset type.
+const DETECT_ROWS: usize = 8;
+/// Bad rows whose text is kept; further ones keep their fault alone.
+const KEPT_TEXTS: usize = 1000;
+
+/// Reads a dataset entry. `resolve` turns its `path` (a path, or a hub name) into a local file or folder.
+///
+/// Errors: a file that cannot be read, a type that cannot be told, and, under [`OnBadRow::Error`], the first bad row.
+pub fn load(
+    spec: &DatasetSpec,
+    resolve: &dyn Fn(&DatasetSpec) -> Result<PathBuf, String>,
+    on_bad_row: OnBadRow,
+    limits: Limits,
+) -> Result<Loaded, DataError> {
+    let slice = Slice::parse(spec)?;
+    let raw = open(spec, &slice, resolve, limits)?;
+    let mut head = Vec::new();
+    let mut raw = raw;
+    while head.len() < DETECT_ROWS {
+        let Some(row) = raw.next() else { break };
+        head.push(row);
+    }
+    let sample: Vec<&Map<String, Value>> = head.iter().flatten().map(|r| &r.fields).collect();
+    let (kind, reader) = format::choose(spec, &sample)?;
+    let mut out = Loaded { kind, rows: Vec::new(), bad_rows: Vec::new() };
+    let mut rows = Vec::new();
+    for row in head.into_iter().chain(raw) {
+        match row {
+            Ok(row) => rows.push(Ok(row)),
+            Err(e) if e.fault().is_some() && on_bad_row == OnBadRow::Skip => rows.push(Err(e)),
+            Err(e) => return Err(e),
+        }
+        if slice.enough(rows.len()) {
+            break;
+        }
+    }
+    for row in slice.cut(spec, rows)? {
+        understand(row, &*reader, on_bad_row, &mut out)?;
+    }
+    Ok(out)
+}
+
+/// The raw rows of a dataset entry and no more: for tools that keep rows as they are.
+pub fn open_raw(
+    spec: &DatasetSpec,
+    resolve: &dyn Fn(&DatasetSpec) -> Result<PathBuf, String>,
+    limits: Limits,
+) -> Result<reader::RowIter, DataError> {
+    open(spec, &Slice::parse(spec)?, resolve, limits)
+}
+
+fn understand(
+    row: Result<RawRow, DataError>,
+    reader: &dyn RowFormat,
+    on_bad_row: OnBadRow,
+    out: &mut Loaded,
+) -> Result<(), DataError> {
+    match row.and_then(|r| reader.conversation(r)) {
+        Ok(conversation) => out.rows.push(conversation),
+        Err(e) => match e.fault() {
+            Some(fault) if on_bad_row == OnBadRow::Skip => {
+                let text = if out.bad_rows.len() < KEPT_TEXTS { e.to_string() } else { String::new() };
+                out.bad_rows.push(BadRow { fault, text });
+            }
+            _ => return Err(e),
+        },
+    }
+    Ok(())
+}
+
+fn open(
+    spec: &DatasetSpec,
+    slice: &Slice,
+    resolve: &dyn Fn(&DatasetSpec) -> Result<PathBuf, String>,
+    limits: Limits,
+) -> Result<reader::RowIter, DataError> {
+    let named = |name: &str| {
+        reader::format_by_name(name).ok_or_else(|| {
+            let known: Vec<_> = reader::FORMATS.iter().map(|f| f.name).collect();
+            DataError::spec(&spec.path, format!("unknown `ds_type: {name}`"))
+                .with_hint(format!("known: `{}`", known.join("`, `")))
+        })
+    };
+    let mut format: Option<&'static Format> = spec.ds_type.as_deref().map(named).transpose()?;
+    let mut files = Vec::new();
+    let wanted = spec.data_files.as_ref().map(OneOrMany::as_slice).unwrap_or_default();
+    // `path: json` with `data_files`: the name of a format in the place of a path.
+    let path_is_format = !wanted.is_empty() && reader::format_by_name(&spec.path).is_some();
+    if path_is_format {
+        format = Some(format.map_or_else(|| named(&spec.path), Ok)?);
+        files.extend(wanted.iter().map(PathBuf::from));
+    } else {
+        let mut base = resolve(spec).map_err(|what| DataError::spec(&spec.path, what))?;
+        if wanted.is_empty() {
+            if let Some(sub) = spec.name.as_ref().map(|n| base.join(n)).filter(|p| p.is_dir()) {
+                base = sub;
+            }
+            files = reader::data_files(&base, &slice.split)?;
+        } else {
+            files.extend(wanted.iter().map(|f| beside(&base, f)));
+        }
+    }
+    // A format named `json` may well be lines: the JSON reader takes both.
+    Ok(reader::open_files(files, format, limits))
+}
+
+fn beside(base: &Path, file: &str) -> PathBuf {
+    if base.is_dir() { base.join(file) } else { PathBuf::from(file) }
+}
+
+#[cfg(test)]
+mod tests;
