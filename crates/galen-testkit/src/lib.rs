@@ -1,1 +1,3 @@
 //! galen-testkit
+pub mod fuzz;
+pub mod gguf_writer;

@@ -15,6 +15,9 @@ use super::gguf_value::{Array, Cursor, Value};
 const DEFAULT_ALIGNMENT: u64 = 32;
 const MAX_ALIGNMENT: u64 = 1 << 20;
 const MAX_DIMS: u32 = 4;
+/// Far above any real model; bounds what a header can make us hold.
+const MAX_TENSORS: usize = 1 << 18;
+const MAX_PAIRS: usize = 1 << 16;
 
 /// A tensor of the file.
 #[derive(Debug, Clone)]
@@ -45,7 +48,8 @@ impl Gguf {
             return Ok(opened);
         }
         let Some((prefix, named)) = split_name(path).filter(|(_, named)| *named == parts) else {
-            let what = format!("`split.count` is {parts}, but the name does not end in `-00001-of-{parts:05}.gguf`");
+            let what =
+                format!("`split.count` is {parts}, but the name does not end in `-00001-of-{parts:05}.gguf`");
             return Err(WeightsError::config(path, what));
         };
         let part_path = |i: u64| path.with_file_name(format!("{prefix}-{:05}-of-{named:05}.gguf", i + 1));
@@ -55,12 +59,16 @@ impl Gguf {
             let part = if i == 0 { None } else { Some(Self::parse(&path, Bytes::open(&path)?)?) };
             let said = part.as_ref().unwrap_or(&whole);
             if said.u64("split.no") != Some(i) || count(said) != parts {
-                let what = format!("is not part {i} (from 0) of {parts} by its own `split.no` and `split.count`");
+                let what =
+                    format!("is not part {i} (from 0) of {parts} by its own `split.no` and `split.count`");
                 return Err(WeightsError::config(&path, what));
             }
             for (name, tensor) in part.map(|p| p.tensors).unwrap_or_default() {
                 if whole.tensors.insert(name.clone(), tensor).is_some() {
-                    return Err(WeightsError::corrupt(&path, format!("tensor `{name}` is in an earlier part too")));
+                    return Err(WeightsError::corrupt(
+                        &path,
+                        format!("tensor `{name}` is in an earlier part too"),
+                    ));
                 }
             }
         }
@@ -172,12 +180,22 @@ fn parse(path: &Path, file: &Bytes) -> std::result::Result<Gguf, Failure> {
     let version = cursor.u32("the version")?;
     if !(2..=3).contains(&version) {
         let big_endian = (1..=3).contains(&version.swap_bytes());
-        let what = if big_endian { "a big-endian GGUF file".to_owned() } else { format!("GGUF version `{version}`") };
-        return Err(Failure::Unsupported(what, Some("convert the model again with a current llama.cpp".to_owned())));
+        let what = if big_endian {
+            "a big-endian GGUF file".to_owned()
+        } else {
+            format!("GGUF version `{version}`")
+        };
+        return Err(Failure::Unsupported(
+            what,
+            Some("convert the model again with a current llama.cpp".to_owned()),
+        ));
     }
     // The smallest tensor description is 24 bytes (empty name, no dimensions), the smallest key-value pair 13.
     let n_tensors = cursor.count(24, "the number of tensors")?;
     let n_pairs = cursor.count(13, "the number of metadata pairs")?;
+    if n_tensors > MAX_TENSORS || n_pairs > MAX_PAIRS {
+        return Err(Failure::Corrupt(format!("claims {n_tensors} tensors and {n_pairs} metadata pairs")));
+    }
 
     let mut metadata = BTreeMap::new();
     for _ in 0..n_pairs {
@@ -195,7 +213,7 @@ fn parse(path: &Path, file: &Bytes) -> std::result::Result<Gguf, Failure> {
         },
     };
 
-    let mut described = Vec::with_capacity(n_tensors);
+    let mut described = Vec::new();
     for _ in 0..n_tensors {
         described.push(describe(&mut cursor)?);
     }
@@ -224,7 +242,10 @@ fn describe(cursor: &mut Cursor) -> std::result::Result<Described, Failure> {
         let text = e.to_string();
         let (what, hint) = text.split_once("\nhint: ").unwrap_or((&text, ""));
         let what = what.trim_end_matches(" is not supported");
-        Failure::Unsupported(format!("tensor `{shown}`: {what}"), Some(hint.to_owned()).filter(|h| !h.is_empty()))
+        Failure::Unsupported(
+            format!("tensor `{shown}`: {what}"),
+            Some(hint.to_owned()).filter(|h| !h.is_empty()),
+        )
     })?;
     let row = dtype.row_bytes(shape[0]).map_err(|e| format!("tensor `{shown}`: {e}"))?;
     let rows = elements / shape[0];
@@ -246,7 +267,10 @@ fn place(
     for t in described {
         let shown = shorten(&t.name);
         if !t.offset.is_multiple_of(alignment) {
-            return Err(Failure::Corrupt(format!("tensor `{shown}` lies at {}, not a multiple of {alignment}", t.offset)));
+            return Err(Failure::Corrupt(format!(
+                "tensor `{shown}` lies at {}, not a multiple of {alignment}",
+                t.offset
+            )));
         }
         let range = usize::try_from(t.offset).ok().and_then(|o| Some(o..o.checked_add(t.nbytes)?));
         let Some(range) = range.filter(|r| r.end <= data.len()) else {

@@ -213,7 +213,9 @@ impl<'a> Cursor<'a> {
                 other => return Err(format!("a truth value before byte {} is `{other}`", self.at)),
             },
             kind::STRING => Value::Str(self.str("text")?.to_owned()),
-            other => return Err(format!("value type `{other}` before byte {} is not of this format", self.at)),
+            other => {
+                return Err(format!("value type `{other}` before byte {} is not of this format", self.at));
+            }
         })
     }
 
@@ -237,8 +239,9 @@ impl<'a> Cursor<'a> {
         let least = match element {
             kind::STRING => 8,
             kind::ARRAY => 12,
-            other => fixed_size(other)
-                .ok_or_else(|| format!("element type `{other}` before byte {} is not of this format", self.at))?,
+            other => fixed_size(other).ok_or_else(|| {
+                format!("element type `{other}` before byte {} is not of this format", self.at)
+            })?,
         };
         let len = self.count(least, "an array's length")?;
         let start = self.at;

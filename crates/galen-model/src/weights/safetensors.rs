@@ -82,7 +82,10 @@ pub fn parse_index(path: &Path, index: &Value) -> Result<Vec<(String, String)>> 
             && !file.contains(['/', '\\', ':', '\0'])
             && file.ends_with(".safetensors");
         if !plain {
-            let what = format!("file name `{}` of tensor `{name}` is not a plain `.safetensors` name", file.escape_debug());
+            let what = format!(
+                "file name `{}` of tensor `{name}` is not a plain `.safetensors` name",
+                file.escape_debug()
+            );
             return Err(WeightsError::corrupt(path, what));
         }
         pairs.push((name.clone(), file.to_owned()));
@@ -92,8 +95,8 @@ pub fn parse_index(path: &Path, index: &Value) -> Result<Vec<(String, String)>> 
 
 /// Reads one file's header from its bytes. `path` is for messages.
 pub fn parse(path: &Path, file: &Bytes) -> Result<BTreeMap<String, StoredTensor>> {
-    let (header, metadata) =
-        SafeTensors::read_metadata(file.as_slice()).map_err(|e| WeightsError::corrupt(path, e.to_string()))?;
+    let (header, metadata) = SafeTensors::read_metadata(file.as_slice())
+        .map_err(|e| WeightsError::corrupt(path, e.to_string()))?;
     let outside = |e: galen_ops::mmap::MapError| WeightsError::corrupt(path, e.to_string());
     let data = file.slice(8 + header..file.len()).map_err(outside)?;
     let mut tensors = BTreeMap::new();
