@@ -60,7 +60,9 @@ pub enum HubError {
         hint: String,
     },
     /// The server does not have it.
-    #[error("{what}: not found on the hub ({detail})\nhint: check the spelling; a private repository needs `HF_TOKEN`")]
+    #[error(
+        "{what}: not found on the hub ({detail})\nhint: check the spelling; a private repository needs `HF_TOKEN`"
+    )]
     NotOnHub {
         /// Repository, revision or file.
         what: String,

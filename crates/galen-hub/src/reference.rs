@@ -65,7 +65,8 @@ fn looks_like_path(name: &str) -> bool {
 fn unknown(name: &str, kind: Option<Kind>) -> HubError {
     let entries = catalogue().unwrap_or_default().iter().filter(|e| Some(e.kind) == kind);
     let known: Vec<_> = entries.map(|e| format!("`{}`", e.name)).collect();
-    let nearest = if known.is_empty() { String::new() } else { format!("; the catalogue has {}", known.join(", ")) };
+    let nearest =
+        if known.is_empty() { String::new() } else { format!("; the catalogue has {}", known.join(", ")) };
     HubError::UnknownName { name: name.into(), hint: format!("a hub id has the form `ORG/REPO`{nearest}") }
 }
 

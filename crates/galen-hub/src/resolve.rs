@@ -48,7 +48,14 @@ impl Resolved {
 fn entry(entry: &Entry, options: &Options<'_>) -> Result<Resolved> {
     let (path, source) = sources::resolve(entry, options)?;
     let sha256 = Some(entry.sha256.clone());
-    Ok(Resolved { files: vec![path.clone()], path, hf_id: entry.hf_id.clone(), revision: None, sha256, source })
+    Ok(Resolved {
+        files: vec![path.clone()],
+        path,
+        hf_id: entry.hf_id.clone(),
+        revision: None,
+        sha256,
+        source,
+    })
 }
 
 fn fetch_all(snapshot: &Snapshot<'_>, files: &[String]) -> Result<Vec<PathBuf>> {
@@ -147,7 +154,9 @@ fn local_dataset(name: &str, path: PathBuf, query: &DatasetQuery) -> Result<Reso
 pub fn resolve_data(name: &str, options: &Options<'_>) -> Result<Resolved> {
     match catalogue::find(name, Kind::Data)? {
         Some(e) => entry(e, options),
-        None => Err(HubError::UnknownName { name: name.into(), hint: "the catalogue lists data files".into() }),
+        None => {
+            Err(HubError::UnknownName { name: name.into(), hint: "the catalogue lists data files".into() })
+        }
     }
 }
 

@@ -23,10 +23,14 @@ const COMPANIONS: &[&str] = &[
 /// Extensions of data files, the preferred first where a repository holds several in equal numbers.
 const DATA_EXTENSIONS: &[&str] = &["parquet", "jsonl", "ndjson", "json", "csv"];
 /// JSON files of data-set repositories that hold no rows.
-const NOT_DATA: &[&str] = &["dataset_infos.json", "dataset_info.json", "config.json", "package.json", "state.json"];
+const NOT_DATA: &[&str] =
+    &["dataset_infos.json", "dataset_info.json", "config.json", "package.json", "state.json"];
 /// Words in a file's name that say which split it belongs to.
-const SPLIT_WORDS: &[(&str, &[&str])] =
-    &[("train", &["train", "training"]), ("validation", &["validation", "valid", "val", "dev"]), ("test", &["test", "testing", "eval", "evaluation"])];
+const SPLIT_WORDS: &[(&str, &[&str])] = &[
+    ("train", &["train", "training"]),
+    ("validation", &["validation", "valid", "val", "dev"]),
+    ("test", &["test", "testing", "eval", "evaluation"]),
+];
 
 /// A model's files.
 #[derive(Debug, PartialEq, Eq)]
@@ -62,7 +66,8 @@ fn shard(name: &str) -> Option<(&str, u32, u32)> {
 fn shards_complete(files: &[String], what: &str) -> Result<()> {
     for name in files {
         let Some((head, _, count)) = shard(name) else { continue };
-        let there = files.iter().filter(|f| shard(f).is_some_and(|(h, _, c)| h == head && c == count)).count();
+        let there =
+            files.iter().filter(|f| shard(f).is_some_and(|(h, _, c)| h == head && c == count)).count();
         if there as u64 != u64::from(count) {
             return contents(what, format!("{there} of the {count} parts of `{head}` are there"));
         }
@@ -74,7 +79,8 @@ fn shards_complete(files: &[String], what: &str) -> Result<()> {
 /// `quant`, the GGUF whose name says so.
 pub(crate) fn model_files(names: &[String], quant: Option<&str>, what: &str) -> Result<ModelFiles> {
     let top = |n: &&String| !n.contains('/');
-    let weights: Vec<_> = names.iter().filter(top).filter(|n| has_extension(n, "safetensors")).cloned().collect();
+    let weights: Vec<_> =
+        names.iter().filter(top).filter(|n| has_extension(n, "safetensors")).cloned().collect();
     // Some repositories carry a second copy in another layout (`consolidated.safetensors`).
     let usual: Vec<_> = weights.iter().filter(|n| n.starts_with("model")).cloned().collect();
     let weights = if usual.is_empty() { weights } else { usual };
@@ -85,20 +91,26 @@ pub(crate) fn model_files(names: &[String], quant: Option<&str>, what: &str) -> 
             return contents(what, "holds safetensors but no `config.json`");
         }
         let beside = names.iter().filter(top).filter(|n| {
-            COMPANIONS.contains(&n.as_str()) || (n.starts_with("model") && n.ends_with(".safetensors.index.json"))
+            COMPANIONS.contains(&n.as_str())
+                || (n.starts_with("model") && n.ends_with(".safetensors.index.json"))
         });
         let files = beside.cloned().chain(weights).collect();
         return Ok(ModelFiles { files, gguf: None });
     }
     if quant.is_none() && !weights.is_empty() && !names.iter().any(|n| has_extension(n, "gguf")) {
-        return contents(what, "holds an adapter, not a model\nhint: give it as `--adapter`, its base as `--model`");
+        return contents(
+            what,
+            "holds an adapter, not a model\nhint: give it as `--adapter`, its base as `--model`",
+        );
     }
     gguf_files(names, quant, what)
 }
 
 fn gguf_files(names: &[String], quant: Option<&str>, what: &str) -> Result<ModelFiles> {
-    let all: Vec<&String> =
-        names.iter().filter(|n| has_extension(n, "gguf") && !base(n).to_lowercase().contains("mmproj")).collect();
+    let all: Vec<&String> = names
+        .iter()
+        .filter(|n| has_extension(n, "gguf") && !base(n).to_lowercase().contains("mmproj"))
+        .collect();
     if all.is_empty() {
         let bin = names.iter().any(|n| has_extension(n, "bin") || has_extension(n, "pt"));
         let more = if bin { ": only pickled weights, which galen does not open" } else { "" };
@@ -130,7 +142,10 @@ fn gguf_files(names: &[String], quant: Option<&str>, what: &str) -> Result<Model
         }
         _ => {
             let there = chosen.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
-            return contents(what, format!("several GGUF files fit: {there}\nhint: name one, as in `{id}:Q4_K_M`"));
+            return contents(
+                what,
+                format!("several GGUF files fit: {there}\nhint: name one, as in `{id}:Q4_K_M`"),
+            );
         }
     }
     let mut files: Vec<String> = chosen.into_iter().cloned().collect();
@@ -336,7 +351,9 @@ mod tests {
 
     #[test]
     fn adapters_need_both_files() {
-        let names = list("adapter_config.json adapter_model.safetensors README.md tokenizer.json checkpoint-1/adapter_config.json");
+        let names = list(
+            "adapter_config.json adapter_model.safetensors README.md tokenizer.json checkpoint-1/adapter_config.json",
+        );
         assert_eq!(
             adapter_files(&names, "x").unwrap(),
             list("adapter_config.json adapter_model.safetensors tokenizer.json")
@@ -347,8 +364,11 @@ mod tests {
     #[test]
     fn data_files_are_chosen_by_format_split_and_name() {
         let check = |names: &str, name: Option<&str>, split: Option<&str>, expect: &str| {
-            let query =
-                DatasetQuery { name: name.map(Into::into), split: split.map(Into::into), ..Default::default() };
+            let query = DatasetQuery {
+                name: name.map(Into::into),
+                split: split.map(Into::into),
+                ..Default::default()
+            };
             assert_eq!(dataset_files(&list(names), &query, "d").unwrap(), list(expect), "{names} {split:?}");
         };
         check("a.jsonl README.md", None, None, "a.jsonl");

@@ -64,7 +64,8 @@ impl<'a> Client<'a> {
     fn request(&self, head: bool, url: &str, from: u64) -> Result<Response<Body>> {
         let builder = if head { self.agent.head(url) } else { self.agent.get(url) };
         let mut builder = builder.header(header::ACCEPT, "*/*");
-        if let Some(token) = self.options.token.as_ref().filter(|_| same_origin(url, &self.options.endpoint)) {
+        if let Some(token) = self.options.token.as_ref().filter(|_| same_origin(url, &self.options.endpoint))
+        {
             builder = builder.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
         if from > 0 {
@@ -103,7 +104,9 @@ impl<'a> Client<'a> {
         loop {
             tries += 1;
             match request() {
-                Err(HubError::Status { status, .. }) if tries < MAX_TRIES && (status == 429 || status >= 500) => {
+                Err(HubError::Status { status, .. })
+                    if tries < MAX_TRIES && (status == 429 || status >= 500) =>
+                {
                     self.pause(tries);
                 }
                 other => return other,

@@ -110,7 +110,8 @@ fn request(client: &Client<'_>, blob: &Blob<'_>, partial: &mut Partial) -> Resul
     let mut reader = response.body_mut().as_reader();
     let mut buffer = vec![0; CHUNK_BYTES];
     loop {
-        let n = reader.read(&mut buffer).map_err(|e| cut(format!("cut after {} bytes: {e}", partial.len())))?;
+        let n =
+            reader.read(&mut buffer).map_err(|e| cut(format!("cut after {} bytes: {e}", partial.len())))?;
         if n == 0 {
             break;
         }
@@ -123,7 +124,9 @@ fn request(client: &Client<'_>, blob: &Blob<'_>, partial: &mut Partial) -> Resul
         client.options.progress.advance(n as u64);
     }
     match size {
-        Some(size) if partial.len() < size => Err(cut(format!("cut after {} of {size} bytes", partial.len()))),
+        Some(size) if partial.len() < size => {
+            Err(cut(format!("cut after {} of {size} bytes", partial.len())))
+        }
         _ => Ok(()),
     }
 }

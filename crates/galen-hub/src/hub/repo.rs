@@ -54,7 +54,12 @@ impl Repo {
 
     fn list_url(&self, options: &Options<'_>) -> String {
         let kind = if self.kind == RepoKind::Model { "models" } else { "datasets" };
-        format!("{}/api/{kind}/{}/revision/{}", options.endpoint, self.id, names::encode(&self.revision, false))
+        format!(
+            "{}/api/{kind}/{}/revision/{}",
+            options.endpoint,
+            self.id,
+            names::encode(&self.revision, false)
+        )
     }
 
     fn file_url(&self, commit: &str, file: &str, options: &Options<'_>) -> String {
@@ -81,7 +86,9 @@ impl<'a> Snapshot<'a> {
     pub(crate) fn open(repo: &Repo, options: &'a Options<'a>) -> Result<Self> {
         let client = match Client::new(options) {
             Ok(client) => client,
-            Err(e) if e.is_unreachable() => return Self::cached(repo, options)?.ok_or_else(|| offline(repo, options)),
+            Err(e) if e.is_unreachable() => {
+                return Self::cached(repo, options)?.ok_or_else(|| offline(repo, options));
+            }
             Err(e) => return Err(e),
         };
         options.progress.trying(&repo.id, &format!("hub {}", repo.shown()));
@@ -169,6 +176,9 @@ impl<'a> Snapshot<'a> {
         let blob_path = folder.join("blobs").join(&blob_name);
         let locks = self.options.hub_cache.join(".locks").join(folder.file_name().unwrap_or_default());
         let _lock = disk::lock(&locks.join(format!("{blob_name}.lock")), self.options.progress)?;
+        if pointer.exists() {
+            return Ok(pointer);
+        }
         if !blob_path.exists() {
             let sha256 = sha256.or(announced);
             let blob = Blob { url, what, etag: &info.etag, size: info.size, sha256 };
@@ -229,12 +239,14 @@ fn link(blob: &Path, pointer: &Path, file: &str) -> Result<()> {
         .map(Path::new)
         .chain([Path::new(blob.file_name().unwrap_or_default())])
         .collect();
-    let _ = fs::remove_file(pointer);
-    let linked = symlink(&target, pointer).or_else(|_| fs::hard_link(blob, pointer));
-    if linked.is_ok() || pointer.exists() {
-        return Ok(());
-    }
-    fs::copy(blob, pointer).map(|_| ()).map_err(|e| HubError::io(pointer, e))
+    // Renamed into place: the name never lacks its file, and a dangling link is replaced.
+    let temporary = disk::with_suffix(pointer, ".linking");
+    let _ = fs::remove_file(&temporary);
+    symlink(&target, &temporary)
+        .or_else(|_| fs::hard_link(blob, &temporary))
+        .or_else(|_| fs::copy(blob, &temporary).map(|_| ()))
+        .and_then(|()| fs::rename(&temporary, pointer))
+        .map_err(|e| HubError::io(pointer, e))
 }
 
 #[cfg(unix)]

