@@ -1,1 +1,21 @@
-//! galen-model
+//! Owns: weights and their files, tokenizers, one differentiable forward per model family, generation.
+//! Takes: a model's files; packed batches; token ids.
+//! Gives: log-probabilities with their gradients, logits, text.
+//! Never: knows what an adapter does to a projection, or why a log-probability is wanted.
+
+pub mod arch;
+mod block;
+mod cache;
+mod generate;
+mod model;
+mod pass;
+mod sample;
+pub mod weights;
+
+pub use block::{Block, BlockRun, Context, MODULES, Module};
+pub use cache::KvLayer;
+pub use generate::Session;
+pub use model::{LoadError, Model, ModuleSize, Precision};
+pub use pass::{Pass, PassOptions};
+pub use sample::{Sampling, argmax};
+pub use weights::{ModelConfig, Weights, WeightsError};

@@ -1,1 +1,20 @@
-//! galen-train
+//! Owns: the training loop, checkpoints, resume, validation and the run directory.
+//! Takes: a model, an adapter, tokenised rows and resolved settings.
+//! Gives: a trained adapter, a log, checkpoints from which a run goes on to the same bits.
+//! Never: reads a configuration file, renders a template or prints.
+
+pub mod checkpoint;
+mod error;
+mod log;
+mod plan;
+mod settings;
+mod sft;
+mod step;
+mod validate;
+
+pub use error::{Error, Result};
+pub use plan::StepPlan;
+pub use settings::{BestMetric, Cadence, TrainSettings, Warmup};
+pub use sft::{Observer, Outcome, SftRun, peak_rss_bytes};
+pub use step::{StepGradient, step_gradient};
+pub use validate::{Validation, validate};

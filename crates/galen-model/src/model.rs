@@ -1,0 +1,164 @@
+//! A model ready to run: frozen weights in their blocks.
+
+use crate::arch::{self, Architecture};
+use crate::block::{Block, MODULES};
+use crate::weights::{ModelConfig, Weights, WeightsError};
+use galen_ops::ops::{AttentionShape, Projection, RopeTable};
+use galen_ops::quant::QuantMatrix;
+use std::sync::Arc;
+
+/// How a base is held in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// As its file has it.
+    #[default]
+    Stored,
+    /// Projections quantised to NF4 with double quantisation (Dettmers et al. 2023); blocks that the file has
+    /// quantised already stay as they are.
+    Nf4,
+}
+
+/// A model cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Its files are at fault.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// Its tensors do not fit together.
+    #[error("{path}: {what}")]
+    Model {
+        /// The file or directory.
+        path: String,
+        /// What does not fit.
+        what: String,
+    },
+}
+
+/// A projection's place and size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ModuleSize {
+    /// Block number from 0.
+    pub layer: usize,
+    /// Hugging Face name within the block.
+    pub module: &'static str,
+    /// Input features.
+    pub inputs: usize,
+    /// Output features.
+    pub outputs: usize,
+}
+
+/// A base model. Its weights are never trained.
+pub struct Model {
+    /// Its shape.
+    pub config: ModelConfig,
+    pub(crate) architecture: &'static dyn Architecture,
+    pub(crate) embedding: Arc<QuantMatrix>,
+    pub(crate) embedding_scale: f32,
+    pub(crate) blocks: Vec<Block>,
+    pub(crate) final_norm: Arc<[f32]>,
+    pub(crate) head: Arc<QuantMatrix>,
+    pub(crate) eps: f32,
+    /// Distinct rotary frequencies; a block names its own by number.
+    frequencies: Vec<Vec<f32>>,
+}
+
+impl Model {
+    /// Takes the weights from their files; bytes stay mapped where no change is needed.
+    pub fn load(weights: &Weights, precision: Precision) -> Result<Self, LoadError> {
+        let config = weights.config().clone();
+        let fail = |what: String| LoadError::Model { path: weights.path().display().to_string(), what };
+        let Some(architecture) = arch::find(config.architecture) else {
+            return Err(fail(format!("architecture `{}` has no forward", config.architecture)));
+        };
+        let mut frequencies: Vec<Vec<f32>> = Vec::new();
+        let mut blocks = Vec::with_capacity(config.n_layers);
+        for layer in 0..config.n_layers {
+            let own = config.layer_rope(layer).inverse_frequencies(config.head_dim);
+            let rope = frequencies.iter().position(|f| *f == own).unwrap_or(frequencies.len());
+            if rope == frequencies.len() {
+                frequencies.push(own);
+            }
+            let name = |part: &str| format!("model.layers.{layer}.{part}");
+            let mut projections = Vec::with_capacity(MODULES.len());
+            for (_, module) in MODULES {
+                let stored = weights.matrix(&name(&format!("{module}.weight")))?;
+                let matrix = match precision {
+                    Precision::Nf4 if stored.dtype().block_size() == 1 => {
+                        QuantMatrix::quantize_nf4(stored.rows(), stored.cols(), &stored.to_f32())
+                            .map_err(|e| fail(format!("`{}`: {e}", name(module))))?
+                    }
+                    _ => stored,
+                };
+                let is_qkv = ["q_proj", "k_proj", "v_proj"].iter().any(|p| module.ends_with(p));
+                let bias = if architecture.qkv_bias() && is_qkv {
+                    Some(weights.vector(&name(&format!("{module}.bias")))?.into())
+                } else {
+                    None
+                };
+                let projection = Projection::new(Arc::new(matrix), bias);
+                projections.push(projection.map_err(|e| fail(format!("`{}`: {e}", name(module))))?);
+            }
+            let mut norms = Vec::new();
+            for norm in architecture.norms() {
+                norms.push((*norm, weights.vector(&name(&format!("{norm}.weight")))?.into()));
+            }
+            blocks.push(Block {
+                projections,
+                norms,
+                eps: config.rms_norm_eps,
+                attention: AttentionShape {
+                    n_heads: config.n_heads,
+                    n_kv_heads: config.n_kv_heads,
+                    head_dim: config.head_dim,
+                    scale: config.query_scale,
+                    window: config.layer_window(layer),
+                },
+                activation: config.activation,
+                rope,
+            });
+        }
+        let embedding = Arc::new(weights.matrix("model.embed_tokens.weight")?);
+        let head = if config.tie_word_embeddings {
+            embedding.clone()
+        } else {
+            Arc::new(weights.matrix("lm_head.weight")?)
+        };
+        Ok(Self {
+            architecture,
+            embedding,
+            embedding_scale: config.embedding_scale,
+            blocks,
+            final_norm: weights.vector("model.norm.weight")?.into(),
+            head,
+            eps: config.rms_norm_eps,
+            frequencies,
+            config,
+        })
+    }
+
+    /// Every linear projection of every block, in order.
+    pub fn projections(&self) -> Vec<ModuleSize> {
+        let of_block = |(layer, block): (usize, &'_ Block)| {
+            let sizes = block.projections.iter().zip(MODULES).map(move |(p, (_, module))| ModuleSize {
+                layer,
+                module,
+                inputs: p.in_features(),
+                outputs: p.out_features(),
+            });
+            sizes.collect::<Vec<_>>()
+        };
+        self.blocks.iter().enumerate().flat_map(of_block).collect()
+    }
+
+    /// Bytes of frozen weights.
+    pub fn nbytes(&self) -> usize {
+        let blocks: usize = self.blocks.iter().flat_map(|b| &b.projections).map(|p| p.weight().nbytes()).sum();
+        let head = if Arc::ptr_eq(&self.embedding, &self.head) { 0 } else { self.head.nbytes() };
+        blocks + self.embedding.nbytes() + head
+    }
+
+    /// Angles of these positions, for each of the model's rotary bases.
+    pub(crate) fn rope_tables(&self, positions: &[u32]) -> Vec<RopeTable> {
+        self.frequencies.iter().map(|f| RopeTable::new(positions, f)).collect()
+    }
+}

@@ -1,0 +1,123 @@
+//! What a training run is told, already resolved: no keys, no defaults, no files.
+
+use galen_optim::{AdamWConfig, Schedule};
+use serde::{Deserialize, Serialize};
+
+/// How a run trains.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainSettings {
+    /// Rows (or bins, when packing) of a micro-batch.
+    pub micro_batch_size: usize,
+    /// Micro-batches of an optimiser step.
+    pub gradient_accumulation_steps: usize,
+    /// Passes over the data; a fraction stops within one.
+    pub num_epochs: f64,
+    /// Stops after so many steps.
+    pub max_steps: Option<u64>,
+    /// `Some(sequence_len)`: fill bins of that many tokens.
+    pub packing: Option<usize>,
+    /// Compute what rows of a batch begin with in common once. Off where dropout gives each row its own mask.
+    pub share_prefixes: bool,
+    /// Keep only each block's input and run blocks again in backward.
+    pub gradient_checkpointing: bool,
+    /// Shape of the learning rate; its total is set by the run.
+    pub lr_scheduler: String,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Steps of linear warm-up.
+    pub warmup: Warmup,
+    /// Optimiser.
+    pub adamw: AdamWConfig,
+    /// Clip the global norm here; 0 never clips.
+    pub max_grad_norm: f64,
+    /// Orders the rows.
+    pub seed: u64,
+    /// When to validate.
+    pub eval: Cadence,
+    /// When to write a checkpoint.
+    pub save: Cadence,
+    /// Checkpoints kept, the best and the newest always among them.
+    pub save_total_limit: Option<usize>,
+    /// What makes a checkpoint the best.
+    pub metric_for_best_model: BestMetric,
+    /// End with the best checkpoint's adapter rather than the last.
+    pub load_best_model_at_end: bool,
+    /// Stop after so many validations without a better one.
+    pub early_stopping_patience: Option<u64>,
+    /// Stop when the loss exceeds this `loss_watchdog_patience` steps running.
+    pub loss_watchdog_threshold: Option<f64>,
+    /// See [`TrainSettings::loss_watchdog_threshold`].
+    pub loss_watchdog_patience: u64,
+    /// A row of the log every so many steps.
+    pub logging_steps: u64,
+}
+
+/// Steps of warm-up, absolute or as a share of the run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Warmup {
+    /// So many steps.
+    Steps(u64),
+    /// This share of all steps, rounded up.
+    Ratio(f64),
+}
+
+/// When something happens.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Cadence {
+    /// Never but at the end.
+    Never,
+    /// Every so many steps.
+    Steps(u64),
+    /// So many times an epoch, evenly, the last at its end.
+    PerEpoch(u64),
+}
+
+impl Cadence {
+    /// Whether it is due after step `step` (from 1) of a run with `per_epoch` steps an epoch.
+    pub fn due(self, step: u64, per_epoch: u64) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Steps(n) => n > 0 && step.is_multiple_of(n),
+            Self::PerEpoch(times) => {
+                let (times, per_epoch) = (times.max(1), per_epoch.max(1));
+                let within = (step - 1) % per_epoch + 1;
+                // The i-th of `times` falls after ceil(i per_epoch / times) steps.
+                (1..=times.min(per_epoch)).any(|i| (i * per_epoch).div_ceil(times) == within)
+            }
+        }
+    }
+}
+
+/// What validation is compared by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BestMetric {
+    /// Mean loss of the validation rows; less is better.
+    EvalLoss,
+    /// Share of supervised validation tokens predicted right; more is better.
+    EvalTokenAccuracy,
+}
+
+impl TrainSettings {
+    /// The learning rate's course over `total_steps`.
+    pub fn schedule(&self, total_steps: u64) -> Schedule {
+        let warmup_steps = match self.warmup {
+            Warmup::Steps(n) => n,
+            Warmup::Ratio(r) => (r * total_steps as f64).ceil() as u64,
+        };
+        Schedule { name: self.lr_scheduler.clone(), peak: self.learning_rate, warmup_steps, total_steps }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cadences_fall_where_they_should() {
+        let steps = |c: Cadence| (1..=20).filter(|s| c.due(*s, 10)).collect::<Vec<_>>();
+        assert_eq!(steps(Cadence::Never), []);
+        assert_eq!(steps(Cadence::Steps(7)), [7, 14]);
+        assert_eq!(steps(Cadence::PerEpoch(1)), [10, 20]);
+        assert_eq!(steps(Cadence::PerEpoch(4)), [3, 5, 8, 10, 13, 15, 18, 20]);
+    }
+}
