@@ -16,7 +16,7 @@ Writes into tokens/:
                     `ids` are those of the full vocabulary, without BOS/EOS; special tokens written in a text become their ids
   <name>.gguf       the small vocabulary: a GGUF without tensors that gives, on these texts, `ids` after `id_map`: only tokens and
                     merges that the texts use, all bytes, all special tokens but numbered reserved ones. Order and scores as
-                    in the full one. Dropping a merge that is never the best of its moment changes nothing (asserted).
+                    in the full one. (smollm2's also serves the cases of templates/cases.json, so run templates.py first.) Dropping a merge that is never the best of its moment changes nothing (asserted).
   <name>.tokenizer.json   for smollm2 and qwen2, the same small vocabulary in Hugging Face's form
 """
 import json
@@ -183,7 +183,7 @@ def always(v: Vocab) -> set[int]:
     return keep | {i for i in v.special_ids.values() if i is not None}
 
 
-def small_bpe(v: Vocab, full: Tokenizer, ids: list[list[int]]) -> tuple[Vocab, list[int]]:
+def small_bpe(v: Vocab, full: Tokenizer, texts: list[str], ids: list[list[int]]) -> tuple[Vocab, list[int]]:
     index = {t: i for i, t in reversed(list(enumerate(v.tokens)))}
     ranks = {m: i for i, m in enumerate(v.merges)}
     keep, used = always(v) | {i for row in ids for i in row}, set()
@@ -191,7 +191,7 @@ def small_bpe(v: Vocab, full: Tokenizer, ids: list[list[int]]) -> tuple[Vocab, l
     added = sorted((t for t, k in zip(v.tokens, v.types) if k in (CONTROL, USER)), key=len, reverse=True)
     cut = re.compile("|".join(map(re.escape, added)))
     words = set()
-    for text in TEXTS:
+    for text in texts:
         for part in cut.split(text):
             part = full.normalizer.normalize_str(part) if full.normalizer else part
             words |= {w for w, _ in full.pre_tokenizer.pre_tokenize_str(part)}
@@ -202,13 +202,13 @@ def small_bpe(v: Vocab, full: Tokenizer, ids: list[list[int]]) -> tuple[Vocab, l
     return v.subset(keep, [v.merges[i] for i in sorted(used)])
 
 
-def small_spm(v: Vocab, ids: list[list[int]]) -> tuple[Vocab, list[int]]:
+def small_spm(v: Vocab, texts: list[str], ids: list[list[int]]) -> tuple[Vocab, list[int]]:
     index = {t: i for i, t in enumerate(v.tokens)}
     normal = {t: -s for t, s, k in zip(v.tokens, v.scores, v.types) if k == NORMAL}
     keep = always(v) | {i for row in ids for i in row}
     frozen = sorted((t.replace(" ", "▁") for t, k in zip(v.tokens, v.types) if k in (CONTROL, USER)), key=len, reverse=True)
     cut = re.compile("|".join(map(re.escape, frozen)))
-    for text in TEXTS:
+    for text in texts:
         for part in cut.split("▁" + text.replace(" ", "▁")) + cut.split(text.replace(" ", "▁")):
             keep |= {index[c] for c in part if c in index}
             # words are independent but for pieces that have the mark inside, which are rare: keep whole parts short
@@ -231,17 +231,19 @@ def llama_cpp_goldens(folder: Path, name: str, encode) -> str:
     return f"; equal to llama.cpp's {len(texts)} goldens"
 
 
-def make(name: str, v: Vocab, folder: Path, full=None) -> None:
+def make(name: str, v: Vocab, folder: Path, full=None, also=()) -> None:
     is_spm = v.model == "llama"
     full = full or (Spm(v) if is_spm else bpe(v))
     encode = full.encode if is_spm else lambda t: full.encode(t, add_special_tokens=False).ids
     note = llama_cpp_goldens(folder, name, encode)
-    ids = [encode(t) for t in TEXTS]
-    small, id_map = small_spm(v, ids) if is_spm else small_bpe(v, full, ids)
+    texts = TEXTS + list(also)
+    ids = [encode(t) for t in texts]
+    small, id_map = small_spm(v, texts, ids) if is_spm else small_bpe(v, full, texts, ids)
     again = Spm(small) if is_spm else bpe(small)
-    for text, want in zip(TEXTS, ids):
+    for text, want in zip(texts, ids):
         got = again.encode(text) if is_spm else again.encode(text, add_special_tokens=False).ids
         assert [id_map[i] for i in got] == want, (name, text, [small.tokens[i] for i in got], [v.tokens[i] for i in want])
+    ids = ids[:len(TEXTS)]
     small.write(OUT / f"{name}.gguf")
     if name in ("smollm2", "qwen2"):
         again.save(str(OUT / f"{name}.tokenizer.json"), pretty=False)
@@ -257,7 +259,9 @@ if __name__ == "__main__":
     OUT.mkdir(exist_ok=True)
     (OUT / "texts.json").write_text(json.dumps(TEXTS, indent=0) + "\n")
     full = Tokenizer.from_file(str(smollm2 / "tokenizer.json"))
-    make("smollm2", Vocab(models_dir / "SmolLM2-135M-Instruct.Q4_1.gguf"), vocabs, full)
+    cases = json.loads((OUT.parent / "templates" / "cases.json").read_text())
+    chats = [c["rendered"] for c in cases if c["template"] == "smollm2.jinja"]
+    make("smollm2", Vocab(models_dir / "SmolLM2-135M-Instruct.Q4_1.gguf"), vocabs, full, chats)
     make("gemma3", Vocab(models_dir / "gemma-3-270m-Q4_K_M.gguf"), vocabs)
     for name in ("llama-spm", "gpt-2", "llama-bpe", "qwen2", "deepseek-coder", "starcoder", "refact"):
         make(name, Vocab(vocabs / f"ggml-vocab-{name}.gguf"), vocabs)
