@@ -1,3 +1,8 @@
-//! galen-testkit
+//! Owns: what several crates' tests share: a byte mutator for fuzzing, a GGUF writer, real weights from the cache.
+//! Takes: seeds, corpora, tensors, catalogue names.
+//! Gives: inputs for tests, the same everywhere.
+//! Never: is part of the product: only `[dev-dependencies]` name it.
+
 pub mod fuzz;
 pub mod gguf_writer;
+pub mod models;

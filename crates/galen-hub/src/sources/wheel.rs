@@ -159,6 +159,7 @@ fn extract(
     outcome
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 #[path = "wheel_tests.rs"]
 mod tests;

@@ -1,7 +1,6 @@
 //! The wheel source over a stand-in for pip, and what happens from one source to the next.
 
 #[path = "../../tests/server/mod.rs"]
-#[allow(dead_code, reason = "a part is used here")]
 mod server;
 
 use crate::catalogue::{Entry, parse_one};
@@ -117,12 +116,14 @@ fn a_changed_cached_file_is_not_trusted() {
     assert_eq!((fs::read(path).unwrap(), source), (BODY.to_vec(), "wheel"));
 }
 
+type Members<'m> = &'m [(&'m str, &'m [u8])];
+
 #[test]
 fn hostile_wheels_leave_nothing_behind() {
     let bomb = vec![0; 64 << 20];
     let mut flipped = BODY.to_vec();
     flipped[0] ^= 1;
-    let cases: &[(&[(&str, &[u8])], &str)] = &[
+    let cases: &[(Members, &str)] = &[
         (&[("p/x.bin", &bomb)], "larger than the expected"),
         (&[("p/x.bin", &BODY[1..])], "bytes, expected"),
         (&[("p/x.bin", &flipped)], "sha256"),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+    format!("{:x}", Sha256::digest(bytes))
 }
 
 /// A file of the repository: small ones are served by the hub itself, large ones by the store.

@@ -1,5 +1,7 @@
 //! A loopback HTTP server for tests: one thread a connection, one request a connection, every request recorded.
 
+#![allow(clippy::unwrap_used, dead_code, reason = "test code; each test binary uses a part")]
+
 pub mod hub;
 
 use std::io::{BufRead, BufReader, Write};
@@ -45,7 +47,7 @@ impl Answer {
         Self { hang: Some(time), ..Self::default() }
     }
 
-    pub fn header(mut self, name: &str, value: impl ToString) -> Self {
+    pub fn header(mut self, name: &str, value: impl std::fmt::Display) -> Self {
         self.headers.push((name.into(), value.to_string()));
         self
     }
@@ -98,6 +100,7 @@ impl Server {
 }
 
 fn serve(mut stream: TcpStream, log: &Mutex<Vec<Request>>, handler: &(dyn Fn(&Request) -> Answer + Sync)) {
+    use std::fmt::Write as _;
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
     let Some(first) = lines.next() else { return };
     let mut words = first.split(' ').map(str::to_owned);
@@ -113,10 +116,10 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<Request>>, handler: &(dyn Fn(&Re
     }
     let mut head = format!("HTTP/1.1 {} Test\r\nConnection: close\r\n", answer.status);
     if !answer.headers.iter().any(|(k, _)| k.eq_ignore_ascii_case("content-length")) {
-        head += &format!("Content-Length: {}\r\n", answer.body.len());
+        let _ = write!(head, "Content-Length: {}\r\n", answer.body.len());
     }
     for (k, v) in &answer.headers {
-        head += &format!("{k}: {v}\r\n");
+        let _ = write!(head, "{k}: {v}\r\n");
     }
     let _ = stream.write_all((head + "\r\n").as_bytes());
     if request.method != "HEAD" {
