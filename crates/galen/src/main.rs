@@ -1,2 +1,7 @@
 //! The galen command line.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(galen::run())
+}

@@ -1,0 +1,196 @@
+//! The commands and the flags they share. Each command's own flags lie beside its code.
+
+use crate::commands::{completions, data, eval, generate, init, man, plan, quickstart, train};
+use clap::{Args, Parser, Subcommand};
+use std::num::NonZeroU16;
+use std::str::FromStr;
+
+/// Fine-tune a language model on a domain's facts, and prove it on questions it never saw.
+#[derive(Debug, Parser)]
+#[command(name = "galen", version, arg_required_else_help = true, propagate_version = false)]
+#[command(after_help = "Start with `galen quickstart`. Results go to stdout, progress to stderr.\n\
+                        Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 130/143 stopped by a signal.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Flags of every command.
+    #[command(flatten)]
+    pub globals: Globals,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Everywhere")]
+pub struct Globals {
+    /// Say more (twice: much more)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// CPU threads; default: all cores. The result is the same to the bit whatever the number
+    #[arg(long, global = true, value_name = "N")]
+    pub threads: Option<NonZeroU16>,
+    /// Where to compute: `auto`, `cpu` or `cuda:N`
+    #[arg(long, global = true, value_name = "DEVICE", default_value = "auto")]
+    pub device: Device,
+    /// Open no socket: caches and local files only
+    #[arg(long, global = true, env = "GALEN_OFFLINE", value_parser = clap::builder::FalseyValueParser::new())]
+    pub offline: bool,
+    /// Results as JSON on stdout
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// Where to compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Device {
+    /// The best there is.
+    #[default]
+    Auto,
+    /// The processor.
+    Cpu,
+    /// A CUDA device by its number.
+    Cuda(u32),
+}
+
+impl FromStr for Device {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => text
+                .strip_prefix("cuda:")
+                .and_then(|n| n.parse().ok())
+                .map(Self::Cuda)
+                .ok_or_else(|| "expected `auto`, `cpu` or `cuda:N`".to_owned()),
+        }
+    }
+}
+
+impl std::fmt::Display for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(n) => write!(f, "cuda:{n}"),
+        }
+    }
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The whole thing once on real clinical data: fetch, train, evaluate, compare
+    Quickstart(quickstart::Args),
+    /// Write a commented configuration for your own data
+    Init(init::Args),
+    /// Check a configuration; estimate memory and time before anything is loaded
+    Plan(plan::Args),
+    /// Fine-tune an adapter
+    Train(train::Args),
+    /// Evaluate a model, and adapters against it, on held-out questions
+    Eval(eval::Args),
+    /// Complete a prompt or answer in a chat
+    Generate(generate::Args),
+    /// Look at, check and split data sets
+    Data(data::Args),
+    /// Print shell completions
+    Completions(completions::Args),
+    /// Print the manual page
+    Man(man::Args),
+}
+
+/// A number of things, or a share of them: `100` or `0.1`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Limit {
+    /// So many.
+    Count(u64),
+    /// Such a share of all, above 0 and below 1.
+    Share(f64),
+}
+
+impl FromStr for Limit {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let value: f64 = text.parse().map_err(|_| "expected a number, or a share below 1".to_owned())?;
+        match value {
+            v if v > 0.0 && v < 1.0 => Ok(Self::Share(v)),
+            v if v >= 1.0 && v.fract() == 0.0 && v < 9.0e15 => Ok(Self::Count(v as u64)),
+            _ => Err("expected a whole number of 1 or more, or a share between 0 and 1".into()),
+        }
+    }
+}
+
+impl Limit {
+    /// How many of `n` things that is; at least one where there is one.
+    pub fn of(self, n: usize) -> usize {
+        match self {
+            Self::Count(k) => usize::try_from(k).unwrap_or(usize::MAX).min(n),
+            Self::Share(s) => ((n as f64 * s).ceil() as usize).min(n),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn lines_people_type() {
+        for line in [
+            "quickstart --fast --out q",
+            "init --model m.gguf --data d.jsonl -o c.yaml",
+            "plan c.yaml --check-config --json",
+            "plan --list-keys",
+            "train c.yaml --set lora_r=8 --set=datasets[0].path=x.jsonl --resume --threads 2",
+            "train c.yaml --resume-from-checkpoint out/checkpoint-7",
+            "train c.yaml --resume_from_checkpoint out/checkpoint-7 --overwrite",
+            "eval --model m --adapter a --adapter b --tasks t,u --num_fewshot 3 --apply_chat_template --limit 0.5 \
+             --include_path d --system_instruction s --log_samples --output_path f.json",
+            "eval --model m --tasks t --num-fewshot 3 --apply-chat-template --out f.json",
+            "eval --model m --task t",
+            "eval ls",
+            "eval validate t.yaml",
+            "generate --model m --adapter a -p hello -n 20 --temp 0.7 --top-k 40 --top-p 0.9 --min-p 0.05 \
+             --repeat-penalty 1.1 -s 7 --chat --system s",
+            "generate --adapter run --prompt hi --max-tokens 5 --temperature 0 --seed 1 --max_tokens=9",
+            "data inspect c.yaml --stage packed --rows 3",
+            "data check d.jsonl --model m",
+            "data split d.jsonl --group-by section --test 0.1 --out parts",
+            "data split d.jsonl --group_by section --test 200 --out parts",
+            "completions zsh",
+            "man",
+            "--offline -vv --device cuda:1 eval ls",
+        ] {
+            let words = std::iter::once("galen").chain(line.split_whitespace());
+            // The repeated flag of the second `generate` line is meant to fail; all others parse.
+            let repeated = line.contains("--max_tokens=9");
+            assert_eq!(Cli::try_parse_from(words).is_err(), repeated, "{line}");
+        }
+    }
+
+    #[test]
+    fn lines_that_are_wrong_exit_with_2() {
+        for line in ["", "trian c.yaml", "train", "eval", "eval --model m --tasks t --limit 1.5", "plan",
+            "--device gpu eval ls", "--threads 0 eval ls", "generate -p x", "train c.yaml --resume --overwrite"]
+        {
+            let words = std::iter::once("galen").chain(line.split_whitespace());
+            let error = Cli::try_parse_from(words).err().unwrap_or_else(|| panic!("{line} parses"));
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn limits() {
+        assert_eq!("10".parse::<Limit>().unwrap().of(7), 7);
+        assert_eq!("0.1".parse::<Limit>().unwrap().of(45), 5);
+        assert!("0".parse::<Limit>().is_err() && "1.5".parse::<Limit>().is_err() && "x".parse::<Limit>().is_err());
+    }
+}

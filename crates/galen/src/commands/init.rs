@@ -1,0 +1,212 @@
+//! `galen init`.
+
+use crate::cli::Globals;
+use crate::config::datasets::DATASET_HONOURED;
+use crate::config::{docs, emit, tables};
+use crate::error::UsageError;
+use crate::{progress, stdout};
+use serde_json::{Value, json};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+/// Flags of `galen init`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The model to adapt: a folder, a `.gguf`, `ORG/REPO[@REV]`, a catalogue name
+    #[arg(long, short = 'm', value_name = "M")]
+    pub model: String,
+    /// Your data: a file or folder, or a hub data set
+    #[arg(long, short = 'd', value_name = "FILE")]
+    pub data: String,
+    /// What its rows are; default: detected
+    #[arg(long = "type", value_name = "TYPE")]
+    pub kind: Option<String>,
+    /// Where to write; default: stdout
+    #[arg(long, short, value_name = "FILE.yaml")]
+    pub out: Option<PathBuf>,
+}
+
+/// Writes a commented configuration.
+pub fn run(args: Args, _globals: &Globals) -> anyhow::Result<()> {
+    let kind = match args.kind {
+        Some(kind) => Some(kind),
+        None => detect(&args.data)?,
+    };
+    let text = render(&args.model, &args.data, kind.as_deref());
+    let Some(out) = args.out else { return stdout::print(&text) };
+    // create_new: an existing file is never touched, also when it appears meanwhile.
+    let mut file = match std::fs::OpenOptions::new().write(true).create_new(true).open(&out) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+            let hint = "name another file, or delete this one first";
+            return Err(UsageError::new(format!("{}: exists already", out.display()), hint).into());
+        }
+        Err(e) => anyhow::bail!("{}: cannot be written: {e}", out.display()),
+    };
+    file.write_all(text.as_bytes())?;
+    let file = out.display();
+    progress::say(&format!("{file} written; next: `galen plan {file}`, then `galen train {file}`"));
+    Ok(())
+}
+
+/// The type of a local file's rows by its first rows. A hub data set is left for `galen train` to detect.
+fn detect(data: &str) -> anyhow::Result<Option<String>> {
+    if !Path::new(data).exists() {
+        let looks_local = data.starts_with(['.', '/', '~']) || Path::new(data).extension().is_some();
+        if looks_local {
+            let hint = "`--data` is a file or folder (.jsonl .json .csv .parquet), or a hub data set `ORG/NAME`";
+            return Err(UsageError::new(format!("{data}: there is no such file"), hint).into());
+        }
+        return Ok(None);
+    }
+    let spec = galen_data::DatasetSpec { path: data.to_owned(), ..galen_data::DatasetSpec::default() };
+    let resolve = |spec: &galen_data::DatasetSpec| Ok(PathBuf::from(&spec.path));
+    let rows = galen_data::dataset::open_raw(&spec, &resolve, galen_data::reader::Limits::default())?;
+    let sample: Vec<_> = rows.take(8).collect::<Result<_, _>>()?;
+    let fields: Vec<_> = sample.iter().map(|row| &row.fields).collect();
+    match galen_data::format::detect(&fields) {
+        Some(found) => Ok(Some(found.name.to_owned())),
+        None => {
+            let names: Vec<_> = fields.first().map(|f| f.keys().cloned().collect()).unwrap_or_default();
+            anyhow::bail!(
+                "{data}: cannot tell what a row is from its fields `{}`\nhint: say it with `--type`, or write \
+                 `type: {{field_instruction: ..., field_output: ..., format: \"{{instruction}}\"}}` yourself",
+                names.join("`, `")
+            )
+        }
+    }
+}
+
+/// The settings a new configuration shows, in its order. Those that differ from the defaults are usual choices for
+/// adapters on a few thousand rows.
+fn settings(model: &str, data: &str, kind: Option<&str>) -> Vec<(&'static str, Value)> {
+    let mut entry = json!({"path": data});
+    if let Some(kind) = kind {
+        entry["type"] = kind.into();
+    }
+    let stem = Path::new(data).file_stem().map_or("run".into(), |s| s.to_string_lossy().into_owned());
+    vec![
+        ("base_model", model.into()),
+        ("adapter", if is_quantised(model) { "qlora" } else { "lora" }.into()),
+        ("lora_r", 16.into()),
+        ("lora_alpha", 32.into()),
+        ("lora_dropout", 0.0.into()),
+        ("lora_target_linear", true.into()),
+        ("datasets", json!([entry])),
+        ("val_set_size", 0.05.into()),
+        ("sequence_len", 2048.into()),
+        ("excess_length_strategy", "drop".into()),
+        ("train_on_inputs", false.into()),
+        ("sample_packing", false.into()),
+        ("micro_batch_size", 4.into()),
+        ("gradient_accumulation_steps", 4.into()),
+        ("num_epochs", 3.into()),
+        ("learning_rate", json!(2e-4)),
+        ("lr_scheduler", "cosine".into()),
+        ("warmup_ratio", 0.05.into()),
+        ("weight_decay", 0.0.into()),
+        ("gradient_checkpointing", "auto".into()),
+        ("evals_per_epoch", 2.into()),
+        ("saves_per_epoch", 1.into()),
+        ("load_best_model_at_end", true.into()),
+        ("seed", 42.into()),
+        ("output_dir", format!("runs/{stem}").into()),
+    ]
+}
+
+fn is_quantised(model: &str) -> bool {
+    let name = model.to_ascii_lowercase();
+    Path::new(&name).extension().is_some_and(|e| e == "gguf") || name.contains(":q")
+}
+
+/// The file: each setting under its documentation, from the key table.
+pub fn render(model: &str, data: &str, kind: Option<&str>) -> String {
+    let mut out = String::from(
+        "# A galen configuration. Keys, meanings and defaults are Axolotl's; `galen plan --list-keys` lists all.\n\
+         # galen plan THIS.yaml    memory and time before anything is loaded\n\
+         # galen train THIS.yaml   train; `--resume` goes on after an interruption\n",
+    );
+    let mut group = "";
+    for (name, value) in settings(model, data, kind) {
+        let Some(key) = tables().find(|k| k.name == name) else { continue };
+        if key.group != group {
+            group = key.group;
+            out.push_str(&format!("\n### {group}\n"));
+        }
+        comment(&mut out, &docs::text(key));
+        emit::entry(&mut out, name, &value);
+        if name == "datasets" {
+            for (inner, example) in [("roles_to_train", "[assistant]"), ("train_on_eos", "turn"), ("split", "train")] {
+                if let Some(key) = DATASET_HONOURED.iter().find(|k| k.name == inner) {
+                    out.push_str(&format!("    # {inner}: {example}   # {}\n", docs::text(key)));
+                }
+            }
+        }
+    }
+    out
+}
+
+fn comment(out: &mut String, text: &str) {
+    let mut line = String::from("#");
+    for word in text.split_whitespace() {
+        if line.len() + word.len() > 108 {
+            out.push_str(&line);
+            out.push('\n');
+            line = String::from("#");
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    out.push_str(&line);
+    out.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::check_text;
+
+    #[test]
+    fn what_it_writes_is_sound_and_every_setting_a_key() {
+        for (model, adapter) in
+            [("m/x.Q4_1.gguf", "qlora"), ("org/repo:Q4_K_M", "qlora"), ("org/repo", "lora"), ("a: b #c", "lora")]
+        {
+            let text = render(model, "my data/train: 1.jsonl", Some("alpaca"));
+            let (config, report) = check_text("c.yaml", &text, &[]);
+            assert_eq!(report.errors, [], "{text}");
+            assert_eq!(report.notes, []);
+            assert_eq!(config.base_model, model);
+            assert_eq!(config.datasets.0[0].path, "my data/train: 1.jsonl");
+            assert_eq!(config.adapter.map(|a| a.name()), Some(adapter));
+            for (name, _) in settings(model, "d", None) {
+                assert!(tables().any(|k| k.name == name && k.state_name() == "honoured"), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_type_is_detected_and_nothing_is_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("d.jsonl");
+        std::fs::write(&data, "{\"instruction\": \"a\", \"input\": \"\", \"output\": \"b\"}\n").unwrap();
+        let args = || Args {
+            model: "m.gguf".into(),
+            data: data.display().to_string(),
+            kind: None,
+            out: Some(dir.path().join("c.yaml")),
+        };
+        run(args(), &Globals::default()).unwrap();
+        let text = std::fs::read_to_string(dir.path().join("c.yaml")).unwrap();
+        assert!(text.contains("type: alpaca"), "{text}");
+        let error = run(args(), &Globals::default()).unwrap_err();
+        assert_eq!(crate::error::exit_code(&error), 2);
+        assert_eq!(std::fs::read_to_string(dir.path().join("c.yaml")).unwrap(), text);
+    }
+
+    #[test]
+    fn a_missing_file_is_said() {
+        let error = detect("./nowhere.jsonl").unwrap_err();
+        assert_eq!(error.to_string().lines().next(), Some("./nowhere.jsonl: there is no such file"));
+        assert_eq!(detect("org/data").unwrap(), None);
+    }
+}

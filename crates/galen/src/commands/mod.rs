@@ -1,0 +1,29 @@
+//! One file a command: its flags and its `run`.
+
+pub mod completions;
+pub mod data;
+pub mod estimate;
+pub mod eval;
+pub mod generate;
+pub mod init;
+pub mod man;
+pub mod plan;
+pub mod quickstart;
+pub mod train;
+
+use crate::cli::{Command, Globals};
+
+/// Runs a command.
+pub fn dispatch(command: Command, globals: &Globals) -> anyhow::Result<()> {
+    match command {
+        Command::Quickstart(args) => quickstart::run(args, globals),
+        Command::Init(args) => init::run(args, globals),
+        Command::Plan(args) => plan::run(args, globals),
+        Command::Train(args) => train::run(args, globals),
+        Command::Eval(args) => eval::run(args, globals),
+        Command::Generate(args) => generate::run(args, globals),
+        Command::Data(args) => data::run(args, globals),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
+    }
+}

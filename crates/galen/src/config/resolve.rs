@@ -1,0 +1,237 @@
+//! What keys say together: contradictions, and settings that follow from others.
+
+use super::given;
+use super::key::Report;
+use super::table::Config;
+use super::types::{AdapterKind, Bf16, InitLora, Scheduler, Strategy, Targets};
+use super::yaml::Entry;
+
+/// Checks the keys against each other and fills in what follows from them. Notes for users of the peers go into
+/// the report. Running a resolved configuration resolves to itself.
+pub fn resolve(config: &mut Config, entries: &[Entry], report: &mut Report) {
+    let mut check = Check { entries, report };
+    check.required();
+    check.base(config);
+    check.adapter(config);
+    check.data(config);
+    check.steps(config);
+    check.validation(config);
+    check.saving(config);
+}
+
+struct Check<'a> {
+    entries: &'a [Entry],
+    report: &'a mut Report,
+}
+
+impl Check<'_> {
+    fn has(&self, key: &str) -> bool {
+        given(self.entries, key).is_some()
+    }
+
+    /// A complaint placed at `key`, or at the file where it is not written.
+    fn wrong(&mut self, key: &str, message: impl Into<String>, hint: impl Into<String>) {
+        let line = given(self.entries, key).map(|e| e.line);
+        let hint = Some(hint.into());
+        match line {
+            Some(line) => self.report.complain(line, key, "wrong", message.into(), hint),
+            None => {
+                let origin = self.report.file.clone();
+                let message = message.into();
+                self.report.errors.push(crate::error::ConfigError { origin, message, hint });
+            }
+        }
+    }
+
+    /// Two keys that say the same thing.
+    fn one_of(&mut self, a: &str, b: &str) {
+        if self.has(a) && self.has(b) {
+            self.wrong(b, format!("`{b}` and `{a}` are both set"), format!("keep one of `{a}` and `{b}`"));
+        }
+    }
+
+    fn required(&mut self) {
+        for (key, hint) in [
+            ("base_model", "`base_model:` is a folder, a `.gguf` file, a hub name or a catalogue name"),
+            ("datasets", "write `datasets:` and below it `  - path: FILE`"),
+            ("learning_rate", "`learning_rate: 2e-4` is usual for adapters"),
+        ] {
+            // A key that is there but wrong has had its complaint.
+            if !self.has(key) {
+                self.wrong(key, format!("`{key}` is not set"), hint);
+            }
+        }
+        if !self.has("adapter") {
+            let message = "`adapter` is not set: training every weight is not built";
+            self.wrong("adapter", message, "`adapter: lora`, or `adapter: qlora` over a 4-bit base");
+        }
+    }
+
+    fn base(&mut self, config: &Config) {
+        for (key, value) in
+            [("base_model_config", &config.base_model_config), ("tokenizer_config", &config.tokenizer_config)]
+        {
+            if value.as_ref().is_some_and(|v| *v != config.base_model) {
+                let message = format!("`{key}` is not `base_model`: reading them from elsewhere is not built");
+                self.wrong(key, message, "put the files beside the weights");
+            }
+        }
+        if config.float32 && matches!(config.bf16, Bf16::On | Bf16::Full) {
+            self.wrong("float32", "`float32` and `bf16` are both on", "keep one of them");
+        }
+        if config.fp16 && matches!(config.bf16, Bf16::Auto | Bf16::Off) {
+            self.report.note("fp16", "trains in bf16 or f32, whichever the device has; no loss scaling is needed");
+        }
+    }
+
+    fn adapter(&mut self, config: &mut Config) {
+        if config.load_in_8bit && config.load_in_4bit == Some(true) {
+            self.wrong("load_in_8bit", "`load_in_8bit` and `load_in_4bit` are both on", "keep one of them");
+        } else if config.adapter == Some(AdapterKind::Qlora) {
+            if config.load_in_8bit {
+                self.wrong("load_in_8bit", "`load_in_8bit` with `adapter: qlora`", "`adapter: lora` takes 8 bits");
+            } else if config.load_in_4bit == Some(false) {
+                let hint = "set `load_in_4bit: true`, or `adapter: lora`";
+                self.wrong("load_in_4bit", "`load_in_4bit: false` with `adapter: qlora`", hint);
+            }
+            config.load_in_4bit = Some(true);
+        }
+        if config.lora_target_linear == Some(true) {
+            // Together they mean the union, which is every linear layer.
+            config.lora_target_modules = Targets::AllLinear;
+        } else if config.lora_target_modules == Targets::Unset {
+            let note = "neither it nor `lora_target_linear` is set: every linear layer of the blocks gets an adapter \
+                        (Axolotl leaves the choice to PEFT: `q_proj`, `v_proj`)";
+            self.report.note("lora_target_modules", note);
+            config.lora_target_modules = Targets::AllLinear;
+        }
+        config.lora_target_linear = None;
+        if config.peft_init_lora_weights == InitLora::Random {
+            self.report.note("peft_init_lora_weights", "`false`: the adapter changes the model before any training");
+        }
+    }
+
+    fn data(&mut self, config: &mut Config) {
+        if config.val_set_size > 0.0 && !config.test_datasets.0.is_empty() {
+            self.wrong(
+                "val_set_size",
+                "`val_set_size` and `test_datasets` are both set",
+                "keep `test_datasets`, with `val_set_size: 0`",
+            );
+        }
+        let top = (config.chat_template.clone(), config.chat_template_jinja.clone());
+        if let Some(name) = self.template("chat_template", &top.0, &top.1) {
+            config.chat_template = Some(name);
+        }
+        for list in [&mut config.datasets, &mut config.test_datasets] {
+            for entry in &mut list.0 {
+                let (name, jinja) = (entry.chat_template.clone(), entry.chat_template_jinja.clone());
+                if let Some(name) = self.template("datasets", &name, &jinja) {
+                    entry.chat_template = Some(name);
+                }
+            }
+        }
+    }
+
+    /// Checks a template's name; returns `jinja` where only its text was given.
+    fn template(&mut self, key: &str, name: &Option<String>, jinja: &Option<String>) -> Option<String> {
+        let Some(name) = name else { return jinja.is_some().then(|| "jinja".to_owned()) };
+        match (name.as_str(), jinja) {
+            ("jinja", None) => {
+                let hint = "`chat_template_jinja:` is the template's text or a file";
+                self.wrong(key, "`chat_template: jinja` without `chat_template_jinja`", hint);
+            }
+            ("jinja" | "tokenizer_default", _) => {}
+            (_, Some(_)) => {
+                let message = format!("`chat_template: {name}` and `chat_template_jinja` are both set");
+                self.wrong(key, message, "keep one of them");
+            }
+            (_, None) => {
+                let built_in = name.strip_prefix("tokenizer_default_fallback_").unwrap_or(name);
+                if let Some(hint) = super::docs::unknown_template(built_in) {
+                    self.wrong(key, format!("`chat_template: {name}` is not built in"), hint);
+                }
+            }
+        }
+        None
+    }
+
+    fn steps(&mut self, config: &mut Config) {
+        self.one_of("warmup_steps", "warmup_ratio");
+        self.one_of("gradient_accumulation_steps", "batch_size");
+        if let Some(batch) = config.batch_size {
+            let micro = config.micro_batch_size.max(1);
+            if batch % micro != 0 {
+                let message = format!("`batch_size` of {batch} is no multiple of `micro_batch_size` ({micro})");
+                self.wrong("batch_size", message, "set `gradient_accumulation_steps` instead");
+            }
+        }
+        config.gradient_accumulation_steps = Some(config.accumulation());
+        config.batch_size = None;
+        let warms_up = config.warmup_steps.is_some_and(|n| n > 0) || config.warmup_ratio.is_some_and(|r| r > 0.0);
+        if config.lr_scheduler == Scheduler::Constant && warms_up {
+            let note = "`constant` has no warm-up (as in transformers); `constant_with_warmup` has";
+            self.report.note("lr_scheduler", note);
+        }
+        if config.optimizer.quantised_elsewhere() {
+            let note = format!("`{}` is AdamW here with its moments in f32, not quantised", config.optimizer.name());
+            self.report.note("optimizer", note);
+        }
+    }
+
+    fn validation(&mut self, config: &mut Config) {
+        // 0 means "no" where a count is asked for.
+        config.evals_per_epoch = config.evals_per_epoch.filter(|n| *n > 0);
+        config.early_stopping_patience = config.early_stopping_patience.filter(|n| *n > 0);
+        let per_epoch = config.evals_per_epoch.is_some();
+        if config.eval_steps.is_some() && per_epoch {
+            self.one_of("eval_steps", "evals_per_epoch");
+        }
+        self.cadence("eval", config.eval_strategy, config.eval_steps.is_some(), per_epoch);
+        let asks = [
+            ("eval_steps", config.eval_steps.is_some()),
+            ("eval_strategy", config.eval_strategy.is_some_and(|s| s != Strategy::No)),
+            ("load_best_model_at_end", config.load_best_model_at_end),
+            ("early_stopping_patience", config.early_stopping_patience.is_some()),
+            ("save_strategy", config.save_strategy == Some(Strategy::Best)),
+        ];
+        let validates = config.has_validation() && config.eval_strategy != Some(Strategy::No);
+        for (key, asked) in asks {
+            if asked && !validates {
+                let message = format!("`{key}` needs rows to validate on");
+                self.wrong(key, message, "set `val_set_size: 0.05` or `test_datasets:`");
+            }
+        }
+        if per_epoch && !config.has_validation() {
+            self.report.note("evals_per_epoch", "no rows are set aside (`val_set_size`), so nothing is validated");
+        }
+        if config.greater_is_better == Some(true) {
+            self.wrong("greater_is_better", "`greater_is_better: true` for a loss", "leave it out");
+        }
+    }
+
+    fn saving(&mut self, config: &mut Config) {
+        config.saves_per_epoch = config.saves_per_epoch.filter(|n| *n > 0);
+        self.cadence("save", config.save_strategy, config.save_steps.is_some(), config.saves_per_epoch.is_some());
+        if config.save_steps.is_some() && config.saves_per_epoch.is_some() {
+            self.one_of("save_steps", "saves_per_epoch");
+        }
+    }
+
+    /// `*_strategy` against `*_steps` and `*s_per_epoch`.
+    fn cadence(&mut self, what: &str, strategy: Option<Strategy>, steps: bool, per_epoch: bool) {
+        let key = format!("{what}_strategy");
+        match strategy {
+            Some(Strategy::Steps) if !steps && !per_epoch => {
+                let hint = format!("set `{what}_steps`, or `{key}: epoch`");
+                self.wrong(&key, format!("`{key}: steps` without `{what}_steps`"), hint);
+            }
+            Some(s) if s != Strategy::Steps && (steps || per_epoch) => {
+                let other = if steps { format!("{what}_steps") } else { format!("{what}s_per_epoch") };
+                let message = format!("`{key}: {}` and `{other}` are both set", s.name());
+                self.wrong(&key, message, format!("keep one, or set `{key}: steps`"));
+            }
+            _ => {}
+        }
+    }
+}

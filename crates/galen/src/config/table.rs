@@ -1,0 +1,201 @@
+//! The honoured keys: Axolotl's names and defaults, deviations stated in the key's own lines.
+
+use super::datasets::Datasets;
+use super::key::key_table;
+use super::types::{
+    AdapterKind, Bf16, Checkpointing, ExcessLength, InitLora, MaxMemory, OnBadRow, Optimizer, Scheduler,
+    SpecialTokens, Steps, Strategy, Targets,
+};
+use serde_json::{Map, Value};
+
+key_table! {
+    /// A configuration, every default filled in. What a run directory's `config.yaml` holds.
+    pub struct Config, HONOURED;
+
+    ["Model"]
+    /// The model to adapt: a folder with `config.json`, safetensors and `tokenizer.json`; a `.gguf` file;
+    /// `ORG/REPO[@REV]` or `ORG/REPO:QUANT` on the hub; or a catalogue name.
+    base_model: String = String::new(), |m| if m.is_empty() { Err("is empty".into()) } else { Ok(()) };
+    /// The hub name written into the adapter as its base, where `base_model` is a file.
+    base_model_name_or_path: Option<String> = None;
+    /// Commit, tag or branch of `base_model` on the hub.
+    revision_of_model: Option<String> = None;
+    /// Where `config.json` lies; must be `base_model` itself.
+    base_model_config: Option<String> = None;
+    /// Where the tokenizer lies; must be `base_model` itself.
+    tokenizer_config: Option<String> = None;
+    /// Memory limits, `{cpu: 8GiB, 0: 20GiB}`: what `plan` and `gradient_checkpointing: auto` keep below.
+    max_memory: MaxMemory = MaxMemory::default();
+
+    ["Precision"]
+    /// bf16 activations; `auto`: where the device has them. Sums and optimiser state are f32 always.
+    bf16: Bf16 = Bf16::Auto;
+    /// Trains in bf16 or f32, whichever the device has: the same or a wider range, so no loss scaling.
+    fp16: bool = false;
+    /// f32 activations.
+    float32: bool = false;
+
+    ["Adapter"]
+    /// `lora`, or `qlora` over a 4-bit base. A `.gguf` base is used in its own blocks by either.
+    adapter: Option<AdapterKind> = None;
+    /// 4-bit NF4 with double quantisation, made at load; `qlora` implies it. A quantised GGUF stays as it is.
+    load_in_4bit: Option<bool> = None;
+    /// 8-bit blocks, made at load. A quantised GGUF stays as it is.
+    load_in_8bit: bool = false;
+    /// Rank. Default PEFT's.
+    lora_r: u64 = 8, |r| if (1..=4096).contains(r) { Ok(()) } else { Err("takes 1 to 4096".into()) };
+    /// Scale: the delta is multiplied by `lora_alpha / lora_r`. Default PEFT's.
+    lora_alpha: f64 = 8.0, positive;
+    /// Dropout on the adapter's input.
+    lora_dropout: f64 = 0.0, below_one;
+    /// Module names, or one regular expression over whole paths, or `all-linear`. Unset with `lora_target_linear`
+    /// unset too: every linear layer of the blocks (Axolotl leaves it to PEFT: `q_proj` and `v_proj`).
+    lora_target_modules: Targets = Targets::Unset;
+    /// Every linear layer of the blocks, also beside `lora_target_modules`.
+    lora_target_linear: Option<bool> = None;
+    /// Go on training the adapter in this directory.
+    lora_model_dir: Option<String> = None;
+    /// Rank-stabilised scale: `lora_alpha / sqrt(lora_r)`.
+    peft_use_rslora: bool = false;
+    /// Block numbers that get an adapter; unset: all.
+    peft_layers_to_transform: Vec<u64> = Vec::new();
+    /// Initial values of A and B.
+    peft_init_lora_weights: InitLora = InitLora::Default;
+
+    ["Data"]
+    /// What is trained on.
+    datasets: Datasets = Datasets::default();
+    /// What is validated on; instead of `val_set_size`.
+    test_datasets: Datasets = Datasets::default();
+    /// Rows set aside for validation: a share below 1, or a number of rows from 2.
+    val_set_size: f64 = 0.0, share_or_count;
+    /// Longest row, and with `sample_packing` the size of a bin; tokens.
+    sequence_len: u64 = 512, |n| if (2..=1 << 22).contains(n) { Ok(()) } else { Err("takes 2 to 4194304".into()) };
+    /// A row longer than `sequence_len`: `drop` it, `truncate` it, or `raise`. Counted and reported always.
+    excess_length_strategy: ExcessLength = ExcessLength::Drop;
+    /// Bins of `sequence_len` filled with whole rows; attention never crosses rows.
+    sample_packing: bool = false;
+    /// Train on prompts too.
+    train_on_inputs: bool = false;
+    /// `tokenizer_default`, a built-in name (`chatml`, `llama3` ...), `tokenizer_default_fallback_NAME`, or `jinja`.
+    /// Unset: the model's own; a model without one must be given one.
+    chat_template: Option<String> = None;
+    /// A template of one's own: its text or a file.
+    chat_template_jinja: Option<String> = None;
+    /// Variables handed to the template.
+    chat_template_kwargs: Map<String, Value> = Map::new();
+    /// Which of the vocabulary's tokens begin, end and pad. None are added.
+    special_tokens: SpecialTokens = SpecialTokens::default();
+    /// Tokens that end a turn, trained by `train_on_eot`.
+    eot_tokens: Vec<String> = Vec::new();
+    /// A row that cannot be read: `error` stops, `skip` counts. Not in Axolotl.
+    on_bad_row: OnBadRow = OnBadRow::Error;
+    /// How many rows of the data may be shown in reports, cards and logs. Not in Axolotl.
+    report_samples: u64 = 0;
+
+    ["Training"]
+    /// Rows (with `sample_packing`: bins) of a pass.
+    micro_batch_size: u64 = 1, at_least_one;
+    /// Passes a step. The loss is that of the larger batch exactly: normalised by its supervised tokens.
+    gradient_accumulation_steps: Option<u64> = None, |n| n.as_ref().map_or(Ok(()), at_least_one);
+    /// Rows of a step, instead of `gradient_accumulation_steps`.
+    batch_size: Option<u64> = None, |n| n.as_ref().map_or(Ok(()), at_least_one);
+    /// Passes over the data; may be a fraction.
+    num_epochs: f64 = 1.0, positive;
+    /// Optimiser steps at most; -1 or unset: `num_epochs` decides.
+    max_steps: Option<i64> = None, |n| match n { Some(0) => Err("takes 1 or more, or -1".into()), _ => Ok(()) };
+    /// AdamW under every name of its variants; moments are f32 whatever the name says.
+    optimizer: Optimizer = Optimizer::default();
+    /// The highest rate. Required.
+    learning_rate: f64 = 0.0, positive;
+    /// The course of the rate.
+    lr_scheduler: Scheduler = Scheduler::Cosine;
+    /// Steps of warm-up.
+    warmup_steps: Option<u64> = None;
+    /// Warm-up as a share of all steps. Neither set: 3 %, at most 100 steps.
+    warmup_ratio: Option<f64> = None, |r| r.as_ref().map_or(Ok(()), below_one);
+    /// Decoupled weight decay.
+    weight_decay: f64 = 0.0, not_negative;
+    /// Decay of the first moment.
+    adam_beta1: f64 = 0.9, below_one;
+    /// Decay of the second moment.
+    adam_beta2: f64 = 0.999, below_one;
+    /// Added to the root of the second moment.
+    adam_epsilon: f64 = 1e-8, positive;
+    /// Largest L2 norm of all gradients together; 0: no clipping.
+    max_grad_norm: f64 = 1.0, not_negative;
+    /// Activations computed again instead of kept: same numbers, less memory, about a third more time. `offload`
+    /// means `true` here; `auto` decides by `max_memory`.
+    gradient_checkpointing: Checkpointing = Checkpointing::Off;
+    /// Seed of everything random. The same seed gives the same bits.
+    seed: u64 = 42;
+
+    ["Validation"]
+    /// Steps, or a share of the run, between validations. Nothing set but rows to validate on: every epoch
+    /// (Axolotl: never).
+    eval_steps: Option<Steps> = None;
+    /// Validations an epoch.
+    evals_per_epoch: Option<u64> = None;
+    /// `no`, `steps` or `epoch`.
+    eval_strategy: Option<Strategy> = None, |s| match s {
+        Some(Strategy::Best) => Err("takes `no`, `steps` or `epoch`, not `best`".into()),
+        _ => Ok(()),
+    };
+    /// What "best" means: `eval_loss`.
+    metric_for_best_model: Option<String> = None, |m| match m.as_deref() {
+        None | Some("eval_loss" | "loss") => Ok(()),
+        Some(other) => Err(format!("takes `eval_loss`, not `{other}`")),
+    };
+    /// Whether a higher metric is better; default: false for a loss.
+    greater_is_better: Option<bool> = None;
+    /// End with the best checkpoint's adapter instead of the last.
+    load_best_model_at_end: bool = false;
+    /// Stop after so many validations without improvement.
+    early_stopping_patience: Option<u64> = None;
+    /// Stop when the loss stays above this (3 steps, see `loss_watchdog_patience`).
+    loss_watchdog_threshold: Option<f64> = None, |t| t.as_ref().map_or(Ok(()), positive);
+    /// Steps in a row above the threshold.
+    loss_watchdog_patience: u64 = 3, at_least_one;
+
+    ["Output"]
+    /// The run directory.
+    output_dir: String = "./model-out".into();
+    /// Steps, or a share of the run, between checkpoints. Nothing set: every epoch.
+    save_steps: Option<Steps> = None;
+    /// Checkpoints an epoch.
+    saves_per_epoch: Option<u64> = None;
+    /// `no`, `steps`, `epoch` or `best`.
+    save_strategy: Option<Strategy> = None;
+    /// Checkpoints kept; the best is kept besides.
+    save_total_limit: u64 = 4, at_least_one;
+    /// Steps between log lines on the terminal (`log.jsonl` has every step). Unset: 0.5 % of the run, 1 to 10.
+    logging_steps: Option<u64> = None, |n| n.as_ref().map_or(Ok(()), at_least_one);
+    /// Go on from this checkpoint directory.
+    resume_from_checkpoint: Option<String> = None;
+    /// Go on from the last checkpoint in `output_dir`, where there is one.
+    auto_resume_from_checkpoints: bool = false;
+}
+
+fn positive(v: &f64) -> Result<(), String> {
+    if *v > 0.0 { Ok(()) } else { Err(format!("takes a number above 0, not `{v}`")) }
+}
+
+fn not_negative(v: &f64) -> Result<(), String> {
+    if *v >= 0.0 { Ok(()) } else { Err(format!("takes 0 or more, not `{v}`")) }
+}
+
+fn below_one(v: &f64) -> Result<(), String> {
+    if (0.0..1.0).contains(v) { Ok(()) } else { Err(format!("takes 0 or more and below 1, not `{v}`")) }
+}
+
+fn at_least_one(v: &u64) -> Result<(), String> {
+    if *v >= 1 { Ok(()) } else { Err("takes 1 or more".into()) }
+}
+
+fn share_or_count(v: &f64) -> Result<(), String> {
+    if (0.0..1.0).contains(v) || (*v >= 2.0 && v.fract() == 0.0) {
+        Ok(())
+    } else {
+        Err(format!("takes a share below 1, or a number of rows from 2, not `{v}`"))
+    }
+}

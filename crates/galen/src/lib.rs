@@ -1,0 +1,41 @@
+//! Owns: the command line - flags, configuration files, printing, progress, exit codes.
+//! Takes: arguments, a YAML configuration, signals.
+//! Gives: results on stdout, everything else on stderr, an exit code (0, 1, 2, 130, 143).
+//! Never: computes a gradient, reads a weight, or knows a file format of data or models.
+
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod error;
+pub mod plan;
+pub mod progress;
+pub mod signals;
+pub mod stdout;
+
+use clap::Parser as _;
+
+/// Parses the process's arguments and runs the command. Returns the exit code; prints any error itself.
+pub fn run() -> u8 {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let code = e.exit_code();
+            let _ = e.print();
+            return u8::try_from(code).unwrap_or(error::EXIT_USAGE);
+        }
+    };
+    match start(cli) {
+        Ok(()) => error::EXIT_OK,
+        Err(e) => {
+            progress::say(&error::render(&e));
+            error::exit_code(&e)
+        }
+    }
+}
+
+fn start(cli: cli::Cli) -> anyhow::Result<()> {
+    if let Some(threads) = cli.globals.threads {
+        rayon::ThreadPoolBuilder::new().num_threads(usize::from(threads.get())).build_global()?;
+    }
+    commands::dispatch(cli.command, &cli.globals)
+}
