@@ -151,7 +151,8 @@ mod tests {
             "plan --list-keys",
             "train c.yaml --set lora_r=8 --set=datasets[0].path=x.jsonl --resume --threads 2",
             "train c.yaml --resume-from-checkpoint out/checkpoint-7",
-            "train c.yaml --resume_from_checkpoint out/checkpoint-7 --overwrite",
+            "train c.yaml --resume_from_checkpoint out/checkpoint-7",
+            "train c.yaml --overwrite",
             "eval --model m --adapter a --adapter b --tasks t,u --num_fewshot 3 --apply_chat_template --limit 0.5 \
              --include_path d --system_instruction s --log_samples --output_path f.json",
             "eval --model m --tasks t --num-fewshot 3 --apply-chat-template --out f.json",

@@ -197,9 +197,16 @@ impl Field for serde_json::Map<String, Value> {
 /// The nearest of `names` to what was written, when it is near enough to be a slip.
 pub fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let folded = word.to_ascii_lowercase().replace('-', "_");
+    let score = |name: &str| {
+        let name = name.to_ascii_lowercase();
+        let rest = name.strip_prefix(folded.as_str());
+        // `eos` for `eos_token`: the beginning of a name, up to a joint.
+        let begins = folded.len() > 2 && rest.is_some_and(|r| r.starts_with('_'));
+        strsim::jaro_winkler(&folded, &name).max(if begins { 0.9 } else { 0.0 })
+    };
     names
         .into_iter()
-        .map(|name| (strsim::jaro_winkler(&folded, &name.to_ascii_lowercase()), name))
+        .map(|name| (score(name), name))
         .filter(|(score, _)| *score >= 0.86)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, name)| name)
@@ -280,7 +287,8 @@ mod tests {
         let names = ["lora_r", "lora_alpha", "learning_rate", "num_epochs"];
         assert_eq!(nearest("lora_rank", names), Some("lora_r"));
         assert_eq!(nearest("learning-rate", names), Some("learning_rate"));
-        assert_eq!(nearest("epochs", names), None);
+        assert_eq!(nearest("epochs", names), Some("num_epochs"));
+        assert_eq!(nearest("eos", ["bos_token", "eos_token"]), Some("eos_token"));
         assert_eq!(nearest("zzz", names), None);
     }
 }

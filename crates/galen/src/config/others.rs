@@ -27,8 +27,6 @@ const fn alias(name: &'static str) -> State<Config> {
 pub static ALIASES: &[Key<Config>] = keys! {
     "Other names": "evaluation_strategy" => alias("eval_strategy"), "`eval_strategy`";
     "Other names": "model_revision" => alias("revision_of_model"), "`revision_of_model`";
-    "Other names": "bfloat16" => alias("bf16"), "`bf16`";
-    "Other names": "float16" => alias("fp16"), "`fp16`";
 };
 
 /// Keys nothing learned depends on.
@@ -51,7 +49,7 @@ pub static NO_EFFECT: &[Key<Config>] = keys! {
 
     "Kernels and memory": "attn_implementation" "flash_attention" "sdp_attention" "xformers_attention"
         "flex_attention" "sage_attention" "eager_attention" "flex_attn_compile_kwargs" "flash_optimum"
-        "flash_attn_cross_entropy" "flash_attn_fuse_mlp" "sdpa_varlen" "large_head_attention" "flash_attn_d512"
+        "flash_attn_cross_entropy" "flash_attn_fuse_mlp" "flash_attn_rms_norm" "sdpa_varlen" "large_head_attention" "flash_attn_d512"
         "gemma4_hybrid_attn_impl" "fused_attn_kernel" =>
         QUIET, "galen has one attention, exact, without a score matrix";
     "Kernels and memory": "lora_mlp_kernel" "lora_qkv_kernel" "lora_o_kernel" "lora_embedding_kernel"

@@ -67,7 +67,7 @@ impl Check<'_> {
         }
     }
 
-    fn base(&mut self, config: &Config) {
+    fn base(&mut self, config: &mut Config) {
         for (key, value) in
             [("base_model_config", &config.base_model_config), ("tokenizer_config", &config.tokenizer_config)]
         {
@@ -76,6 +76,11 @@ impl Check<'_> {
                 self.wrong(key, message, "put the files beside the weights");
             }
         }
+        // The spellings "without mixed precision" mean the same where nothing is mixed.
+        if std::mem::take(&mut config.bfloat16) {
+            config.bf16 = if config.bf16 == Bf16::Full { Bf16::Full } else { Bf16::On };
+        }
+        config.fp16 |= std::mem::take(&mut config.float16);
         if config.float32 && matches!(config.bf16, Bf16::On | Bf16::Full) {
             self.wrong("float32", "`float32` and `bf16` are both on", "keep one of them");
         }

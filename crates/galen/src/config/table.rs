@@ -32,6 +32,10 @@ key_table! {
     bf16: Bf16 = Bf16::Auto;
     /// Trains in bf16 or f32, whichever the device has: the same or a wider range, so no loss scaling.
     fp16: bool = false;
+    /// bf16 activations: the same as `bf16: true`.
+    bfloat16: bool = false;
+    /// The same as `fp16: true`.
+    float16: bool = false;
     /// f32 activations.
     float32: bool = false;
 

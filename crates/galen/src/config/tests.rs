@@ -61,7 +61,7 @@ fn complaints_have_a_place_and_a_remedy() {
         ("    type: {formatt: x}", "c.yaml:6: `datasets[0].type` has no key `formatt`\nhint: did you mean `format`?"),
         ("special_tokens: {eos: x}", "c.yaml:6: `special_tokens` has no entry `eos`\nhint: did you mean `eos_token`?"),
         ("max_memory: {gpu: 1GiB}", "c.yaml:6: `max_memory` has no device `gpu`; `cpu` or a number"),
-        ("eval_strategy: epoch\nevaluation_strategy: steps", "c.yaml:7: `evaluation_strategy` is another name of `eval_strategy`, which is set too\nhint: keep one of them"),
+        ("eval_strategy: epoch\nval_set_size: 0.1\nevaluation_strategy: steps", "c.yaml:8: `evaluation_strategy` is another name of `eval_strategy`, which is set too\nhint: keep one of them"),
     ] {
         let said = errors(&format!("{SOUND}{added}\n"), &[]);
         assert_eq!(said.first().map(String::as_str), Some(expect), "{added}");
@@ -171,7 +171,7 @@ fn every_honoured_key_is_read() {
     let samples: &[(&str, &str)] = &[
         ("base_model", "x"), ("base_model_name_or_path", "x"), ("revision_of_model", "x"), ("base_model_config", "x"),
         ("tokenizer_config", "x"), ("max_memory", "{cpu: 1GiB}"), ("bf16", "true"), ("fp16", "true"),
-        ("float32", "true"), ("adapter", "lora"), ("load_in_4bit", "true"), ("load_in_8bit", "true"), ("lora_r", "9"),
+        ("bfloat16", "true"), ("float16", "true"), ("float32", "true"), ("adapter", "lora"), ("load_in_4bit", "true"), ("load_in_8bit", "true"), ("lora_r", "9"),
         ("lora_alpha", "9"), ("lora_dropout", "0.1"), ("lora_target_modules", "[q]"), ("lora_target_linear", "true"),
         ("lora_model_dir", "x"), ("peft_use_rslora", "true"), ("peft_layers_to_transform", "[1]"),
         ("peft_init_lora_weights", "gaussian"), ("datasets", "[{path: x}]"), ("test_datasets", "[{path: x}]"),
