@@ -245,26 +245,19 @@ pub fn load(
     limits: Limits,
 ) -> Result<Loaded, DataError> {
     let slice = Slice::parse(spec)?;
-    let raw = open(spec, &slice, resolve, limits)?;
+    let mut raw = open(spec, &slice, resolve, limits)?;
     let mut head = Vec::new();
-    let mut raw = raw;
     while head.len() < DETECT_ROWS {
         let Some(row) = raw.next() else { break };
-        head.push(row);
+        head.push(passable(row, on_bad_row)?);
     }
     let sample: Vec<&Map<String, Value>> = head.iter().flatten().map(|r| &r.fields).collect();
     let (kind, reader) = format::choose(spec, &sample)?;
     let mut out = Loaded { kind, rows: Vec::new(), bad_rows: Vec::new() };
-    let mut rows = Vec::new();
-    for row in head.into_iter().chain(raw) {
-        match row {
-            Ok(row) => rows.push(Ok(row)),
-            Err(e) if e.fault().is_some() && on_bad_row == OnBadRow::Skip => rows.push(Err(e)),
-            Err(e) => return Err(e),
-        }
-        if slice.enough(rows.len()) {
-            break;
-        }
+    let mut rows = head;
+    while !slice.enough(rows.len()) {
+        let Some(row) = raw.next() else { break };
+        rows.push(passable(row, on_bad_row)?);
     }
     for row in slice.cut(spec, rows)? {
         understand(row, &*reader, on_bad_row, &mut out)?;
@@ -279,6 +272,17 @@ pub fn open_raw(
     limits: Limits,
 ) -> Result<reader::RowIter, DataError> {
     open(spec, &Slice::parse(spec)?, resolve, limits)
+}
+
+/// A row to go on with: a good one, or one to be counted as bad.
+fn passable(
+    row: Result<RawRow, DataError>,
+    on_bad_row: OnBadRow,
+) -> Result<Result<RawRow, DataError>, DataError> {
+    match row {
+        Err(e) if e.fault().is_none() || on_bad_row == OnBadRow::Error => Err(e),
+        row => Ok(row),
+    }
 }
 
 fn understand(

@@ -16,6 +16,8 @@ pub mod reader;
 pub mod recipe;
 pub mod split;
 pub mod template;
+#[cfg(test)]
+mod testing;
 pub mod tokenize;
 
 pub use dataset::{DatasetSpec, Loaded, OnBadRow, load};

@@ -76,7 +76,7 @@ mod tests {
         assert_ne!(order, epoch_order(1000, 42, 1));
         assert_ne!(order, epoch_order(1000, 43, 0));
         assert_ne!(epoch_order(1000, 1, 2), epoch_order(1000, 2, 1));
-        assert_eq!(epoch_order(0, 1, 1), []);
+        assert!(epoch_order(0, 1, 1).is_empty());
     }
 
     #[test]
