@@ -2,7 +2,9 @@
 
 use crate::cache::KvLayer;
 use galen_ops::hook::{HookContext, ProjectionHook, Site};
-use galen_ops::ops::{Activation, Add, Attention, AttentionShape, CachedAttention, Gated, Projection, RmsNorm};
+use galen_ops::ops::{
+    Activation, Add, Attention, AttentionShape, CachedAttention, Gated, Projection, RmsNorm,
+};
 use galen_ops::ops::{Rope, RopeTable};
 use galen_ops::{Result, Tape, Traced};
 use galen_types::Segment;

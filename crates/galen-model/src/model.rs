@@ -152,7 +152,8 @@ impl Model {
 
     /// Bytes of frozen weights.
     pub fn nbytes(&self) -> usize {
-        let blocks: usize = self.blocks.iter().flat_map(|b| &b.projections).map(|p| p.weight().nbytes()).sum();
+        let blocks: usize =
+            self.blocks.iter().flat_map(|b| &b.projections).map(|p| p.weight().nbytes()).sum();
         let head = if Arc::ptr_eq(&self.embedding, &self.head) { 0 } else { self.head.nbytes() };
         blocks + self.embedding.nbytes() + head
     }

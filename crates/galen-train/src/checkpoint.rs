@@ -40,7 +40,13 @@ const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const MAX_STATE_BYTES: u64 = 16 << 20;
 
 /// Writes `checkpoint-N` into the run directory.
-pub fn save(dir: &Path, adapter: &Adapter, base: &BaseRecord, optimizer: &AdamW, state: &RunState) -> Result<PathBuf> {
+pub fn save(
+    dir: &Path,
+    adapter: &Adapter,
+    base: &BaseRecord,
+    optimizer: &AdamW,
+    state: &RunState,
+) -> Result<PathBuf> {
     let target = dir.join(format!("checkpoint-{}", state.step));
     let io = |e: std::io::Error| run_error::<()>(target.display(), e.to_string());
     let temporary = match tempfile::Builder::new().prefix(".tmp-checkpoint-").tempdir_in(dir) {
@@ -48,7 +54,8 @@ pub fn save(dir: &Path, adapter: &Adapter, base: &BaseRecord, optimizer: &AdamW,
         Err(e) => return run_error(target.display(), e.to_string()),
     };
     save_peft(adapter, base, temporary.path())?;
-    write_synced(&temporary.path().join(OPTIMIZER_FILE), &optimizer_bytes(optimizer, &target)?).or_else(io)?;
+    write_synced(&temporary.path().join(OPTIMIZER_FILE), &optimizer_bytes(optimizer, &target)?)
+        .or_else(io)?;
     let text = serde_json::to_vec_pretty(state).or_else(|e| run_error(target.display(), e.to_string()))?;
     write_synced(&temporary.path().join(STATE_FILE), &text).or_else(io)?;
     sync_dir(temporary.path()).or_else(io)?;
@@ -85,13 +92,17 @@ pub fn load(checkpoint: &Path, optimizer: &mut AdamW) -> Result<RunState> {
     let path = checkpoint.join(OPTIMIZER_FILE);
     let origin = path.display().to_string();
     let bytes = Bytes::open(&path).or_else(|e| run_error(&origin, e.to_string()))?;
-    let tensors = SafeTensors::deserialize(bytes.as_slice()).or_else(|e| run_error(&origin, e.to_string()))?;
+    let tensors =
+        SafeTensors::deserialize(bytes.as_slice()).or_else(|e| run_error(&origin, e.to_string()))?;
     for (name, buffers) in [("exp_avg", &mut optimizer.m), ("exp_avg_sq", &mut optimizer.v)] {
         for (i, buffer) in buffers.iter_mut().enumerate() {
             let key = format!("{name}.{i:05}");
             let t = tensors.tensor(&key).or_else(|e| run_error(&origin, e.to_string()))?;
             if t.dtype() != Dtype::F32 || t.shape() != [buffer.len()] {
-                return run_error(&origin, format!("`{key}` is `{:?}`, expected {} values", t.shape(), buffer.len()));
+                return run_error(
+                    &origin,
+                    format!("`{key}` is `{:?}`, expected {} values", t.shape(), buffer.len()),
+                );
             }
             for (x, b) in buffer.iter_mut().zip(t.data().as_chunks().0) {
                 *x = f32::from_le_bytes(*b);
@@ -141,7 +152,8 @@ pub fn prune(dir: &Path, limit: Option<usize>, best: Option<u64>) -> Result<()> 
     have.retain(|(s, _)| Some(*s) != best);
     for (_, path) in have.iter().take(have.len().saturating_sub(keep)) {
         // Renamed first, so that no half-removed directory bears a checkpoint's name.
-        let doomed = dir.join(format!(".tmp-removed-{}", path.file_name().and_then(|n| n.to_str()).unwrap_or("")));
+        let doomed =
+            dir.join(format!(".tmp-removed-{}", path.file_name().and_then(|n| n.to_str()).unwrap_or("")));
         std::fs::rename(path, &doomed).or_else(|e| run_error(path.display(), e.to_string()))?;
         std::fs::remove_dir_all(&doomed).or_else(|e| run_error(path.display(), e.to_string()))?;
     }
@@ -153,7 +165,8 @@ pub fn remove_leftovers(dir: &Path) -> Result<()> {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.file_name().to_str().is_some_and(|n| n.starts_with(".tmp-")) {
             let path = entry.path();
-            let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            let removed =
+                if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
             removed.or_else(|e| run_error(path.display(), e.to_string()))?;
         }
     }

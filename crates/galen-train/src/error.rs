@@ -4,7 +4,9 @@
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The loss or a gradient is not a number.
-    #[error("step {step}: the {what} is `{value}` on rows {rows}; the adapter was not changed by this step\nhint: last good checkpoint: {checkpoint}; lower the learning rate or look at these rows with `galen data inspect`")]
+    #[error(
+        "step {step}: the {what} is `{value}` on rows {rows}; the adapter was not changed by this step\nhint: last good checkpoint: {checkpoint}; lower the learning rate or look at these rows with `galen data inspect`"
+    )]
     NotFinite {
         /// Optimiser step.
         step: u64,
@@ -18,7 +20,9 @@ pub enum Error {
         checkpoint: String,
     },
     /// The loss stayed above the watchdog's limit.
-    #[error("step {step}: the loss has been above `loss_watchdog_threshold: {threshold}` for {patience} steps\nhint: lower the learning rate, or raise the threshold")]
+    #[error(
+        "step {step}: the loss has been above `loss_watchdog_threshold: {threshold}` for {patience} steps\nhint: lower the learning rate, or raise the threshold"
+    )]
     Watchdog {
         /// Optimiser step.
         step: u64,

@@ -7,6 +7,7 @@ pub mod checkpoint;
 mod error;
 mod log;
 mod plan;
+pub mod report;
 mod settings;
 mod sft;
 mod step;
@@ -14,7 +15,7 @@ mod validate;
 
 pub use error::{Error, Result};
 pub use plan::StepPlan;
-pub use settings::{BestMetric, Cadence, TrainSettings, Warmup};
-pub use sft::{Observer, Outcome, SftRun, peak_rss_bytes};
+pub use settings::{BestMetric, Cadence, TrainSettings};
+pub use sft::{Observer, Outcome, SftRun, module_shapes, peak_rss_bytes};
 pub use step::{StepGradient, step_gradient};
 pub use validate::{Validation, validate};

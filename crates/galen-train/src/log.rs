@@ -1,7 +1,7 @@
 //! `log.jsonl`: one object a step.
 
-use crate::error::{Result, run_error};
 use crate::checkpoint::{sync_dir, write_synced};
+use crate::error::{Result, run_error};
 use serde::Serialize;
 use serde_json::Value;
 use std::fs::{File, OpenOptions};

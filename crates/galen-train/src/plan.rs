@@ -1,7 +1,6 @@
 //! Which rows each step of a run sees: a function of the data's lengths and the seed alone, so that a resumed run
 //! knows its place from the step's number.
 
-use crate::settings::TrainSettings;
 use galen_data::order::epoch_order;
 use galen_data::pack::plan_batches;
 
@@ -10,7 +9,6 @@ use galen_data::pack::plan_batches;
 pub struct StepPlan {
     lengths: Vec<usize>,
     steps_per_epoch: u64,
-    total_steps: u64,
     micro_batch_size: usize,
     accumulation: usize,
     packing: Option<usize>,
@@ -18,31 +16,30 @@ pub struct StepPlan {
 }
 
 impl StepPlan {
-    /// `lengths`: tokens of each row.
-    pub fn new(lengths: Vec<usize>, settings: &TrainSettings) -> Self {
+    /// `lengths`: tokens of each row. A step is `accumulation` micro-batches of `micro_batch_size` rows, or, with
+    /// `packing: Some(sequence_len)`, of so many bins.
+    pub fn new(
+        lengths: Vec<usize>,
+        micro_batch_size: usize,
+        accumulation: usize,
+        packing: Option<usize>,
+        seed: u64,
+    ) -> Self {
         let mut plan = Self {
             lengths,
             steps_per_epoch: 0,
-            total_steps: 0,
-            micro_batch_size: settings.micro_batch_size,
-            accumulation: settings.gradient_accumulation_steps.max(1),
-            packing: settings.packing,
-            seed: settings.seed,
+            micro_batch_size,
+            accumulation: accumulation.max(1),
+            packing,
+            seed,
         };
         plan.steps_per_epoch = plan.epoch(0).len() as u64;
-        let by_epochs = (settings.num_epochs * plan.steps_per_epoch as f64).ceil() as u64;
-        plan.total_steps = settings.max_steps.unwrap_or(by_epochs);
         plan
     }
 
     /// Optimiser steps of a pass over the data.
     pub fn steps_per_epoch(&self) -> u64 {
         self.steps_per_epoch
-    }
-
-    /// Optimiser steps of the run.
-    pub fn total_steps(&self) -> u64 {
-        self.total_steps
     }
 
     /// Steps of one epoch: micro-batches of row numbers each.

@@ -10,10 +10,8 @@ pub struct TrainSettings {
     pub micro_batch_size: usize,
     /// Micro-batches of an optimiser step.
     pub gradient_accumulation_steps: usize,
-    /// Passes over the data; a fraction stops within one.
-    pub num_epochs: f64,
-    /// Stops after so many steps.
-    pub max_steps: Option<u64>,
+    /// Optimiser steps of the whole run.
+    pub total_steps: u64,
     /// `Some(sequence_len)`: fill bins of that many tokens.
     pub packing: Option<usize>,
     /// Compute what rows of a batch begin with in common once. Off where dropout gives each row its own mask.
@@ -25,7 +23,7 @@ pub struct TrainSettings {
     /// Peak learning rate.
     pub learning_rate: f64,
     /// Steps of linear warm-up.
-    pub warmup: Warmup,
+    pub warmup_steps: u64,
     /// Optimiser.
     pub adamw: AdamWConfig,
     /// Clip the global norm here; 0 never clips.
@@ -52,38 +50,28 @@ pub struct TrainSettings {
     pub logging_steps: u64,
 }
 
-/// Steps of warm-up, absolute or as a share of the run.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Warmup {
-    /// So many steps.
-    Steps(u64),
-    /// This share of all steps, rounded up.
-    Ratio(f64),
-}
-
-/// When something happens.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// When something happens besides the end of the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cadence {
-    /// Never but at the end.
+    /// Never.
     Never,
     /// Every so many steps.
     Steps(u64),
-    /// So many times an epoch, evenly, the last at its end.
-    PerEpoch(u64),
+    /// At the end of each epoch.
+    Epoch,
+    /// After each validation that is the best so far (checkpoints).
+    Best,
 }
 
 impl Cadence {
-    /// Whether it is due after step `step` (from 1) of a run with `per_epoch` steps an epoch.
-    pub fn due(self, step: u64, per_epoch: u64) -> bool {
+    /// Whether it is due after step `step` (from 1) of a run with `per_epoch` steps an epoch; `best`: the step's
+    /// validation is the best so far.
+    pub fn due(self, step: u64, per_epoch: u64, best: bool) -> bool {
         match self {
             Self::Never => false,
             Self::Steps(n) => n > 0 && step.is_multiple_of(n),
-            Self::PerEpoch(times) => {
-                let (times, per_epoch) = (times.max(1), per_epoch.max(1));
-                let within = (step - 1) % per_epoch + 1;
-                // The i-th of `times` falls after ceil(i per_epoch / times) steps.
-                (1..=times.min(per_epoch)).any(|i| (i * per_epoch).div_ceil(times) == within)
-            }
+            Self::Epoch => step.is_multiple_of(per_epoch.max(1)),
+            Self::Best => best,
         }
     }
 }
@@ -98,13 +86,14 @@ pub enum BestMetric {
 }
 
 impl TrainSettings {
-    /// The learning rate's course over `total_steps`.
-    pub fn schedule(&self, total_steps: u64) -> Schedule {
-        let warmup_steps = match self.warmup {
-            Warmup::Steps(n) => n,
-            Warmup::Ratio(r) => (r * total_steps as f64).ceil() as u64,
-        };
-        Schedule { name: self.lr_scheduler.clone(), peak: self.learning_rate, warmup_steps, total_steps }
+    /// The learning rate's course.
+    pub fn schedule(&self) -> Schedule {
+        Schedule {
+            name: self.lr_scheduler.clone(),
+            peak: self.learning_rate,
+            warmup_steps: self.warmup_steps,
+            total_steps: self.total_steps,
+        }
     }
 }
 
@@ -114,10 +103,10 @@ mod tests {
 
     #[test]
     fn cadences_fall_where_they_should() {
-        let steps = |c: Cadence| (1..=20).filter(|s| c.due(*s, 10)).collect::<Vec<_>>();
+        let steps = |c: Cadence| (1..=20).filter(|s| c.due(*s, 10, *s == 13)).collect::<Vec<_>>();
         assert_eq!(steps(Cadence::Never), []);
         assert_eq!(steps(Cadence::Steps(7)), [7, 14]);
-        assert_eq!(steps(Cadence::PerEpoch(1)), [10, 20]);
-        assert_eq!(steps(Cadence::PerEpoch(4)), [3, 5, 8, 10, 13, 15, 18, 20]);
+        assert_eq!(steps(Cadence::Epoch), [10, 20]);
+        assert_eq!(steps(Cadence::Best), [13]);
     }
 }

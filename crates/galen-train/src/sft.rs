@@ -7,8 +7,8 @@ use crate::plan::StepPlan;
 use crate::settings::{BestMetric, TrainSettings};
 use crate::step::{StepGradient, step_gradient};
 use crate::validate::{Validation, validate};
-use galen_adapter::{Adapter, BaseRecord, load_peft};
-use galen_model::Model;
+use galen_adapter::{Adapter, BaseRecord, ModuleShape, load_peft};
+use galen_model::{Model, ModuleSize};
 use galen_optim::{AdamW, Schedule, clip_factor, global_norm};
 use galen_types::{StepReport, Tokenized};
 use serde::Serialize;
@@ -77,8 +77,11 @@ impl SftRun<'_> {
         if self.train.is_empty() {
             return run_error(self.dir.display(), "no training row has a supervised token");
         }
-        let plan = StepPlan::new(self.train.iter().map(|r| r.ids().len()).collect(), &self.settings);
-        let schedule = self.settings.schedule(plan.total_steps());
+        let lengths = self.train.iter().map(|r| r.ids().len()).collect();
+        let TrainSettings { micro_batch_size, gradient_accumulation_steps, packing, seed, .. } = self.settings;
+        let plan = StepPlan::new(lengths, micro_batch_size, gradient_accumulation_steps, packing, seed);
+        let total_steps = self.settings.total_steps;
+        let schedule = self.settings.schedule();
         let lengths: Vec<usize> = self.adapter.layers().iter().map(|l| l.values.len()).collect();
         let mut optimizer = AdamW::new(self.settings.adamw, lengths);
         let mut state = RunState { fingerprint: self.fingerprint.clone(), ..RunState::default() };
@@ -91,21 +94,23 @@ impl SftRun<'_> {
         let mut reports = Vec::new();
         let mut interrupted = false;
         let mut steps: (u64, Vec<Vec<Vec<usize>>>) = (u64::MAX, Vec::new());
-        while state.step < plan.total_steps() {
+        while state.step < total_steps {
             let epoch = state.step / plan.steps_per_epoch();
             if steps.0 != epoch {
                 steps = (epoch, plan.epoch(epoch));
             }
             let batches = &steps.1[(state.step % plan.steps_per_epoch()) as usize];
             let report = self.step(batches, epoch, &plan, &schedule, &mut optimizer, &mut state)?;
-            if state.step.is_multiple_of(self.settings.logging_steps.max(1)) || state.step == plan.total_steps() {
+            if state.step.is_multiple_of(self.settings.logging_steps.max(1))
+                || state.step == total_steps
+            {
                 log.write(&report)?;
             }
-            observer.step(&report, plan.total_steps());
-            let last = state.step == plan.total_steps();
+            observer.step(&report, total_steps);
+            let last = state.step == total_steps;
             let per_epoch = plan.steps_per_epoch();
             let mut stop_early = false;
-            if last || self.settings.eval.due(state.step, per_epoch) {
+            if last || self.settings.eval.due(state.step, per_epoch, false) {
                 if let Some(v) = validate(self.model, &self.adapter, self.validation, &self.settings)? {
                     log.write(&ValidationRow { step: state.step, epoch: report.epoch, validation: &v })?;
                     observer.validation(state.step, &v);
@@ -116,21 +121,24 @@ impl SftRun<'_> {
             interrupted = self.stop.load(Ordering::Relaxed) && !last;
             let is_best = state.best.is_some_and(|(s, _)| s == state.step);
             let keep_best = is_best && self.settings.load_best_model_at_end;
-            if last || interrupted || stop_early || keep_best || self.settings.save.due(state.step, per_epoch) {
+            let save = self.settings.save.due(state.step, per_epoch, is_best);
+            if last || interrupted || stop_early || keep_best || save {
                 checkpoint::save(&self.dir, &self.adapter, &self.base, &optimizer, &state)?;
                 let best = state.best.map(|(s, _)| s).filter(|_| self.settings.load_best_model_at_end);
                 checkpoint::prune(&self.dir, self.settings.save_total_limit, best)?;
             }
             if stop_early {
                 let patience = self.settings.early_stopping_patience.unwrap_or(0);
-                observer.note(&format!("step {}: no better validation in {patience}, stopping early", state.step));
+                observer.note(&format!(
+                    "step {}: no better validation in {patience}, stopping early",
+                    state.step
+                ));
             }
             if interrupted || stop_early {
                 break;
             }
         }
         self.choose(&state, interrupted, observer)?;
-        let total_steps = plan.total_steps();
         Ok(Outcome { adapter: self.adapter, state, total_steps, interrupted, reports })
     }
 
@@ -152,7 +160,8 @@ impl SftRun<'_> {
         let norm = global_norm(&gradients);
         for (what, value) in [("loss", loss), ("gradient norm", norm)] {
             if !value.is_finite() {
-                let origins: Vec<String> = rows.iter().flatten().take(8).map(|r| r.origin().to_string()).collect();
+                let origins: Vec<String> =
+                    rows.iter().flatten().take(8).map(|r| r.origin().to_string()).collect();
                 let newest = checkpoint::list(&self.dir).pop();
                 let checkpoint = newest.map_or("none yet".into(), |(_, p)| p.display().to_string());
                 return Err(Error::NotFinite { step, what, value, rows: origins.join(", "), checkpoint });
@@ -209,7 +218,8 @@ impl SftRun<'_> {
 
     /// Puts the best checkpoint's values in place of the last where asked.
     fn choose(&mut self, state: &RunState, interrupted: bool, observer: &mut dyn Observer) -> Result<()> {
-        let Some((best, _)) = state.best.filter(|_| self.settings.load_best_model_at_end && !interrupted) else {
+        let Some((best, _)) = state.best.filter(|_| self.settings.load_best_model_at_end && !interrupted)
+        else {
             return Ok(());
         };
         if best != state.step {
@@ -220,7 +230,7 @@ impl SftRun<'_> {
     }
 
     fn read_adapter(&mut self, checkpoint: &Path) -> Result<()> {
-        let modules = self.model.modules();
+        let modules = module_shapes(self.model);
         let (loaded, _) = load_peft(checkpoint, &modules, self.adapter.config.seed)?;
         let tensors: Vec<(String, Vec<f32>)> = loaded.tensors().map(|(k, _, v)| (k, v.to_vec())).collect();
         if tensors.len() != self.adapter.tensors().count() {
@@ -251,6 +261,17 @@ impl SftRun<'_> {
         self.read_adapter(path)?;
         checkpoint::load(path, optimizer)
     }
+}
+
+/// The model's projections as an adapter sees them.
+pub fn module_shapes(model: &Model) -> Vec<ModuleShape> {
+    let shape = |p: ModuleSize| ModuleShape {
+        layer: p.layer,
+        module: p.module,
+        inputs: p.inputs,
+        outputs: p.outputs,
+    };
+    model.projections().into_iter().map(shape).collect()
 }
 
 /// Largest resident memory of this process so far, bytes; 0 where the system does not tell.

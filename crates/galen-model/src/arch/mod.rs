@@ -26,7 +26,8 @@ pub trait Architecture: Sync + Send {
 }
 
 /// Every family. Adding one is its file and its line here.
-pub static ARCHITECTURES: &[&dyn Architecture] = &[&llama::Llama, &qwen2::Qwen2, &qwen3::Qwen3, &gemma3::Gemma3];
+pub static ARCHITECTURES: &[&dyn Architecture] =
+    &[&llama::Llama, &qwen2::Qwen2, &qwen3::Qwen3, &gemma3::Gemma3];
 
 /// The family of that name.
 pub fn find(name: &str) -> Option<&'static dyn Architecture> {

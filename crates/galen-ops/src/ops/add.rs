@@ -30,8 +30,13 @@ impl Op for Add {
         Ok((vec![f32_tensor(out, a.shape())?], vec![]))
     }
 
-    fn backward(&self, _: &Saved, grads: Vec<Option<Tensor>>, _: &[bool]) -> Result<Vec<Option<Tensor>>> {
+    fn backward(
+        &self,
+        _: &Saved,
+        grads: Vec<Option<Tensor>>,
+        needs: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
         let grad = grads.into_iter().next().flatten();
-        Ok(vec![grad.clone(), grad])
+        Ok(needs.iter().map(|n| grad.clone().filter(|_| *n)).collect())
     }
 }

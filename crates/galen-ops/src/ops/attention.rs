@@ -182,7 +182,12 @@ impl Op for Attention {
         Ok((vec![o.clone()], vec![(*q).clone(), (*k).clone(), (*v).clone(), o, lse]))
     }
 
-    fn backward(&self, saved: &Saved, grads: Vec<Option<Tensor>>, _: &[bool]) -> Result<Vec<Option<Tensor>>> {
+    fn backward(
+        &self,
+        saved: &Saved,
+        grads: Vec<Option<Tensor>>,
+        needs: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
         let [Some(d_o)] = &grads[..] else { return Ok(vec![None; 3]) };
         let [q, k, v, o, lse] = &saved[..] else {
             return shape_error("attention", "saved tensors are missing");
@@ -243,11 +248,12 @@ impl Op for Attention {
             scatter(tree, k, d, &mut dk, kv_stride, g);
             scatter(tree, v, d, &mut dv, kv_stride, g);
         }
-        Ok(vec![
-            Some(f32_tensor(dq, (tokens, q_stride))?),
-            Some(f32_tensor(dk, (tokens, kv_stride))?),
-            Some(f32_tensor(dv, (tokens, kv_stride))?),
-        ])
+        // One pass forms all three; only the lowest trained block could do without some.
+        let all = [(dq, q_stride), (dk, kv_stride), (dv, kv_stride)];
+        let wanted = |((d, width), n): ((Vec<f32>, usize), &bool)| {
+            n.then(|| f32_tensor(d, (tokens, width))).transpose()
+        };
+        all.into_iter().zip(needs).map(wanted).collect()
     }
 }
 

@@ -90,7 +90,12 @@ impl Op for Gated {
         Ok((vec![f32_tensor(out, gate.shape())?], vec![(*gate).clone(), (*up).clone()]))
     }
 
-    fn backward(&self, saved: &Saved, grads: Vec<Option<Tensor>>, _: &[bool]) -> Result<Vec<Option<Tensor>>> {
+    fn backward(
+        &self,
+        saved: &Saved,
+        grads: Vec<Option<Tensor>>,
+        needs: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
         let [Some(dy)] = &grads[..] else { return Ok(vec![None, None]) };
         let (g, u, dy) = (f32_view(&saved[0])?, f32_view(&saved[1])?, f32_view(dy)?);
         let (g, u, dy) = (&*g, &*u, &*dy);
@@ -101,6 +106,7 @@ impl Op for Gated {
             backward_values(self.activation, g, u, dy, dg, du);
         });
         let shape = saved[0].shape();
-        Ok(vec![Some(f32_tensor(dg, shape)?), Some(f32_tensor(du, shape)?)])
+        // One pass forms both; they are rarely wanted apart.
+        [dg, du].into_iter().zip(needs).map(|(d, n)| n.then(|| f32_tensor(d, shape)).transpose()).collect()
     }
 }

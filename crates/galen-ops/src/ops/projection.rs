@@ -143,19 +143,27 @@ impl Op for LoraProjection {
         needs: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         let [Some(dy)] = &grads[..] else { return Ok(vec![None; needs.len()]) };
-        let [x, u, a, b] = &saved[..] else { return shape_error("lora", "saved tensors are missing") };
+        let ([x, u, a, b], 3..=4) = (&saved[..], needs.len()) else {
+            return shape_error("lora", "saved tensors are missing");
+        };
         let (tokens, r) = dims2("lora", u)?;
         let (n, k) = (self.base.out_features(), self.base.in_features());
         let separate = needs.len() == 4;
         let (dy, x, u, av, bv) = (f32_view(dy)?, f32_view(x)?, f32_view(u)?, f32_view(a)?, f32_view(b)?);
         // u already holds the scale, and du carries it for A and x.
-        let mut db = vec![0f32; n * r];
-        gemm(n, r, tokens, Lhs::transposed(&dy, n), &Rows { values: &u, stride: r }, &mut db, false);
+        let db = needs[2].then(|| {
+            let mut db = vec![0f32; n * r];
+            gemm(n, r, tokens, Lhs::transposed(&dy, n), &Rows { values: &u, stride: r }, &mut db, false);
+            db
+        });
         let mut du = vec![0f32; tokens * r];
         gemm(tokens, r, n, Lhs::rows(&dy, n), &Rows { values: &bv, stride: r }, &mut du, false);
         du.iter_mut().for_each(|d| *d *= self.scale);
-        let mut da = vec![0f32; r * k];
-        gemm(r, k, tokens, Lhs::transposed(&du, r), &Rows { values: &x, stride: k }, &mut da, false);
+        let da = needs[1].then(|| {
+            let mut da = vec![0f32; r * k];
+            gemm(r, k, tokens, Lhs::transposed(&du, r), &Rows { values: &x, stride: k }, &mut da, false);
+            da
+        });
         let mut dx = needs[0].then(|| self.base.input_gradient(&dy, tokens));
         let mut branch = None;
         if separate && needs[3] {
@@ -165,8 +173,8 @@ impl Op for LoraProjection {
         } else if !separate && let Some(dx) = &mut dx {
             gemm(tokens, k, r, Lhs::rows(&du, r), &Rows { values: &av, stride: k }, dx, true);
         }
-        let dx = dx.map(|dx| f32_tensor(dx, (tokens, k))).transpose()?;
-        let mut out = vec![dx, Some(f32_tensor(da, (r, k))?), Some(f32_tensor(db, (n, r))?)];
+        let tensor = |d: Option<Vec<f32>>, rows, cols| d.map(|d| f32_tensor(d, (rows, cols))).transpose();
+        let mut out = vec![tensor(dx, tokens, k)?, tensor(da, r, k)?, tensor(db, n, r)?];
         if separate {
             out.push(branch);
         }

@@ -1,0 +1,84 @@
+//! Models and batches for the tests.
+
+use crate::goldens::path;
+use galen_adapter::{Adapter, AdapterConfig, Init, Targets};
+use galen_model::{Model, Weights};
+use galen_types::{Origin, PackedBatch, Segment, Target, Tokenized};
+use std::path::PathBuf;
+
+pub const TINY: [&str; 6] = ["llama_tied", "llama_untied", "mistral", "qwen2", "qwen3", "gemma3"];
+
+pub fn tiny(name: &str) -> Model {
+    let weights = Weights::open(&path(&format!("tiny/{name}"))).unwrap_or_else(|e| panic!("{name}: {e}"));
+    Model::load(&weights, galen_model::Precision::Stored).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+pub fn lora(r: usize, alpha: f64) -> AdapterConfig {
+    AdapterConfig {
+        method: "lora".into(),
+        r,
+        alpha,
+        dropout: 0.0,
+        rslora: false,
+        targets: Targets::All,
+        layers: None,
+        init: Init::Random,
+        seed: 7,
+    }
+}
+
+pub fn adapter(model: &Model, config: AdapterConfig) -> Adapter {
+    Adapter::new(config, &galen_train::module_shapes(model)).expect("the adapter fits")
+}
+
+/// One row as a batch with the given (index, token) predictions.
+pub fn batch(ids: &[u32], targets: &[(u32, u32)]) -> PackedBatch {
+    let segment = Segment { start: 0, len: ids.len() as u32, parent: None, position: 0 };
+    let targets =
+        targets.iter().map(|(index, token)| Target { index: *index, token: *token, row: 0 }).collect();
+    PackedBatch::new(ids.to_vec(), vec![segment], targets, vec![0; ids.len()]).expect("a sound batch")
+}
+
+pub fn row(number: u64, ids: &[u32], mask: &[bool]) -> Tokenized {
+    Tokenized::new(Origin::new("test", number + 1), number, ids.to_vec(), mask.to_vec()).expect("a sound row")
+}
+
+/// A real model by catalogue name: from `GALEN_TEST_MODELS`, else through the catalogue when `CI` is set (the test
+/// command of a release), else nothing and a line that says so.
+pub fn real(name: &str, file: &str) -> Option<PathBuf> {
+    if let Ok(dir) = std::env::var("GALEN_TEST_MODELS") {
+        let path = PathBuf::from(dir).join(file);
+        if path.exists() {
+            return Some(path);
+        }
+    }
+    println!("skipped: `{name}` is not at hand (set GALEN_TEST_MODELS, or CI to fetch it)");
+    None
+}
+
+/// Plain settings: one row a micro-batch is the caller's to change.
+pub fn settings() -> galen_train::TrainSettings {
+    galen_train::TrainSettings {
+        micro_batch_size: 4,
+        gradient_accumulation_steps: 1,
+        total_steps: 6,
+        packing: None,
+        share_prefixes: true,
+        gradient_checkpointing: false,
+        lr_scheduler: "constant".into(),
+        learning_rate: 1e-3,
+        warmup_steps: 0,
+        adamw: galen_optim::AdamWConfig::default(),
+        max_grad_norm: 1.0,
+        seed: 1,
+        eval: galen_train::Cadence::Never,
+        save: galen_train::Cadence::Never,
+        save_total_limit: None,
+        metric_for_best_model: galen_train::BestMetric::EvalLoss,
+        load_best_model_at_end: false,
+        early_stopping_patience: None,
+        loss_watchdog_threshold: None,
+        loss_watchdog_patience: 3,
+        logging_steps: 1,
+    }
+}
