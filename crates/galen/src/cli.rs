@@ -179,9 +179,18 @@ mod tests {
 
     #[test]
     fn lines_that_are_wrong_exit_with_2() {
-        for line in ["", "trian c.yaml", "train", "eval", "eval --model m --tasks t --limit 1.5", "plan",
-            "--device gpu eval ls", "--threads 0 eval ls", "generate -p x", "train c.yaml --resume --overwrite"]
-        {
+        for line in [
+            "",
+            "trian c.yaml",
+            "train",
+            "eval",
+            "eval --model m --tasks t --limit 1.5",
+            "plan",
+            "--device gpu eval ls",
+            "--threads 0 eval ls",
+            "generate -p x",
+            "train c.yaml --resume --overwrite",
+        ] {
             let words = std::iter::once("galen").chain(line.split_whitespace());
             let error = Cli::try_parse_from(words).err().unwrap_or_else(|| panic!("{line} parses"));
             assert_eq!(error.exit_code(), 2, "{line}");
@@ -192,6 +201,8 @@ mod tests {
     fn limits() {
         assert_eq!("10".parse::<Limit>().unwrap().of(7), 7);
         assert_eq!("0.1".parse::<Limit>().unwrap().of(45), 5);
-        assert!("0".parse::<Limit>().is_err() && "1.5".parse::<Limit>().is_err() && "x".parse::<Limit>().is_err());
+        assert!(
+            "0".parse::<Limit>().is_err() && "1.5".parse::<Limit>().is_err() && "x".parse::<Limit>().is_err()
+        );
     }
 }

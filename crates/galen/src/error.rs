@@ -86,7 +86,9 @@ pub fn render(error: &anyhow::Error) -> String {
         }
         let mut parts = text.split("\nhint: ");
         let said = parts.next().unwrap_or_default().trim_end();
-        hints.extend(parts.map(|h| h.trim_end().to_owned()).filter(|h| !hints.contains(h)).collect::<Vec<_>>());
+        hints.extend(
+            parts.map(|h| h.trim_end().to_owned()).filter(|h| !hints.contains(h)).collect::<Vec<_>>(),
+        );
         if line.is_empty() {
             line.push_str(said);
         } else if !said.is_empty() && !line.contains(said) {

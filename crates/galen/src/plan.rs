@@ -25,6 +25,21 @@ pub struct ModelShape {
     pub tied_head: bool,
 }
 
+impl From<&galen_model::ModelConfig> for ModelShape {
+    fn from(config: &galen_model::ModelConfig) -> Self {
+        Self {
+            layers: config.n_layers as u64,
+            hidden: config.hidden_size as u64,
+            ffn: config.intermediate_size as u64,
+            heads: config.n_heads as u64,
+            kv_heads: config.n_kv_heads as u64,
+            head_dim: config.head_dim as u64,
+            vocab: config.vocab_size as u64,
+            tied_head: config.tie_word_embeddings,
+        }
+    }
+}
+
 impl ModelShape {
     /// (input, output) widths of a block's projections: q, k, v, o, gate, up, down.
     pub fn projections(&self) -> [(u64, u64); 7] {
@@ -122,7 +137,8 @@ pub fn estimate(model: &ModelShape, run: &RunShape) -> Estimate {
     let width = |heads: u64| heads as f64 * model.head_dim as f64;
     let (q, kv) = (width(model.heads), width(model.kv_heads));
     let (d, f, l) = (model.hidden as f64, model.ffn as f64, model.layers as f64);
-    let rank_width = if model.hidden == 0 { 0.0 } else { run.adapter_params as f64 / (l.max(1.0) * (d + f) * 2.0) };
+    let rank_width =
+        if model.hidden == 0 { 0.0 } else { run.adapter_params as f64 / (l.max(1.0) * (d + f) * 2.0) };
     let kept_per_token = 3.0 * d + 2.0 * q + 2.0 * kv + 3.0 * f + 7.0 * rank_width;
     let bytes = run.activation_bytes as f64;
     let block = t * kept_per_token * bytes;

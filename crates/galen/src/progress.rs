@@ -172,7 +172,10 @@ mod tests {
     #[test]
     fn plain_lines() {
         let s = Duration::from_secs(30);
-        assert_eq!(line("train", 10, 40, Unit::Items, s, "loss 1.2"), "train: 10/40, ETA 1 min 30 s, loss 1.2");
+        assert_eq!(
+            line("train", 10, 40, Unit::Items, s, "loss 1.2"),
+            "train: 10/40, ETA 1 min 30 s, loss 1.2"
+        );
         assert_eq!(line("read", 5, 0, Unit::Items, s, ""), "read: 5");
         assert_eq!(line("get", 98_362_432, 98_362_432, Unit::Bytes, s, ""), "get: 98.4 MB/98.4 MB");
     }

@@ -5,7 +5,9 @@ use clap::CommandFactory as _;
 
 /// Flags of `galen completions`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "For example: galen completions bash > ~/.local/share/bash-completion/completions/galen")]
+#[command(
+    after_help = "For example: galen completions bash > ~/.local/share/bash-completion/completions/galen"
+)]
 pub struct Args {
     /// The shell
     pub shell: clap_complete::Shell,

@@ -21,7 +21,14 @@ pub struct Args {
     #[arg(long)]
     pub chat: bool,
     /// At most so many new tokens
-    #[arg(long, short = 'n', alias = "max_tokens", alias = "n-predict", value_name = "N", default_value_t = 256)]
+    #[arg(
+        long,
+        short = 'n',
+        alias = "max_tokens",
+        alias = "n-predict",
+        value_name = "N",
+        default_value_t = 256
+    )]
     pub max_tokens: usize,
     /// Randomness: 0 takes the likeliest token always
     #[arg(long, alias = "temp", value_name = "X", default_value_t = 0.0)]
@@ -36,7 +43,13 @@ pub struct Args {
     #[arg(long, alias = "min_p", value_name = "X", default_value_t = 0.0)]
     pub min_p: f32,
     /// Divide the scores of tokens that were there already; 1: off
-    #[arg(long, alias = "repeat_penalty", alias = "repetition-penalty", value_name = "X", default_value_t = 1.0)]
+    #[arg(
+        long,
+        alias = "repeat_penalty",
+        alias = "repetition-penalty",
+        value_name = "X",
+        default_value_t = 1.0
+    )]
     pub repeat_penalty: f32,
     /// End where this text appears; may be repeated
     #[arg(long, value_name = "TEXT")]

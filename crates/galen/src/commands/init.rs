@@ -54,7 +54,8 @@ fn detect(data: &str) -> anyhow::Result<Option<String>> {
     if !Path::new(data).exists() {
         let looks_local = data.starts_with(['.', '/', '~']) || Path::new(data).extension().is_some();
         if looks_local {
-            let hint = "`--data` is a file or folder (.jsonl .json .csv .parquet), or a hub data set `ORG/NAME`";
+            let hint =
+                "`--data` is a file or folder (.jsonl .json .csv .parquet), or a hub data set `ORG/NAME`";
             return Err(UsageError::new(format!("{data}: there is no such file"), hint).into());
         }
         return Ok(None);
@@ -136,7 +137,9 @@ pub fn render(model: &str, data: &str, kind: Option<&str>) -> String {
         comment(&mut out, &docs::text(key));
         emit::entry(&mut out, name, &value);
         if name == "datasets" {
-            for (inner, example) in [("roles_to_train", "[assistant]"), ("train_on_eos", "turn"), ("split", "train")] {
+            for (inner, example) in
+                [("roles_to_train", "[assistant]"), ("train_on_eos", "turn"), ("split", "train")]
+            {
                 if let Some(key) = DATASET_HONOURED.iter().find(|k| k.name == inner) {
                     out.push_str(&format!("    # {inner}: {example}   # {}\n", docs::text(key)));
                 }
@@ -168,9 +171,12 @@ mod tests {
 
     #[test]
     fn what_it_writes_is_sound_and_every_setting_a_key() {
-        for (model, adapter) in
-            [("m/x.Q4_1.gguf", "qlora"), ("org/repo:Q4_K_M", "qlora"), ("org/repo", "lora"), ("a: b #c", "lora")]
-        {
+        for (model, adapter) in [
+            ("m/x.Q4_1.gguf", "qlora"),
+            ("org/repo:Q4_K_M", "qlora"),
+            ("org/repo", "lora"),
+            ("a: b #c", "lora"),
+        ] {
             let text = render(model, "my data/train: 1.jsonl", Some("alpaca"));
             let (config, report) = check_text("c.yaml", &text, &[]);
             assert_eq!(report.errors, [], "{text}");

@@ -19,8 +19,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         None => cli,
         Some(name) => {
             let found = cli.find_subcommand(name).cloned();
-            found
-                .ok_or_else(|| crate::error::UsageError::new(format!("no command `{name}`"), "`galen --help` lists them"))?
+            found.ok_or_else(|| {
+                crate::error::UsageError::new(format!("no command `{name}`"), "`galen --help` lists them")
+            })?
         }
     };
     let mut roff = Vec::new();

@@ -1,5 +1,6 @@
 //! One file a command: its flags and its `run`.
 
+mod check_folder;
 pub mod completions;
 pub mod data;
 pub mod estimate;

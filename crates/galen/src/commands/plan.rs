@@ -10,7 +10,7 @@ use std::path::PathBuf;
 /// Flags of `galen plan`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The configuration (Axolotl's keys; `galen init` writes one)
+    /// The configuration (Axolotl's keys; `galen init` writes one); with `--check-config` also a folder of them
     #[arg(required_unless_present = "list_keys")]
     pub config: Option<PathBuf>,
     /// Only check the configuration: what becomes of each key. No model is looked up
@@ -32,19 +32,30 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
     let Some(path) = args.config else {
         return Err(UsageError::new("no configuration", "`galen plan config.yaml`").into());
     };
+    if args.check_config && path.is_dir() {
+        return super::check_folder::run(&path, &args.set, globals.json);
+    }
     let (config, report) = config::check(&path, &args.set);
+    let sound = report.errors.is_empty();
+    // An estimate that cannot be made (the model is not here) must not hide what the check found.
+    let plan = (sound && !args.check_config).then(|| super::estimate::of(&config, globals)).transpose();
+    let shown = plan.as_ref().ok().and_then(Option::as_ref);
     if globals.json {
-        stdout::print_json(&json(&config, &report))?;
+        let mut value = json(&config, &report);
+        if let Some(plan) = shown {
+            value["estimate"] = serde_json::to_value(plan)?;
+        }
+        stdout::print_json(&value)?;
     } else {
         stdout::print(&text(&report))?;
+        if let Some(plan) = shown {
+            stdout::print(&super::estimate::text(plan))?;
+        }
     }
-    if !report.errors.is_empty() {
+    if !sound {
         return Err(ConfigErrors(report.errors).into());
     }
-    if args.check_config {
-        return Ok(());
-    }
-    super::estimate::run(&config, globals)
+    plan.map(|_| ())
 }
 
 /// What becomes of each key, as a page.

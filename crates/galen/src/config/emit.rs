@@ -55,8 +55,10 @@ fn flow(value: &Value) -> String {
     match value {
         Value::Array(items) => format!("[{}]", items.iter().map(flow).collect::<Vec<_>>().join(", ")),
         Value::Object(map) => {
-            let parts: Vec<_> =
-                map.iter().map(|(k, v)| format!("{}: {}", scalar(&Value::from(k.as_str())), flow(v))).collect();
+            let parts: Vec<_> = map
+                .iter()
+                .map(|(k, v)| format!("{}: {}", scalar(&Value::from(k.as_str())), flow(v)))
+                .collect();
             format!("{{{}}}", parts.join(", "))
         }
         _ => scalar(value),

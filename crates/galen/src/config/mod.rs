@@ -4,6 +4,7 @@
 //! remedy. The table ([`tables`]) holds every key once: its name, meaning, type, default and fate. It feeds the
 //! parser, the suggestions in errors, `galen init`, `galen plan --list-keys` and `docs/config.md`.
 
+pub mod build;
 pub mod datasets;
 pub mod docs;
 pub mod emit;
@@ -115,7 +116,8 @@ impl Config {
 
     /// The configuration as YAML that reads back as itself: a run directory's `config.yaml`.
     pub fn to_yaml(&self) -> String {
-        let mut out = String::from("# Every setting of the run, defaults included: training this file repeats it.\n");
+        let mut out =
+            String::from("# Every setting of the run, defaults included: training this file repeats it.\n");
         let mut group = "";
         for (key, value) in self.values() {
             if key.group != group {

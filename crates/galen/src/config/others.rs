@@ -220,6 +220,7 @@ fn plugin_that_learns(node: &Node) -> Option<String> {
     items.iter().find_map(|item| {
         let path = item.text().unwrap_or_default();
         let class = path.rsplit('.').next().unwrap_or_default();
-        (!HARMLESS.contains(&class)).then(|| format!("the plugin `{path}` is Python and changes the training"))
+        (!HARMLESS.contains(&class))
+            .then(|| format!("the plugin `{path}` is Python and changes the training"))
     })
 }

@@ -1,7 +1,7 @@
 //! What keys say together: contradictions, and settings that follow from others.
 
 use super::given;
-use super::key::Report;
+use super::key::{Report, Verdict};
 use super::table::Config;
 use super::types::{AdapterKind, Bf16, InitLora, Scheduler, Strategy, Targets};
 use super::yaml::Entry;
@@ -36,8 +36,14 @@ impl Check<'_> {
         match line {
             Some(line) => self.report.complain(line, key, "wrong", message.into(), hint),
             None => {
-                let origin = self.report.file.clone();
-                let message = message.into();
+                let (origin, message) = (self.report.file.clone(), message.into());
+                let verdict = Verdict {
+                    key: key.into(),
+                    state: "wrong",
+                    origin: origin.clone(),
+                    text: message.clone(),
+                };
+                self.report.verdicts.push(verdict);
                 self.report.errors.push(crate::error::ConfigError { origin, message, hint });
             }
         }
@@ -72,7 +78,8 @@ impl Check<'_> {
             [("base_model_config", &config.base_model_config), ("tokenizer_config", &config.tokenizer_config)]
         {
             if value.as_ref().is_some_and(|v| *v != config.base_model) {
-                let message = format!("`{key}` is not `base_model`: reading them from elsewhere is not built");
+                let message =
+                    format!("`{key}` is not `base_model`: reading them from elsewhere is not built");
                 self.wrong(key, message, "put the files beside the weights");
             }
         }
@@ -85,7 +92,8 @@ impl Check<'_> {
             self.wrong("float32", "`float32` and `bf16` are both on", "keep one of them");
         }
         if config.fp16 && matches!(config.bf16, Bf16::Auto | Bf16::Off) {
-            self.report.note("fp16", "trains in bf16 or f32, whichever the device has; no loss scaling is needed");
+            self.report
+                .note("fp16", "trains in bf16 or f32, whichever the device has; no loss scaling is needed");
         }
     }
 
@@ -94,12 +102,21 @@ impl Check<'_> {
             self.wrong("load_in_8bit", "`load_in_8bit` and `load_in_4bit` are both on", "keep one of them");
         } else if config.adapter == Some(AdapterKind::Qlora) {
             if config.load_in_8bit {
-                self.wrong("load_in_8bit", "`load_in_8bit` with `adapter: qlora`", "`adapter: lora` takes 8 bits");
+                self.wrong(
+                    "load_in_8bit",
+                    "`load_in_8bit` with `adapter: qlora`",
+                    "`adapter: lora` takes 8 bits",
+                );
             } else if config.load_in_4bit == Some(false) {
                 let hint = "set `load_in_4bit: true`, or `adapter: lora`";
                 self.wrong("load_in_4bit", "`load_in_4bit: false` with `adapter: qlora`", hint);
             }
             config.load_in_4bit = Some(true);
+        }
+        if config.load_in_8bit && config.adapter == Some(AdapterKind::Lora) {
+            let note = "the base is held as its file has it (8-bit blocks are not built yet): closer to the original, \
+                        and larger";
+            self.report.note("load_in_8bit", note);
         }
         if config.lora_target_linear == Some(true) {
             // Together they mean the union, which is every linear layer.
@@ -112,7 +129,8 @@ impl Check<'_> {
         }
         config.lora_target_linear = None;
         if config.peft_init_lora_weights == InitLora::Random {
-            self.report.note("peft_init_lora_weights", "`false`: the adapter changes the model before any training");
+            self.report
+                .note("peft_init_lora_weights", "`false`: the adapter changes the model before any training");
         }
     }
 
@@ -167,19 +185,22 @@ impl Check<'_> {
         if let Some(batch) = config.batch_size {
             let micro = config.micro_batch_size.max(1);
             if batch % micro != 0 {
-                let message = format!("`batch_size` of {batch} is no multiple of `micro_batch_size` ({micro})");
+                let message =
+                    format!("`batch_size` of {batch} is no multiple of `micro_batch_size` ({micro})");
                 self.wrong("batch_size", message, "set `gradient_accumulation_steps` instead");
             }
         }
         config.gradient_accumulation_steps = Some(config.accumulation());
         config.batch_size = None;
-        let warms_up = config.warmup_steps.is_some_and(|n| n > 0) || config.warmup_ratio.is_some_and(|r| r > 0.0);
+        let warms_up =
+            config.warmup_steps.is_some_and(|n| n > 0) || config.warmup_ratio.is_some_and(|r| r > 0.0);
         if config.lr_scheduler == Scheduler::Constant && warms_up {
             let note = "`constant` has no warm-up (as in transformers); `constant_with_warmup` has";
             self.report.note("lr_scheduler", note);
         }
         if config.optimizer.quantised_elsewhere() {
-            let note = format!("`{}` is AdamW here with its moments in f32, not quantised", config.optimizer.name());
+            let note =
+                format!("`{}` is AdamW here with its moments in f32, not quantised", config.optimizer.name());
             self.report.note("optimizer", note);
         }
     }
@@ -208,7 +229,8 @@ impl Check<'_> {
             }
         }
         if per_epoch && !config.has_validation() {
-            self.report.note("evals_per_epoch", "no rows are set aside (`val_set_size`), so nothing is validated");
+            self.report
+                .note("evals_per_epoch", "no rows are set aside (`val_set_size`), so nothing is validated");
         }
         if config.greater_is_better == Some(true) {
             self.wrong("greater_is_better", "`greater_is_better: true` for a loss", "leave it out");
@@ -217,7 +239,12 @@ impl Check<'_> {
 
     fn saving(&mut self, config: &mut Config) {
         config.saves_per_epoch = config.saves_per_epoch.filter(|n| *n > 0);
-        self.cadence("save", config.save_strategy, config.save_steps.is_some(), config.saves_per_epoch.is_some());
+        self.cadence(
+            "save",
+            config.save_strategy,
+            config.save_steps.is_some(),
+            config.saves_per_epoch.is_some(),
+        );
         if config.save_steps.is_some() && config.saves_per_epoch.is_some() {
             self.one_of("save_steps", "saves_per_epoch");
         }

@@ -93,13 +93,21 @@ impl Config {
         self.every(self.save_steps, self.saves_per_epoch, self.save_strategy, total)
     }
 
-    fn every(&self, steps: Option<Steps>, per_epoch: Option<u64>, strategy: Option<Strategy>, total: u64) -> Every {
+    fn every(
+        &self,
+        steps: Option<Steps>,
+        per_epoch: Option<u64>,
+        strategy: Option<Strategy>,
+        total: u64,
+    ) -> Every {
         let share = |share: f64| Every::Steps(((total as f64 * share).ceil() as u64).max(1));
         match (steps, per_epoch, strategy) {
             (_, _, Some(Strategy::No)) => Every::Never,
             (Some(Steps::Count(n)), _, _) => Every::Steps(n.max(1)),
             (Some(Steps::Share(s)), _, _) => share(s),
-            (None, Some(n), _) if n as f64 * self.num_epochs > 1.0 => share(1.0 / (n as f64 * self.num_epochs)),
+            (None, Some(n), _) if n as f64 * self.num_epochs > 1.0 => {
+                share(1.0 / (n as f64 * self.num_epochs))
+            }
             (None, _, Some(Strategy::Best)) => Every::Best,
             _ => Every::Epoch,
         }

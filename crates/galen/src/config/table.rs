@@ -28,15 +28,16 @@ key_table! {
     max_memory: MaxMemory = MaxMemory::default();
 
     ["Precision"]
-    /// bf16 activations; `auto`: where the device has them. Sums and optimiser state are f32 always.
+    /// Leave to compute activations in bf16; kernels without it compute in f32, which is closer still. Sums and
+    /// optimiser state are f32 always.
     bf16: Bf16 = Bf16::Auto;
-    /// Trains in bf16 or f32, whichever the device has: the same or a wider range, so no loss scaling.
+    /// The same leave: trains in bf16 or f32, both of wider range than f16, so that no loss scaling is needed.
     fp16: bool = false;
-    /// bf16 activations: the same as `bf16: true`.
+    /// The same as `bf16: true`.
     bfloat16: bool = false;
     /// The same as `fp16: true`.
     float16: bool = false;
-    /// f32 activations.
+    /// f32 activations only.
     float32: bool = false;
 
     ["Adapter"]
@@ -44,7 +45,8 @@ key_table! {
     adapter: Option<AdapterKind> = None;
     /// 4-bit NF4 with double quantisation, made at load; `qlora` implies it. A quantised GGUF stays as it is.
     load_in_4bit: Option<bool> = None;
-    /// 8-bit blocks, made at load. A quantised GGUF stays as it is.
+    /// Allows the base to be held in 8-bit blocks. It is held as its file has it until that is built: closer to the
+    /// original, and larger (`galen plan` says how large).
     load_in_8bit: bool = false;
     /// Rank. Default PEFT's.
     lora_r: u64 = 8, |r| if (1..=4096).contains(r) { Ok(()) } else { Err("takes 1 to 4096".into()) };

@@ -29,39 +29,129 @@ fn complaints_have_a_place_and_a_remedy() {
         ("\nlora_r: many", "c.yaml:7: `lora_r` takes an integer of 0 or more, not `many`"),
         ("lora_r: 0", "c.yaml:6: `lora_r` takes 1 to 4096"),
         ("lora_dropout: 1.5", "c.yaml:6: `lora_dropout` takes 0 or more and below 1, not `1.5`"),
-        ("seed: 1\nseed: 2", "c.yaml:7: `seed` is set twice (first on line 6)\nhint: it must be YAML; a tab cannot indent, and `: ` needs its space"),
-        ("lr_scheduler: cosin", "c.yaml:6: `lr_scheduler` takes `cosine`, `linear`, `constant`, `constant_with_warmup`, `warmup_stable_decay`, not `cosin`\nhint: did you mean `cosine`?"),
-        ("optimizer: adafactor", "c.yaml:6: `optimizer` `adafactor` is not built; AdamW is, under every name of its variants\nhint: `optimizer: adamw_torch` learns with a rate of about 1e-4 to 5e-4 for adapters"),
-        ("optimizer: adam_torch", "c.yaml:6: `optimizer` `adam_torch` is not built; AdamW is, under every name of its variants\nhint: did you mean `adamw_torch`?"),
-        ("load_in_8bit: true", "c.yaml:6: `load_in_8bit` with `adapter: qlora`\nhint: `adapter: lora` takes 8 bits"),
-        ("load_in_4bit: false", "c.yaml:6: `load_in_4bit: false` with `adapter: qlora`\nhint: set `load_in_4bit: true`, or `adapter: lora`"),
-        ("warmup_steps: 3\nwarmup_ratio: 0.1", "c.yaml:7: `warmup_ratio` and `warmup_steps` are both set\nhint: keep one of `warmup_steps` and `warmup_ratio`"),
+        (
+            "seed: 1\nseed: 2",
+            "c.yaml:7: `seed` is set twice (first on line 6)\nhint: it must be YAML; a tab cannot indent, and `: ` needs its space",
+        ),
+        (
+            "lr_scheduler: cosin",
+            "c.yaml:6: `lr_scheduler` takes `cosine`, `linear`, `constant`, `constant_with_warmup`, `warmup_stable_decay`, not `cosin`\nhint: did you mean `cosine`?",
+        ),
+        (
+            "optimizer: adafactor",
+            "c.yaml:6: `optimizer` `adafactor` is not built; AdamW is, under every name of its variants\nhint: `optimizer: adamw_torch` learns with a rate of about 1e-4 to 5e-4 for adapters",
+        ),
+        (
+            "optimizer: adam_torch",
+            "c.yaml:6: `optimizer` `adam_torch` is not built; AdamW is, under every name of its variants\nhint: did you mean `adamw_torch`?",
+        ),
+        (
+            "load_in_8bit: true",
+            "c.yaml:6: `load_in_8bit` with `adapter: qlora`\nhint: `adapter: lora` takes 8 bits",
+        ),
+        (
+            "load_in_4bit: false",
+            "c.yaml:6: `load_in_4bit: false` with `adapter: qlora`\nhint: set `load_in_4bit: true`, or `adapter: lora`",
+        ),
+        (
+            "warmup_steps: 3\nwarmup_ratio: 0.1",
+            "c.yaml:7: `warmup_ratio` and `warmup_steps` are both set\nhint: keep one of `warmup_steps` and `warmup_ratio`",
+        ),
         ("warmup_steps: 0.1", "c.yaml:6: `warmup_steps` takes an integer of 0 or more, not `0.1`"),
-        ("val_set_size: 0.1\neval_steps: 5\nevals_per_epoch: 2", "c.yaml:8: `evals_per_epoch` and `eval_steps` are both set\nhint: keep one of `eval_steps` and `evals_per_epoch`"),
-        ("save_steps: 5\nsaves_per_epoch: 2", "c.yaml:7: `saves_per_epoch` and `save_steps` are both set\nhint: keep one of `save_steps` and `saves_per_epoch`"),
-        ("save_strategy: epoch\nsave_steps: 5", "c.yaml:6: `save_strategy: epoch` and `save_steps` are both set\nhint: keep one, or set `save_strategy: steps`"),
-        ("eval_steps: 5", "c.yaml:6: `eval_steps` needs rows to validate on\nhint: set `val_set_size: 0.05` or `test_datasets:`"),
-        ("early_stopping_patience: 2", "c.yaml:6: `early_stopping_patience` needs rows to validate on\nhint: set `val_set_size: 0.05` or `test_datasets:`"),
-        ("val_set_size: 1", "c.yaml:6: `val_set_size` takes a share below 1, or a number of rows from 2, not `1`"),
-        ("val_set_size: 9\ntest_datasets: [{path: t.jsonl}]", "c.yaml:6: `val_set_size` and `test_datasets` are both set\nhint: keep `test_datasets`, with `val_set_size: 0`"),
-        ("micro_batch_size: 4\nbatch_size: 6", "c.yaml:7: `batch_size` of 6 is no multiple of `micro_batch_size` (4)\nhint: set `gradient_accumulation_steps` instead"),
-        ("batch_size: 6\ngradient_accumulation_steps: 6", "c.yaml:6: `batch_size` and `gradient_accumulation_steps` are both set\nhint: keep one of `gradient_accumulation_steps` and `batch_size`"),
-        ("chat_template: jinja", "c.yaml:6: `chat_template: jinja` without `chat_template_jinja`\nhint: `chat_template_jinja:` is the template's text or a file"),
-        ("chat_template: llama_3", "c.yaml:6: `chat_template: llama_3` is not built in\nhint: did you mean `llama3`?"),
-        ("rl: dpo", "c.yaml:6: `rl`: preference alignment is not built yet\nhint: supervised fine-tuning runs without `rl:`"),
-        ("peft_use_dora: true", "c.yaml:6: `peft_use_dora`: DoRA is not built yet\nhint: leave it out, or set `peft_use_rslora: true`"),
-        ("plugins: [a.b.KDPlugin]", "c.yaml:6: `plugins`: the plugin `a.b.KDPlugin` is Python and changes the training"),
-        ("bnb_config_kwargs: {bnb_4bit_quant_type: fp4}", "c.yaml:6: `bnb_config_kwargs`: `bnb_4bit_quant_type: fp4` is not built; NF4 with double quantisation is"),
-        ("roles_to_train: [user]", "c.yaml:6: `roles_to_train`: it belongs to a data set\nhint: put it into the entry of `datasets:`"),
-        ("field_messages: turns", "c.yaml:6: unknown key `field_messages`\nhint: `field_messages` belongs in an entry of `datasets:`"),
-        ("    learning_rate: 1", "c.yaml:6: unknown key `datasets[0].learning_rate`\nhint: `learning_rate` belongs at the top level, not in a dataset entry"),
+        (
+            "val_set_size: 0.1\neval_steps: 5\nevals_per_epoch: 2",
+            "c.yaml:8: `evals_per_epoch` and `eval_steps` are both set\nhint: keep one of `eval_steps` and `evals_per_epoch`",
+        ),
+        (
+            "save_steps: 5\nsaves_per_epoch: 2",
+            "c.yaml:7: `saves_per_epoch` and `save_steps` are both set\nhint: keep one of `save_steps` and `saves_per_epoch`",
+        ),
+        (
+            "save_strategy: epoch\nsave_steps: 5",
+            "c.yaml:6: `save_strategy: epoch` and `save_steps` are both set\nhint: keep one, or set `save_strategy: steps`",
+        ),
+        (
+            "eval_steps: 5",
+            "c.yaml:6: `eval_steps` needs rows to validate on\nhint: set `val_set_size: 0.05` or `test_datasets:`",
+        ),
+        (
+            "early_stopping_patience: 2",
+            "c.yaml:6: `early_stopping_patience` needs rows to validate on\nhint: set `val_set_size: 0.05` or `test_datasets:`",
+        ),
+        (
+            "val_set_size: 1",
+            "c.yaml:6: `val_set_size` takes a share below 1, or a number of rows from 2, not `1`",
+        ),
+        (
+            "val_set_size: 9\ntest_datasets: [{path: t.jsonl}]",
+            "c.yaml:6: `val_set_size` and `test_datasets` are both set\nhint: keep `test_datasets`, with `val_set_size: 0`",
+        ),
+        (
+            "micro_batch_size: 4\nbatch_size: 6",
+            "c.yaml:7: `batch_size` of 6 is no multiple of `micro_batch_size` (4)\nhint: set `gradient_accumulation_steps` instead",
+        ),
+        (
+            "batch_size: 6\ngradient_accumulation_steps: 6",
+            "c.yaml:6: `batch_size` and `gradient_accumulation_steps` are both set\nhint: keep one of `gradient_accumulation_steps` and `batch_size`",
+        ),
+        (
+            "chat_template: jinja",
+            "c.yaml:6: `chat_template: jinja` without `chat_template_jinja`\nhint: `chat_template_jinja:` is the template's text or a file",
+        ),
+        (
+            "chat_template: llama_3",
+            "c.yaml:6: `chat_template: llama_3` is not built in\nhint: did you mean `llama3`?",
+        ),
+        (
+            "rl: dpo",
+            "c.yaml:6: `rl`: preference alignment is not built yet\nhint: supervised fine-tuning runs without `rl:`",
+        ),
+        (
+            "peft_use_dora: true",
+            "c.yaml:6: `peft_use_dora`: DoRA is not built yet\nhint: leave it out, or set `peft_use_rslora: true`",
+        ),
+        (
+            "plugins: [a.b.KDPlugin]",
+            "c.yaml:6: `plugins`: the plugin `a.b.KDPlugin` is Python and changes the training",
+        ),
+        (
+            "bnb_config_kwargs: {bnb_4bit_quant_type: fp4}",
+            "c.yaml:6: `bnb_config_kwargs`: `bnb_4bit_quant_type: fp4` is not built; NF4 with double quantisation is",
+        ),
+        (
+            "roles_to_train: [user]",
+            "c.yaml:6: `roles_to_train`: it belongs to a data set\nhint: put it into the entry of `datasets:`",
+        ),
+        (
+            "field_messages: turns",
+            "c.yaml:6: unknown key `field_messages`\nhint: `field_messages` belongs in an entry of `datasets:`",
+        ),
+        (
+            "    learning_rate: 1",
+            "c.yaml:6: unknown key `datasets[0].learning_rate`\nhint: `learning_rate` belongs at the top level, not in a dataset entry",
+        ),
         ("    typ: alpaca", "c.yaml:6: unknown key `datasets[0].typ`\nhint: did you mean `type`?"),
-        ("    shards: 4", "c.yaml:6: `datasets[0].shards`: training on one of N shards is not built\nhint: use `split: train[:10%]`"),
-        ("    train_on_eos: trun", "c.yaml:6: `datasets[0].train_on_eos` takes `all`, `turn`, `last`, `none`, not `trun`\nhint: did you mean `turn`?"),
-        ("    type: {formatt: x}", "c.yaml:6: `datasets[0].type` has no key `formatt`\nhint: did you mean `format`?"),
-        ("special_tokens: {eos: x}", "c.yaml:6: `special_tokens` has no entry `eos`\nhint: did you mean `eos_token`?"),
+        (
+            "    shards: 4",
+            "c.yaml:6: `datasets[0].shards`: training on one of N shards is not built\nhint: use `split: train[:10%]`",
+        ),
+        (
+            "    train_on_eos: trun",
+            "c.yaml:6: `datasets[0].train_on_eos` takes `all`, `turn`, `last`, `none`, not `trun`\nhint: did you mean `turn`?",
+        ),
+        (
+            "    type: {formatt: x}",
+            "c.yaml:6: `datasets[0].type` has no key `formatt`\nhint: did you mean `format`?",
+        ),
+        (
+            "special_tokens: {eos: x}",
+            "c.yaml:6: `special_tokens` has no entry `eos`\nhint: did you mean `eos_token`?",
+        ),
         ("max_memory: {gpu: 1GiB}", "c.yaml:6: `max_memory` has no device `gpu`; `cpu` or a number"),
-        ("eval_strategy: epoch\nval_set_size: 0.1\nevaluation_strategy: steps", "c.yaml:8: `evaluation_strategy` is another name of `eval_strategy`, which is set too\nhint: keep one of them"),
+        (
+            "eval_strategy: epoch\nval_set_size: 0.1\nevaluation_strategy: steps",
+            "c.yaml:8: `evaluation_strategy` is another name of `eval_strategy`, which is set too\nhint: keep one of them",
+        ),
     ] {
         let said = errors(&format!("{SOUND}{added}\n"), &[]);
         assert_eq!(said.first().map(String::as_str), Some(expect), "{added}");
@@ -72,16 +162,25 @@ fn complaints_have_a_place_and_a_remedy() {
 fn types_galen_data_refuses_are_refused_with_their_line() {
     let said = errors(&format!("{SOUND}    type: gpteacher\n"), &[]);
     assert_eq!(said.len(), 1, "{said:?}");
-    assert!(said[0].starts_with("c.yaml:6: `datasets[0].type`: ") && said[0].contains("gpteacher"), "{said:?}");
+    assert!(
+        said[0].starts_with("c.yaml:6: `datasets[0].type`: ") && said[0].contains("gpteacher"),
+        "{said:?}"
+    );
 }
 
 #[test]
 fn what_is_missing_is_named() {
     let said = errors("seed: 1\n", &[]);
     for key in ["base_model", "datasets", "learning_rate", "adapter"] {
-        assert!(said.iter().any(|s| s.starts_with(&format!("c.yaml: `{key}` is not set"))), "{key}: {said:?}");
+        assert!(
+            said.iter().any(|s| s.starts_with(&format!("c.yaml: `{key}` is not set"))),
+            "{key}: {said:?}"
+        );
     }
-    assert_eq!(errors("- 1\n", &[])[0], "c.yaml:1: a configuration is a map of keys, not a list\nhint: write `key: value` lines");
+    assert_eq!(
+        errors("- 1\n", &[])[0],
+        "c.yaml:1: a configuration is a map of keys, not a list\nhint: write `key: value` lines"
+    );
 }
 
 #[test]
@@ -117,7 +216,10 @@ fn overrides_have_the_same_checks() {
         ("lora_r", "--set: `lora_r` has no `=`\nhint: write `--set learning_rate=1e-4`"),
         ("datasets[3].path=x", "--set: `datasets[3].path=x`: there is no `3`"),
         ("=1", "--set: `=1` names no key\nhint: write `--set learning_rate=1e-4`"),
-        ("load_in_8bit=true", "--set: `load_in_8bit` with `adapter: qlora`\nhint: `adapter: lora` takes 8 bits"),
+        (
+            "load_in_8bit=true",
+            "--set: `load_in_8bit` with `adapter: qlora`\nhint: `adapter: lora` takes 8 bits",
+        ),
     ] {
         assert_eq!(errors(SOUND, &[bad]).first().map(String::as_str), Some(expect), "{bad}");
     }
@@ -160,7 +262,8 @@ fn the_table_is_consistent() {
         }
         // A pattern must not swallow an honoured key.
         if key.name.ends_with('*') {
-            let swallowed: Vec<_> = table::HONOURED.iter().filter(|k| key.matches(k.name)).map(|k| k.name).collect();
+            let swallowed: Vec<_> =
+                table::HONOURED.iter().filter(|k| key.matches(k.name)).map(|k| k.name).collect();
             assert_eq!(swallowed, [""; 0], "`{}`", key.name);
         }
     }
@@ -169,30 +272,83 @@ fn the_table_is_consistent() {
 #[test]
 fn every_honoured_key_is_read() {
     let samples: &[(&str, &str)] = &[
-        ("base_model", "x"), ("base_model_name_or_path", "x"), ("revision_of_model", "x"), ("base_model_config", "x"),
-        ("tokenizer_config", "x"), ("max_memory", "{cpu: 1GiB}"), ("bf16", "true"), ("fp16", "true"),
-        ("bfloat16", "true"), ("float16", "true"), ("float32", "true"), ("adapter", "lora"), ("load_in_4bit", "true"), ("load_in_8bit", "true"), ("lora_r", "9"),
-        ("lora_alpha", "9"), ("lora_dropout", "0.1"), ("lora_target_modules", "[q]"), ("lora_target_linear", "true"),
-        ("lora_model_dir", "x"), ("peft_use_rslora", "true"), ("peft_layers_to_transform", "[1]"),
-        ("peft_init_lora_weights", "gaussian"), ("datasets", "[{path: x}]"), ("test_datasets", "[{path: x}]"),
-        ("val_set_size", "0.1"), ("sequence_len", "9"), ("excess_length_strategy", "raise"),
-        ("sample_packing", "true"), ("train_on_inputs", "true"), ("chat_template", "chatml"),
-        ("chat_template_jinja", "x"), ("chat_template_kwargs", "{a: 1}"), ("special_tokens", "{pad_token: x}"),
-        ("eot_tokens", "[x]"), ("on_bad_row", "skip"), ("report_samples", "3"), ("micro_batch_size", "9"),
-        ("gradient_accumulation_steps", "9"), ("batch_size", "9"), ("num_epochs", "9"), ("max_steps", "9"),
-        ("optimizer", "adamw_8bit"), ("learning_rate", "1e-3"), ("lr_scheduler", "linear"), ("warmup_steps", "9"),
-        ("warmup_ratio", "0.1"), ("weight_decay", "0.1"), ("adam_beta1", "0.5"), ("adam_beta2", "0.5"),
-        ("adam_epsilon", "0.5"), ("max_grad_norm", "9"), ("gradient_checkpointing", "auto"), ("seed", "9"),
-        ("eval_steps", "9"), ("evals_per_epoch", "9"), ("eval_strategy", "steps"), ("metric_for_best_model", "loss"),
-        ("greater_is_better", "false"), ("load_best_model_at_end", "true"), ("early_stopping_patience", "9"),
-        ("loss_watchdog_threshold", "9"), ("loss_watchdog_patience", "9"), ("output_dir", "x"), ("save_steps", "9"),
-        ("saves_per_epoch", "9"), ("save_strategy", "steps"), ("save_total_limit", "9"), ("logging_steps", "9"),
-        ("resume_from_checkpoint", "x"), ("auto_resume_from_checkpoints", "true"),
+        ("base_model", "x"),
+        ("base_model_name_or_path", "x"),
+        ("revision_of_model", "x"),
+        ("base_model_config", "x"),
+        ("tokenizer_config", "x"),
+        ("max_memory", "{cpu: 1GiB}"),
+        ("bf16", "true"),
+        ("fp16", "true"),
+        ("bfloat16", "true"),
+        ("float16", "true"),
+        ("float32", "true"),
+        ("adapter", "lora"),
+        ("load_in_4bit", "true"),
+        ("load_in_8bit", "true"),
+        ("lora_r", "9"),
+        ("lora_alpha", "9"),
+        ("lora_dropout", "0.1"),
+        ("lora_target_modules", "[q]"),
+        ("lora_target_linear", "true"),
+        ("lora_model_dir", "x"),
+        ("peft_use_rslora", "true"),
+        ("peft_layers_to_transform", "[1]"),
+        ("peft_init_lora_weights", "gaussian"),
+        ("datasets", "[{path: x}]"),
+        ("test_datasets", "[{path: x}]"),
+        ("val_set_size", "0.1"),
+        ("sequence_len", "9"),
+        ("excess_length_strategy", "raise"),
+        ("sample_packing", "true"),
+        ("train_on_inputs", "true"),
+        ("chat_template", "chatml"),
+        ("chat_template_jinja", "x"),
+        ("chat_template_kwargs", "{a: 1}"),
+        ("special_tokens", "{pad_token: x}"),
+        ("eot_tokens", "[x]"),
+        ("on_bad_row", "skip"),
+        ("report_samples", "3"),
+        ("micro_batch_size", "9"),
+        ("gradient_accumulation_steps", "9"),
+        ("batch_size", "9"),
+        ("num_epochs", "9"),
+        ("max_steps", "9"),
+        ("optimizer", "adamw_8bit"),
+        ("learning_rate", "1e-3"),
+        ("lr_scheduler", "linear"),
+        ("warmup_steps", "9"),
+        ("warmup_ratio", "0.1"),
+        ("weight_decay", "0.1"),
+        ("adam_beta1", "0.5"),
+        ("adam_beta2", "0.5"),
+        ("adam_epsilon", "0.5"),
+        ("max_grad_norm", "9"),
+        ("gradient_checkpointing", "auto"),
+        ("seed", "9"),
+        ("eval_steps", "9"),
+        ("evals_per_epoch", "9"),
+        ("eval_strategy", "steps"),
+        ("metric_for_best_model", "loss"),
+        ("greater_is_better", "false"),
+        ("load_best_model_at_end", "true"),
+        ("early_stopping_patience", "9"),
+        ("loss_watchdog_threshold", "9"),
+        ("loss_watchdog_patience", "9"),
+        ("output_dir", "x"),
+        ("save_steps", "9"),
+        ("saves_per_epoch", "9"),
+        ("save_strategy", "steps"),
+        ("save_total_limit", "9"),
+        ("logging_steps", "9"),
+        ("resume_from_checkpoint", "x"),
+        ("auto_resume_from_checkpoints", "true"),
     ];
     assert_eq!(samples.len(), table::HONOURED.len());
     for key in table::HONOURED {
         let State::Honoured { set, get, .. } = key.state else { panic!("{}", key.name) };
-        let (_, text) = samples.iter().find(|(name, _)| *name == key.name).unwrap_or_else(|| panic!("{}", key.name));
+        let (_, text) =
+            samples.iter().find(|(name, _)| *name == key.name).unwrap_or_else(|| panic!("{}", key.name));
         let mut config = Config::default();
         let before = get(&config);
         set(&mut config, &yaml::parse(text).unwrap(), key.name, &mut Report::default()).unwrap();
@@ -214,7 +370,9 @@ fn the_page_is_up_to_date() {
 
 #[test]
 fn notes_tell_users_of_the_peers() {
-    let text = format!("{SOUND}optimizer: paged_adamw_8bit\nlr_scheduler: constant\nwarmup_ratio: 0.1\nfp16: true\n");
+    let text = format!(
+        "{SOUND}optimizer: paged_adamw_8bit\nlr_scheduler: constant\nwarmup_ratio: 0.1\nfp16: true\n"
+    );
     let (_, report) = check_text("c.yaml", &text, &[]);
     let keys: Vec<&str> = report.notes.iter().map(|(k, _)| k.as_str()).collect();
     assert_eq!(keys, ["fp16", "lora_target_modules", "lr_scheduler", "optimizer"]);

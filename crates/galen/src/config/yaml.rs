@@ -268,11 +268,12 @@ fn merge(mut entries: Vec<Entry>, merges: Vec<Node>) -> Result<Vec<Entry>, YamlE
 
 /// What a node weighs against [`MAX_NODES`]: one, and one more per 64 bytes of text.
 fn count(node: &Node) -> usize {
-    1 + node.text().map_or(0, |t| t.len() / 64) + match &node.value {
-        Yaml::Seq(items) => items.iter().map(count).sum::<usize>(),
-        Yaml::Map(entries) => entries.iter().map(|e| 1 + count(&e.node)).sum(),
-        _ => 0,
-    }
+    1 + node.text().map_or(0, |t| t.len() / 64)
+        + match &node.value {
+            Yaml::Seq(items) => items.iter().map(count).sum::<usize>(),
+            Yaml::Map(entries) => entries.iter().map(|e| 1 + count(&e.node)).sum(),
+            _ => 0,
+        }
 }
 
 fn fail<T>(line: usize, message: &str) -> Result<T, YamlError> {
