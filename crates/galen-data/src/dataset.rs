@@ -4,6 +4,7 @@ mod slice;
 
 use crate::format::{self, RowFormat};
 use crate::reader::{self, Format, Limits};
+use crate::template::TrainOnEos;
 use crate::{DataError, Fault};
 use galen_types::{Conversation, RawRow};
 use serde::{Deserialize, Serialize};
@@ -68,10 +69,10 @@ pub struct DatasetSpec {
     pub roles_to_train: Option<Vec<String>>,
     /// Which end-of-sequence tokens are trained: `all`, `turn` (default), `last`, `none`. Read by the template door.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub train_on_eos: Option<TrainOn>,
+    pub train_on_eos: Option<TrainOnEos>,
     /// The same for end-of-turn tokens (default: as `train_on_eos`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub train_on_eot: Option<TrainOn>,
+    pub train_on_eot: Option<TrainOnEos>,
     /// Leave the system turn out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drop_system_message: Option<bool>,
@@ -182,21 +183,6 @@ impl OneOrMany {
             Self::Many(many) => many,
         }
     }
-}
-
-/// Which end tokens are under the loss.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TrainOn {
-    /// Those of every turn.
-    All,
-    /// Those of trained turns.
-    #[default]
-    Turn,
-    /// The last one.
-    Last,
-    /// None.
-    None,
 }
 
 /// What a bad row does.

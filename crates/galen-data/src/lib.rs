@@ -11,7 +11,6 @@ pub mod format;
 pub mod inspect;
 pub mod order;
 pub mod pack;
-mod plain;
 pub mod reader;
 pub mod recipe;
 pub mod split;
@@ -22,7 +21,7 @@ pub mod tokenize;
 
 pub use dataset::{DatasetSpec, Loaded, OnBadRow, load};
 pub use error::{DataError, Fault};
-pub use plain::render_pieces;
+pub use template::render_pieces;
 
 /// Writes a file under a temporary name beside it and renames it: it is there whole or not at all.
 fn write_file(path: &std::path::Path, bytes: &[u8]) -> Result<(), DataError> {

@@ -47,17 +47,12 @@ fn best_fit(lengths: &[usize], order: &[usize], capacity: usize) -> Vec<Vec<usiz
     let mut free: BTreeSet<(usize, usize)> = BTreeSet::new();
     for place in places {
         let len = lengths[order[place]];
-        let found = free.range((len, 0)..).next().copied();
-        let (left, bin) = match found {
-            Some(slot) => {
-                free.remove(&slot);
-                slot
-            }
-            None => {
-                bins.push(Vec::new());
-                (capacity.max(len), bins.len() - 1)
-            }
-        };
+        let slot = free.range((len, 0)..).next().copied();
+        let (left, bin) = slot.unwrap_or_else(|| {
+            bins.push(Vec::new());
+            (capacity.max(len), bins.len() - 1)
+        });
+        free.remove(&(left, bin));
         bins[bin].push(place);
         free.insert((left - len, bin));
     }

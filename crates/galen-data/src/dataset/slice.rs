@@ -17,15 +17,17 @@ enum Bound {
 }
 
 impl Bound {
-    fn parse(text: &str) -> Option<Option<Self>> {
+    /// `Err`: neither empty nor a bound.
+    fn parse(text: &str) -> Result<Option<Self>, ()> {
         let text = text.trim();
         if text.is_empty() {
-            return Some(None);
+            return Ok(None);
         }
-        Some(Some(match text.strip_suffix('%') {
-            Some(p) => Self::Percent(p.parse().ok().filter(|p: &i64| p.abs() <= 100)?),
-            None => Self::Rows(text.parse().ok()?),
-        }))
+        let bound = match text.strip_suffix('%') {
+            Some(p) => p.parse().ok().filter(|p: &i64| p.abs() <= 100).map(Self::Percent),
+            None => text.parse().ok().map(Self::Rows),
+        };
+        bound.map(Some).ok_or(())
     }
 
     /// The row number of `n` rows; percentages round to the nearest row, negative ones count from the end.
@@ -51,7 +53,7 @@ impl Slice {
             return if text.is_empty() || text.contains('+') { Err(bad()) } else { Ok(Self::all(text)) };
         };
         let (from, to) = range.strip_suffix(']').and_then(|r| r.split_once(':')).ok_or_else(bad)?;
-        let (from, to) = (Bound::parse(from).ok_or_else(bad)?, Bound::parse(to).ok_or_else(bad)?);
+        let (from, to) = (Bound::parse(from).map_err(|()| bad())?, Bound::parse(to).map_err(|()| bad())?);
         Ok(Self { split: split.trim().to_owned(), from, to })
     }
 

@@ -22,6 +22,9 @@ pub trait RowFormat: Send + Sync {
 }
 
 type Fields = Map<String, Value>;
+type Built = Result<Box<dyn RowFormat>, DataError>;
+/// A dataset type's name and its reader.
+pub type NamedReader = (&'static str, Box<dyn RowFormat>);
 
 /// A dataset type: how it is named, recognised and read.
 pub struct DatasetType {
@@ -34,7 +37,7 @@ pub struct DatasetType {
     /// Whether a row's fields look like it.
     detect: fn(&Fields) -> bool,
     /// The reader for an entry; the text is what follows the name in `type: alpaca:chat`.
-    build: fn(&DatasetSpec, Option<&str>) -> Result<Box<dyn RowFormat>, DataError>,
+    build: fn(&DatasetSpec, Option<&str>) -> Built,
 }
 
 /// Every dataset type, in the order in which detection tries them.
@@ -58,7 +61,7 @@ pub fn type_by_name(name: &str) -> Option<&'static DatasetType> {
 }
 
 /// Checks what an entry says of its type without reading data: the reader of a named or custom type.
-pub fn build(spec: &DatasetSpec) -> Result<Option<(&'static str, Box<dyn RowFormat>)>, DataError> {
+pub fn build(spec: &DatasetSpec) -> Result<Option<NamedReader>, DataError> {
     match &spec.kind {
         None => Ok(None),
         Some(TypeSpec::Custom(custom)) => Ok(Some(("custom", custom::build(spec, custom)?))),
@@ -80,10 +83,7 @@ pub fn build(spec: &DatasetSpec) -> Result<Option<(&'static str, Box<dyn RowForm
     }
 }
 
-pub(crate) fn choose(
-    spec: &DatasetSpec,
-    sample: &[&Fields],
-) -> Result<(&'static str, Box<dyn RowFormat>), DataError> {
+pub(crate) fn choose(spec: &DatasetSpec, sample: &[&Fields]) -> Result<NamedReader, DataError> {
     if let Some(built) = build(spec)? {
         return Ok(built);
     }

@@ -3,7 +3,8 @@ use crate::testing::Words;
 use galen_types::Origin;
 
 fn row() -> Rendered {
-    Rendered::new(Origin::new("a.jsonl", 3), "say\x1b[2J A".to_owned(), vec![7..9], true).unwrap()
+    Rendered::new(Origin::new("a.jsonl", 3), "say\x1b[2J A".to_owned(), std::iter::once(7..9).collect(), true)
+        .unwrap()
 }
 
 #[test]

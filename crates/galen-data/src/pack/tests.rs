@@ -23,11 +23,11 @@ fn seen(batch: &PackedBatch, index: u32) -> Vec<u32> {
     context
 }
 
-/// (row, context, predicted token) of a batch, and what the rows themselves say it should be.
-fn readings(
-    batch: &PackedBatch,
-    rows: &[&Tokenized],
-) -> (Vec<(u32, Vec<u32>, u32)>, Vec<(u32, Vec<u32>, u32)>) {
+/// A row, a context and the token predicted behind it.
+type Reading = (u32, Vec<u32>, u32);
+
+/// The readings of a batch, and what the rows themselves say it should be.
+fn readings(batch: &PackedBatch, rows: &[&Tokenized]) -> (Vec<Reading>, Vec<Reading>) {
     let found = batch.targets().iter().map(|t| (t.row, seen(batch, t.index), t.token)).collect();
     let mut expected = Vec::new();
     for (r, row) in rows.iter().enumerate() {

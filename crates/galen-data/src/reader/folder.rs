@@ -92,5 +92,5 @@ fn split_word(path: &Path) -> Option<&'static str> {
     let text = path.to_string_lossy().to_ascii_lowercase();
     text.split(|c: char| !c.is_ascii_alphanumeric())
         .filter_map(|w| SPLIT_WORDS.iter().find(|(_, words)| words.contains(&w)).map(|(split, _)| *split))
-        .last()
+        .next_back()
 }

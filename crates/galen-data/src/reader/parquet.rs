@@ -54,13 +54,11 @@ fn open(source: Source) -> Result<RowIter, DataError> {
         let origin = Origin::new(source.shown.clone(), record);
         let mut fields = Map::new();
         for (name, field) in next.into_columns() {
-            match json(&field, 0) {
-                Some(value) => drop(fields.insert(name, value)),
-                None => {
-                    let what = format!("field `{name}` is nested deeper than `{MAX_DEPTH}`");
-                    return Some(Err(DataError::row(&origin, Fault::Syntax, what)));
-                }
-            }
+            let Some(value) = json(&field, 0) else {
+                let what = format!("field `{name}` is nested deeper than `{MAX_DEPTH}`");
+                return Some(Err(DataError::row(&origin, Fault::Syntax, what)));
+            };
+            fields.insert(name, value);
         }
         Some(Ok(RawRow { origin, fields }))
     })))

@@ -25,7 +25,7 @@ const REFUSED_ENCODINGS: &[(i64, &str)] = &[(6, "DELTA_LENGTH_BYTE_ARRAY"), (7, 
 
 /// Walks the file; `Err` says what is wrong with it.
 pub(super) fn check(file: &mut File, limits: Limits) -> Result<(), String> {
-    let len = file.metadata().map_err(text)?.len();
+    let len = file.metadata().map_err(|e: Error| e.to_string())?.len();
     let footer = footer(file, len)?;
     let (metadata, _) = read_struct(&footer).ok_or("the footer is not valid")?;
     let schema = metadata.field(2).and_then(Value::list).ok_or("the footer has no schema")?;
@@ -55,16 +55,14 @@ impl Budget {
     }
 }
 
-fn text(e: Error) -> String {
-    e.to_string()
-}
-
 fn footer(file: &mut File, len: u64) -> Result<Vec<u8>, String> {
     if len < 12 {
         return Err(format!("`{len}` bytes are too few"));
     }
     let mut tail = [0; 8];
-    file.seek(SeekFrom::Start(len - 8)).and_then(|_| file.read_exact(&mut tail)).map_err(text)?;
+    file.seek(SeekFrom::Start(len - 8))
+        .and_then(|_| file.read_exact(&mut tail))
+        .map_err(|e: Error| e.to_string())?;
     let [a, b, c, d, magic @ ..] = tail;
     if &magic == b"PARE" {
         return Err("the file is encrypted".to_owned());
@@ -79,7 +77,7 @@ fn footer(file: &mut File, len: u64) -> Result<Vec<u8>, String> {
     let mut footer = vec![0; footer_len as usize];
     file.seek(SeekFrom::Start(len - 8 - footer_len))
         .and_then(|_| file.read_exact(&mut footer))
-        .map_err(text)?;
+        .map_err(|e: Error| e.to_string())?;
     Ok(footer)
 }
 
@@ -182,7 +180,7 @@ struct Page {
 impl Page {
     /// gzip states no size of its own and the crate unpacks it to the end: measure it first.
     fn gzip_fits(&self, file: &mut File, body: u64) -> Result<bool, String> {
-        file.seek(SeekFrom::Start(body + self.level_bytes)).map_err(text)?;
+        file.seek(SeekFrom::Start(body + self.level_bytes)).map_err(|e: Error| e.to_string())?;
         let stream = file.take(self.packed_bytes.saturating_sub(self.level_bytes));
         let mut unpacked = flate2::read::MultiGzDecoder::new(stream).take(self.unpacked_bytes + 1);
         // A broken stream is the crate's to report.
@@ -196,7 +194,9 @@ fn page_header(file: &mut File, at: u64, end: u64) -> Result<Page, String> {
     loop {
         let take = window.min(limit);
         let mut bytes = vec![0; take];
-        file.seek(SeekFrom::Start(at)).and_then(|_| file.read_exact(&mut bytes)).map_err(text)?;
+        file.seek(SeekFrom::Start(at))
+            .and_then(|_| file.read_exact(&mut bytes))
+            .map_err(|e: Error| e.to_string())?;
         if let Some((header, used)) = read_struct(&bytes) {
             return page(&header, used).ok_or_else(|| format!("the page header at `{at}` is not valid"));
         }

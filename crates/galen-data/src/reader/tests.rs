@@ -1,5 +1,6 @@
 use super::*;
-use serde_json::Value;
+use proptest::prelude::*;
+use serde_json::{Map, Value};
 use std::io::Write;
 
 fn fixture(name: &str) -> PathBuf {
@@ -225,5 +226,50 @@ fn the_registry_is_sound() {
             assert_eq!(format_by_extension(&path).map(|f| f.name), Some(format.name));
         }
         assert_eq!(format_by_name(format.name).map(|f| f.name), Some(format.name));
+    }
+}
+
+fn any_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "[\\[\\]{}\",:\\\\ \n\u{e9}a]{0,6}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 12, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map("[a\"\\\\]{0,3}", inner, 0..4)
+                .prop_map(|m| Value::Object(m.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn streamed_json_is_what_serde_reads(rows in prop::collection::vec(any_value(), 0..6), pretty: bool) {
+        let text = if pretty { serde_json::to_string_pretty(&rows) } else { serde_json::to_string(&rows) }.unwrap();
+        let (_folder, path) = written("a.json", text.as_bytes());
+        let found: Vec<Option<Map<String, Value>>> = open_file(&path, "F", None, Limits::default())
+            .unwrap()
+            .map(|r| match r {
+                Ok(row) => Some(row.fields),
+                Err(e) => { assert_eq!(e.fault(), Some(crate::Fault::Syntax), "{}", e); None }
+            })
+            .collect();
+        let expected: Vec<_> = rows.into_iter().map(|v| if let Value::Object(o) = v { Some(o) } else { None }).collect();
+        prop_assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn no_bytes_make_a_reader_panic(bytes in prop::collection::vec(prop_oneof![any::<u8>(), Just(b'"'), Just(b'{'), Just(b'['), Just(b','), Just(b'}'), Just(b'\n')], 0..200), which in 0..6_usize) {
+        let name = ["a.json", "a.jsonl", "a.csv", "a.txt", "a.parquet", "a.json.zst"][which];
+        let (_folder, path) = written(name, &bytes);
+        if let Ok(rows) = open_file(&path, "F", None, Limits::default()) {
+            prop_assert!(rows.count() <= bytes.len() + 1);
+        }
+        let _ = thrift::read_struct(&bytes);
     }
 }

@@ -24,7 +24,8 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// Which end-of-turn tokens the loss covers (Axolotl's `train_on_eos`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum TrainOnEos {
     /// Every turn's, also of turns that are not trained.
     All,

@@ -7,7 +7,7 @@ fn row(pieces: &[(&str, bool)], append_eos: bool) -> Rendered {
         pieces: pieces.iter().map(|(t, s)| ((*t).to_owned(), *s)).collect(),
         append_eos,
     };
-    crate::render_pieces(&conversation).unwrap().unwrap()
+    crate::render_pieces(&conversation).unwrap()
 }
 
 /// Tokens of a row as text, supervised ones in brackets.
@@ -20,12 +20,14 @@ fn shown(row: &Rendered, encoder: &Words, train_on_inputs: bool) -> String {
     texts.collect::<Vec<_>>().join("|")
 }
 
+/// Tokenizer, pieces, whether the end token is appended, and the tokens as `shown`.
+type Case<'a> = (&'a Words, &'a [(&'a str, bool)], bool, &'a str);
+
 #[test]
 fn masks_are_exact_at_the_boundaries() {
     let plain = Words::default();
     let bos = Words { adds_bos: true, ..Words::default() };
     let both = Words { adds_bos: true, adds_eos: true, ..Words::default() };
-    type Case<'a> = (&'a Words, &'a [(&'a str, bool)], bool, &'a str);
     let cases: &[Case] = &[
         // A span starts on a token boundary of its own accord.
         (&plain, &[("say", false), (" A now", true)], false, "say|[ A]|[ now]"),

@@ -25,7 +25,9 @@ fn write(value: &T, out: &mut Vec<u8>) {
             let kind = list.first().map_or(12, kind);
             out.push(0xf0 | kind);
             varint(list.len() as u64, out);
-            list.iter().for_each(|v| write(v, out));
+            for v in list {
+                write(v, out);
+            }
         }
         T::S(fields) => {
             let mut last = 0;
@@ -81,7 +83,14 @@ fn sound() -> Chunk {
 fn file_of(chunk: &Chunk, rows: i64, schema: Vec<T>) -> Vec<u8> {
     let mut file = b"PAR1".to_vec();
     let inner = |encoding_at| {
-        let mut fields = vec![(1, T::I(chunk.page_values)), (2, T::I(0)), (3, T::I(0)), (4, T::I(0)), (5, T::I(0)), (6, T::I(0))];
+        let mut fields = vec![
+            (1, T::I(chunk.page_values)),
+            (2, T::I(0)),
+            (3, T::I(0)),
+            (4, T::I(0)),
+            (5, T::I(0)),
+            (6, T::I(0)),
+        ];
         fields[encoding_at] = (encoding_at as u8 + 1, T::I(chunk.encoding));
         T::S(fields)
     };
@@ -99,7 +108,8 @@ fn file_of(chunk: &Chunk, rows: i64, schema: Vec<T>) -> Vec<u8> {
     write(&header, &mut file);
     file.extend(&chunk.body);
     let size = chunk.size.unwrap_or(file.len() as i64 - 4);
-    let meta = T::S(vec![(4, T::I(chunk.codec)), (5, T::I(chunk.values)), (7, T::I(size)), (9, T::I(chunk.start))]);
+    let meta =
+        T::S(vec![(4, T::I(chunk.codec)), (5, T::I(chunk.values)), (7, T::I(size)), (9, T::I(chunk.start))]);
     let group = T::S(vec![(1, T::L(vec![T::S(vec![(3, meta)])])), (3, T::I(rows))]);
     let footer = T::S(vec![(2, T::L(schema)), (3, T::I(rows)), (4, T::L(vec![group]))]);
     let before = file.len();
@@ -145,10 +155,16 @@ fn lies_are_found_before_they_are_believed() {
         (Chunk { unpacked: 1 << 30, ..sound() }, "states two sizes"),
         (Chunk { page_values: -1, ..sound() }, "the page header at `4` is not valid"),
         (Chunk { page_kind: 9, ..sound() }, "the page header at `4` is not valid"),
-        (Chunk { page_kind: 2, page_values: 1 << 30, ..sound() }, "the dictionary at `4` states `1073741824` values in `8` bytes"),
+        (
+            Chunk { page_kind: 2, page_values: 1 << 30, ..sound() },
+            "the dictionary at `4` states `1073741824` values in `8` bytes",
+        ),
         (Chunk { values: 3, ..sound() }, "states `3` values and has `2`"),
         (Chunk { values: -1, ..sound() }, "states `-1` values"),
-        (Chunk { values: 1 << 30, page_values: 1 << 30, ..sound() }, "states `1073741824` values in `8` bytes"),
+        (
+            Chunk { values: 1 << 30, page_values: 1 << 30, ..sound() },
+            "states `1073741824` values in `8` bytes",
+        ),
         (Chunk { encoding: 7, ..sound() }, "encoded as `DELTA_BYTE_ARRAY`"),
         (Chunk { encoding: 6, page_kind: 3, ..sound() }, "encoded as `DELTA_LENGTH_BYTE_ARRAY`"),
         (Chunk { unpacked: 99, ..gzip_chunk.clone() }, "unpacks to more than it states"),

@@ -102,6 +102,11 @@ fn the_published_data_set_has_its_rows() {
     let xml = std::path::PathBuf::from(std::env::var_os("GALEN_ICD10CM_XML").unwrap());
     let folder = tempfile::tempdir().unwrap();
     let out = std::env::var_os("GALEN_ICD10CM_OUT").map_or(folder.path().to_owned(), Into::into);
+    for seed in 2..30 {
+        let rows =
+            build(&xml, &Recipe { seed, ..Recipe::default() }, folder.path()).unwrap().files["test.jsonl"];
+        assert!(rows >= 2400, "seed {seed}: {rows}");
+    }
     let summary = build(&xml, &Recipe::default(), &out).unwrap();
     println!("{summary:#?}");
     let rows = |name: &str| summary.files[name];
