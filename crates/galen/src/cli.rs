@@ -32,8 +32,8 @@ pub struct Globals {
     /// Where to compute: `auto`, `cpu` or `cuda:N`
     #[arg(long, global = true, value_name = "DEVICE", default_value = "auto")]
     pub device: Device,
-    /// Open no socket: caches and local files only
-    #[arg(long, global = true, env = "GALEN_OFFLINE", value_parser = clap::builder::FalseyValueParser::new())]
+    /// Open no socket: caches and local files only (also `HF_HUB_OFFLINE=1`)
+    #[arg(long, global = true)]
     pub offline: bool,
     /// Results as JSON on stdout
     #[arg(long, global = true)]

@@ -80,9 +80,9 @@ pub fn render(error: &anyhow::Error) -> String {
     let mut hints: Vec<String> = Vec::new();
     for cause in error.chain() {
         let text = cause.to_string();
-        if cause.is::<ConfigErrors>() {
+        if let Some(ConfigErrors(list)) = cause.downcast_ref() {
             // A list keeps each complaint beside its hint.
-            return format!("error: {text}");
+            return list.iter().map(|e| format!("error: {e}")).collect::<Vec<_>>().join("\n");
         }
         let mut parts = text.split("\nhint: ");
         let said = parts.next().unwrap_or_default().trim_end();
@@ -121,6 +121,13 @@ mod tests {
         let e = anyhow::anyhow!("disk full").context("writing x: disk full");
         assert_eq!(render(&e), "error: writing x: disk full");
         assert_eq!(exit_code(&e), 1);
+    }
+
+    #[test]
+    fn each_complaint_has_its_own_line() {
+        let list = anyhow::Error::new(ConfigErrors(vec![config_error(), config_error()]));
+        let one = "error: c.yaml:3: no\nhint: yes";
+        assert_eq!(render(&list.context("outer")), format!("{one}\n{one}"));
     }
 
     #[test]
