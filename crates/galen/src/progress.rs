@@ -1,6 +1,7 @@
 //! Progress on stderr: bars with ETA on a terminal, a plain line now and then elsewhere.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -133,14 +134,14 @@ fn line(name: &str, done: u64, total: u64, unit: Unit, elapsed: Duration, messag
     };
     let mut out = format!("{name}: {}", count(done));
     if total > 0 {
-        out.push_str(&format!("/{}", count(total)));
+        let _ = write!(out, "/{}", count(total));
         if done > 0 && done < total {
             let left = elapsed.as_secs_f64() / done as f64 * (total - done) as f64;
-            out.push_str(&format!(", ETA {}", duration(Duration::from_secs_f64(left.min(1e9)))));
+            let _ = write!(out, ", ETA {}", duration(Duration::from_secs_f64(left.min(1e9))));
         }
     }
     if !message.is_empty() {
-        out.push_str(&format!(", {message}"));
+        let _ = write!(out, ", {message}");
     }
     out
 }
@@ -183,7 +184,7 @@ mod tests {
     #[test]
     fn sizes_and_times() {
         assert_eq!(duration(Duration::from_millis(4210)), "4.2 s");
-        assert_eq!(duration(Duration::from_secs(7500)), "2 h 05 min");
+        assert_eq!(duration(Duration::from_mins(125)), "2 h 05 min");
         assert_eq!((bytes(999), bytes(1_050_000_000)), ("999 B".into(), "1.05 GB".into()));
     }
 

@@ -63,14 +63,14 @@ pub fn of(config: &Config, globals: &Globals) -> anyhow::Result<Plan> {
         || std::thread::available_parallelism().map_or(1, usize::from),
         |n| usize::from(n.get()),
     );
-    Ok(Plan { sampled, ..plan(config, &weights, lengths, CORE_FLOPS * threads as f64)? })
+    Ok(Plan { sampled, ..plan(config, &weights, &lengths, CORE_FLOPS * threads as f64)? })
 }
 
 /// The plan from lengths: (tokens, supervised tokens) a row.
 pub fn plan(
     config: &Config,
     weights: &Weights,
-    lengths: Vec<(usize, usize)>,
+    lengths: &[(usize, usize)],
     flops: f64,
 ) -> anyhow::Result<Plan> {
     let model = ModelShape::from(weights.config());

@@ -6,6 +6,7 @@ use crate::config::{docs, emit, tables};
 use crate::error::UsageError;
 use crate::{progress, stdout};
 use serde_json::{Value, json};
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -65,17 +66,15 @@ fn detect(data: &str) -> anyhow::Result<Option<String>> {
     let rows = galen_data::dataset::open_raw(&spec, &resolve, galen_data::reader::Limits::default())?;
     let sample: Vec<_> = rows.take(8).collect::<Result<_, _>>()?;
     let fields: Vec<_> = sample.iter().map(|row| &row.fields).collect();
-    match galen_data::format::detect(&fields) {
-        Some(found) => Ok(Some(found.name.to_owned())),
-        None => {
-            let names: Vec<_> = fields.first().map(|f| f.keys().cloned().collect()).unwrap_or_default();
-            anyhow::bail!(
-                "{data}: cannot tell what a row is from its fields `{}`\nhint: say it with `--type`, or write \
-                 `type: {{field_instruction: ..., field_output: ..., format: \"{{instruction}}\"}}` yourself",
-                names.join("`, `")
-            )
-        }
+    if let Some(found) = galen_data::format::detect(&fields) {
+        return Ok(Some(found.name.to_owned()));
     }
+    let names: Vec<_> = fields.first().map(|f| f.keys().cloned().collect()).unwrap_or_default();
+    anyhow::bail!(
+        "{data}: cannot tell what a row is from its fields `{}`\nhint: say it with `--type`, or write \
+         `type: {{field_instruction: ..., field_output: ..., format: \"{{instruction}}\"}}` yourself",
+        names.join("`, `")
+    )
 }
 
 /// The settings a new configuration shows, in its order. Those that differ from the defaults are usual choices for
@@ -132,7 +131,7 @@ pub fn render(model: &str, data: &str, kind: Option<&str>) -> String {
         let Some(key) = tables().find(|k| k.name == name) else { continue };
         if key.group != group {
             group = key.group;
-            out.push_str(&format!("\n### {group}\n"));
+            let _ = writeln!(out, "\n### {group}");
         }
         comment(&mut out, &docs::text(key));
         emit::entry(&mut out, name, &value);
@@ -141,7 +140,7 @@ pub fn render(model: &str, data: &str, kind: Option<&str>) -> String {
                 [("roles_to_train", "[assistant]"), ("train_on_eos", "turn"), ("split", "train")]
             {
                 if let Some(key) = DATASET_HONOURED.iter().find(|k| k.name == inner) {
-                    out.push_str(&format!("    # {inner}: {example}   # {}\n", docs::text(key)));
+                    let _ = writeln!(out, "    # {inner}: {example}   # {}", docs::text(key));
                 }
             }
         }
@@ -168,6 +167,7 @@ fn comment(out: &mut String, text: &str) {
 mod tests {
     use super::*;
     use crate::config::check_text;
+    use crate::config::types::AdapterKind;
 
     #[test]
     fn what_it_writes_is_sound_and_every_setting_a_key() {
@@ -183,7 +183,7 @@ mod tests {
             assert_eq!(report.notes, []);
             assert_eq!(config.base_model, model);
             assert_eq!(config.datasets.0[0].path, "my data/train: 1.jsonl");
-            assert_eq!(config.adapter.map(|a| a.name()), Some(adapter));
+            assert_eq!(config.adapter.map(AdapterKind::name), Some(adapter));
             for (name, _) in settings(model, "d", None) {
                 assert!(tables().any(|k| k.name == name && k.state_name() == "honoured"), "{name}");
             }

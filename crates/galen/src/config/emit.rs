@@ -18,7 +18,7 @@ fn write(out: &mut String, key: &str, value: &Value, indent: usize) {
                 write(out, k, v, indent + 2);
             }
         }
-        Value::Array(items) if items.iter().any(|i| i.is_object()) => {
+        Value::Array(items) if items.iter().any(Value::is_object) => {
             let _ = writeln!(out, "{pad}{key}:");
             for item in items {
                 list_item(out, item, indent + 2);

@@ -23,6 +23,7 @@ impl Wrong {
     }
 
     /// The same with a remedy.
+    #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self

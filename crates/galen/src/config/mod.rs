@@ -25,6 +25,7 @@ pub use table::Config;
 
 use crate::error::{ConfigError, ConfigErrors};
 use key::{Key, State};
+use std::fmt::Write as _;
 use std::path::Path;
 use yaml::{Entry, Node, Yaml};
 
@@ -122,7 +123,7 @@ impl Config {
         for (key, value) in self.values() {
             if key.group != group {
                 group = key.group;
-                out.push_str(&format!("\n# {group}\n"));
+                let _ = writeln!(out, "\n# {group}");
             }
             emit::entry(&mut out, key.name, &value);
         }

@@ -196,8 +196,7 @@ fn bnb_unlike_ours(node: &Node) -> Option<String> {
             "bnb_4bit_use_double_quant" => text == "true",
             "bnb_4bit_quant_type" => text == "nf4",
             // Ours computes in bf16 or f32 always.
-            "bnb_4bit_compute_dtype" | "bnb_4bit_quant_storage" => true,
-            "llm_int8_enable_fp32_cpu_offload" => true,
+            "bnb_4bit_compute_dtype" | "bnb_4bit_quant_storage" | "llm_int8_enable_fp32_cpu_offload" => true,
             _ => false,
         };
         (!same).then(|| format!("`{}: {text}` is not built; NF4 with double quantisation is", e.key))

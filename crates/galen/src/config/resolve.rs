@@ -33,19 +33,15 @@ impl Check<'_> {
     fn wrong(&mut self, key: &str, message: impl Into<String>, hint: impl Into<String>) {
         let line = given(self.entries, key).map(|e| e.line);
         let hint = Some(hint.into());
-        match line {
-            Some(line) => self.report.complain(line, key, "wrong", message.into(), hint),
-            None => {
-                let (origin, message) = (self.report.file.clone(), message.into());
-                let verdict = Verdict {
-                    key: key.into(),
-                    state: "wrong",
-                    origin: origin.clone(),
-                    text: message.clone(),
-                };
-                self.report.verdicts.push(verdict);
-                self.report.errors.push(crate::error::ConfigError { origin, message, hint });
-            }
+        let message = message.into();
+        if let Some(line) = line {
+            self.report.complain(line, key, "wrong", message, hint);
+        } else {
+            let origin = self.report.file.clone();
+            let verdict =
+                Verdict { key: key.into(), state: "wrong", origin: origin.clone(), text: message.clone() };
+            self.report.verdicts.push(verdict);
+            self.report.errors.push(crate::error::ConfigError { origin, message, hint });
         }
     }
 
@@ -143,13 +139,13 @@ impl Check<'_> {
             );
         }
         let top = (config.chat_template.clone(), config.chat_template_jinja.clone());
-        if let Some(name) = self.template("chat_template", &top.0, &top.1) {
+        if let Some(name) = self.template("chat_template", top.0.as_deref(), top.1.as_deref()) {
             config.chat_template = Some(name);
         }
         for list in [&mut config.datasets, &mut config.test_datasets] {
             for entry in &mut list.0 {
                 let (name, jinja) = (entry.chat_template.clone(), entry.chat_template_jinja.clone());
-                if let Some(name) = self.template("datasets", &name, &jinja) {
+                if let Some(name) = self.template("datasets", name.as_deref(), jinja.as_deref()) {
                     entry.chat_template = Some(name);
                 }
             }
@@ -157,9 +153,9 @@ impl Check<'_> {
     }
 
     /// Checks a template's name; returns `jinja` where only its text was given.
-    fn template(&mut self, key: &str, name: &Option<String>, jinja: &Option<String>) -> Option<String> {
+    fn template(&mut self, key: &str, name: Option<&str>, jinja: Option<&str>) -> Option<String> {
         let Some(name) = name else { return jinja.is_some().then(|| "jinja".to_owned()) };
-        match (name.as_str(), jinja) {
+        match (name, jinja) {
             ("jinja", None) => {
                 let hint = "`chat_template_jinja:` is the template's text or a file";
                 self.wrong(key, "`chat_template: jinja` without `chat_template_jinja`", hint);

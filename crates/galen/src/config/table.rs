@@ -182,22 +182,27 @@ key_table! {
     auto_resume_from_checkpoints: bool = false;
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "checks take any value by reference")]
 fn positive(v: &f64) -> Result<(), String> {
     if *v > 0.0 { Ok(()) } else { Err(format!("takes a number above 0, not `{v}`")) }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as above")]
 fn not_negative(v: &f64) -> Result<(), String> {
     if *v >= 0.0 { Ok(()) } else { Err(format!("takes 0 or more, not `{v}`")) }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as above")]
 fn below_one(v: &f64) -> Result<(), String> {
     if (0.0..1.0).contains(v) { Ok(()) } else { Err(format!("takes 0 or more and below 1, not `{v}`")) }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as above")]
 fn at_least_one(v: &u64) -> Result<(), String> {
     if *v >= 1 { Ok(()) } else { Err("takes 1 or more".into()) }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as above")]
 fn share_or_count(v: &f64) -> Result<(), String> {
     if (0.0..1.0).contains(v) || (*v >= 2.0 && v.fract() == 0.0) {
         Ok(())

@@ -386,7 +386,7 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
         _ => return None,
     };
     let bytes = number.parse::<f64>().ok()? * scale;
-    (bytes >= 1.0 && bytes < 9.0e18).then_some(bytes as u64)
+    (1.0..9.0e18).contains(&bytes).then_some(bytes as u64)
 }
 
 #[cfg(test)]

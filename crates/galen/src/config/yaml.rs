@@ -168,9 +168,8 @@ impl Builder {
             }
             Event::Scalar(text, style, anchor, tag) => {
                 let forced_text = match tag.as_deref().map(|t| t.core_suffix()) {
-                    None => false,
+                    None | Some(Some("int" | "float" | "bool" | "null")) => false,
                     Some(Some("str")) => true,
-                    Some(Some("int" | "float" | "bool" | "null")) => false,
                     Some(_) => return fail(line, "a custom tag (`!name`) is not read"),
                 };
                 let value = if style == ScalarStyle::Plain && !forced_text {
@@ -297,10 +296,9 @@ fn plain(text: &str) -> Yaml {
     // `010` is 8 to one reader and 10 to another: left as text, so that a number is refused there.
     let ambiguous = digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit());
     let compact: String = text.chars().filter(|c| *c != '_').collect();
-    if digits.bytes().all(|b| b.is_ascii_digit() || b == b'_') && !ambiguous {
-        if let Ok(i) = compact.parse::<i64>() {
-            return Yaml::Int(i, own());
-        }
+    let whole = digits.bytes().all(|b| b.is_ascii_digit() || b == b'_') && !ambiguous;
+    if let Some(i) = whole.then(|| compact.parse::<i64>().ok()).flatten() {
+        return Yaml::Int(i, own());
     }
     let decimal = digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-'));
     match text.parse::<f64>() {
@@ -314,7 +312,7 @@ mod tests {
     use super::*;
 
     fn json(text: &str) -> String {
-        parse(text).map(|n| n.to_json().to_string()).unwrap_or_else(|e| format!("{}: {}", e.line, e.message))
+        parse(text).map_or_else(|e| format!("{}: {}", e.line, e.message), |n| n.to_json().to_string())
     }
 
     #[test]
@@ -350,7 +348,10 @@ mod tests {
         let mut billion = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
         for i in 1..10 {
             let p = i - 1;
-            billion += &format!("a{i}: &a{i} [*a{p}, *a{p}, *a{p}, *a{p}, *a{p}, *a{p}, *a{p}, *a{p}]\n");
+            billion.push_str(
+                &["a", &i.to_string(), ": &a", &i.to_string(), " [", &format!("*a{p}, ").repeat(8), "]\n"]
+                    .concat(),
+            );
         }
         let e = parse(&billion).unwrap_err();
         assert!(e.message.contains("aliases"), "{e:?}");
