@@ -72,6 +72,7 @@ impl RopeConfig {
 
 /// Everything the forward pass needs beside the tensors.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a model")]
 pub struct ModelConfig {
     /// The family's name in our registry: `llama` (Mistral too), `qwen2`, `qwen3`, `gemma3`.
     pub architecture: &'static str,
@@ -223,9 +224,11 @@ impl ModelConfig {
             ("mlp.down_proj.weight", vec![c, f]),
         ];
         if self.attention_bias {
-            let biases = [("q", q), ("k", kv), ("v", kv)];
-            let names = ["self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.bias"];
-            block.extend(names.into_iter().zip(biases).map(|(name, (_, n))| (name, vec![n])));
+            block.extend([
+                ("self_attn.q_proj.bias", vec![q]),
+                ("self_attn.k_proj.bias", vec![kv]),
+                ("self_attn.v_proj.bias", vec![kv]),
+            ]);
         }
         if self.qk_norm {
             block.extend([("self_attn.q_norm.weight", vec![d]), ("self_attn.k_norm.weight", vec![d])]);

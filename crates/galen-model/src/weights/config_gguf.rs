@@ -58,7 +58,7 @@ impl Reader<'_> {
         let n_layers = self.size("block_count")?;
         let n_heads = self.size("attention.head_count")?;
         let n_kv_heads = self.size_or("attention.head_count_kv", n_heads)?;
-        let split = if n_heads == 0 { 0 } else { hidden_size / n_heads };
+        let split = hidden_size.checked_div(n_heads).unwrap_or(0);
         let head_dim = self.size_or("attention.key_length", split)?;
         for key in ["attention.value_length", "rope.dimension_count"] {
             let got = self.size_or(key, head_dim)?;

@@ -10,6 +10,7 @@ use super::config::{ModelConfig, RopeConfig, RopeScaling};
 use super::error::{Result, WeightsError};
 
 /// What a family assumes where its `config.json` is silent: transformers' own defaults.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a family")]
 struct Family {
     model_type: &'static str,
     architecture: &'static str,
@@ -142,7 +143,7 @@ impl<'a> Reader<'a> {
         let hidden_size = self.size("hidden_size", None)?;
         let n_layers = self.size("num_hidden_layers", None)?;
         let n_heads = self.size("num_attention_heads", None)?;
-        let split = if n_heads == 0 { 0 } else { hidden_size / n_heads };
+        let split = hidden_size.checked_div(n_heads).unwrap_or(0);
         let head_dim = self.size("head_dim", Some(family.head_dim.unwrap_or(split)))?;
         let (sliding_window, sliding_layers) = self.windows(n_layers)?;
         let (rope, local_rope) = self.ropes()?;

@@ -42,7 +42,7 @@ impl Gguf {
     /// Opens a file, with all its siblings if it is one of a split model (`NAME-00001-of-00003.gguf`).
     pub fn open(path: &Path) -> Result<Self> {
         let count = |file: &Self| file.u64("split.count").unwrap_or(1);
-        let opened = Self::parse(path, Bytes::open(path)?)?;
+        let opened = Self::parse(path, &Bytes::open(path)?)?;
         let parts = count(&opened);
         if parts <= 1 {
             return Ok(opened);
@@ -53,10 +53,10 @@ impl Gguf {
             return Err(WeightsError::config(path, what));
         };
         let part_path = |i: u64| path.with_file_name(format!("{prefix}-{:05}-of-{named:05}.gguf", i + 1));
-        let mut whole = Self::parse(&part_path(0), Bytes::open(&part_path(0))?)?;
+        let mut whole = Self::parse(&part_path(0), &Bytes::open(&part_path(0))?)?;
         for i in 0..parts {
             let path = part_path(i);
-            let part = if i == 0 { None } else { Some(Self::parse(&path, Bytes::open(&path)?)?) };
+            let part = if i == 0 { None } else { Some(Self::parse(&path, &Bytes::open(&path)?)?) };
             let said = part.as_ref().unwrap_or(&whole);
             if said.u64("split.no") != Some(i) || count(said) != parts {
                 let what =
@@ -82,8 +82,8 @@ impl Gguf {
     }
 
     /// Reads one file's header from its bytes. `path` is for messages.
-    pub fn parse(path: &Path, file: Bytes) -> Result<Self> {
-        parse(path, &file).map_err(|failure| match failure {
+    pub fn parse(path: &Path, file: &Bytes) -> Result<Self> {
+        parse(path, file).map_err(|failure| match failure {
             Failure::Corrupt(what) => WeightsError::corrupt(path, what),
             Failure::Unsupported(what, hint) => {
                 WeightsError::Unsupported { path: path.display().to_string(), what, hint }

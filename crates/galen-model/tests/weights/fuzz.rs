@@ -18,7 +18,7 @@ fn corpus(parser: &str) -> Vec<Vec<u8>> {
 fn gguf() {
     let (path, mut sound) = (Path::new("fuzz"), 0);
     let inputs = fuzz::run("gguf", &corpus("gguf"), |bytes| {
-        let Ok(file) = Gguf::parse(path, bytes.to_vec().into()) else { return };
+        let Ok(file) = Gguf::parse(path, &bytes.to_vec().into()) else { return };
         for key in file.keys() {
             if let Some(array) = file.array(key) {
                 assert!(array.strs().is_none_or(|s| s.count() == array.len()));

@@ -1,5 +1,6 @@
 //! Weight files, sound and hostile. A binary of its own because its allocator refuses large allocations: a parser that
 //! sizes a buffer by an unchecked number aborts it.
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 mod fixture;
 mod fuzz;

@@ -76,7 +76,7 @@ fn metadata_is_readable_by_type() {
     let bytes = fixture::gguf()
         .with("nested", Meta::Raw(9, [9u32.to_le_bytes().to_vec(), 0u64.to_le_bytes().to_vec()].concat()))
         .bytes();
-    let file = galen_model::weights::Gguf::parse(Path::new("x"), bytes.into()).unwrap();
+    let file = galen_model::weights::Gguf::parse(Path::new("x"), &bytes.into()).unwrap();
     let tokens: Vec<_> = file.array("tokenizer.ggml.tokens").unwrap().strs().unwrap().collect();
     assert_eq!(tokens, ["a", "b", "c", "d", "e"]);
     let scores: Vec<_> =
@@ -155,7 +155,7 @@ const LLAMA31: [(usize, f32); 8] = [
 fn gguf_factors_and_families_are_read() {
     let mut file = fixture::gguf();
     file.tensor_f32("rope_freqs.weight", &[2], &[1.0, 8.0]);
-    let gguf = galen_model::weights::Gguf::parse(Path::new("x"), file.bytes().into()).unwrap();
+    let gguf = galen_model::weights::Gguf::parse(Path::new("x"), &file.bytes().into()).unwrap();
     let config = config_from_gguf(&gguf).unwrap();
     assert_eq!(config.rope.scaling, RopeScaling::Factors(vec![1.0, 8.0]));
     assert_eq!(config.rope.inverse_frequencies(4), [1.0, 0.01 / 8.0]);

@@ -68,10 +68,10 @@ impl BlockFormat<110, 256> for Q3K {
 fn scales_and_mins(packed: &[u8; 12]) -> ([f32; 8], [f32; 8]) {
     let (mut scales, mut mins) = ([0.0; 8], [0.0; 8]);
     for j in 0..4 {
-        scales[j] = f32::from(packed[j] & 63);
-        mins[j] = f32::from(packed[j + 4] & 63);
-        scales[j + 4] = f32::from(packed[j + 8] & 15 | packed[j] >> 2 & 48);
-        mins[j + 4] = f32::from(packed[j + 8] >> 4 | packed[j + 4] >> 2 & 48);
+        scales[j] = f32::from(packed[j] & 0x3f);
+        mins[j] = f32::from(packed[j + 4] & 0x3f);
+        scales[j + 4] = f32::from(packed[j + 8] & 15 | packed[j] >> 2 & 0x30);
+        mins[j + 4] = f32::from(packed[j + 8] >> 4 | packed[j + 4] >> 2 & 0x30);
     }
     (scales, mins)
 }

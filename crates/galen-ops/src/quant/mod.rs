@@ -2,6 +2,10 @@
 //!
 //! One file for each family of formats; [`FORMATS`] is the one list of them. Decoding comes in two forms: for this
 //! machine's instruction set (`dequantize`), and for inlining into a kernel (`*_inline`).
+#![expect(
+    clippy::inline_always,
+    reason = "decoders must take on the instruction set of the kernel they are used in"
+)]
 
 mod block;
 mod float;

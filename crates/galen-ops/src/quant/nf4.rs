@@ -40,10 +40,21 @@ impl BlockFormat<32, 64> for Nf4 {
     #[inline(always)]
     fn dequantize_block(block: &[u8; 32], out: &mut [f32; 64]) {
         for (pair, byte) in out.as_chunks_mut::<2>().0.iter_mut().zip(block) {
-            *pair = [LEVELS[usize::from(byte >> 4)], LEVELS[usize::from(byte & 15)]];
+            *pair = PAIRS[usize::from(*byte)];
         }
     }
 }
+
+/// Both levels of every byte: one load for two elements.
+static PAIRS: [[f32; 2]; 256] = {
+    let mut pairs = [[0.0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [LEVELS[byte >> 4], LEVELS[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
 
 /// The signed 8-bit dynamic type of "8-bit Approximations for Parallelism in Deep Learning" (Dettmers 2015), with
 /// seven exponent steps, ascending: zero, one, and for each decade 10^-6 ... 1 the means of equal steps over [0.1, 1].
@@ -55,7 +66,7 @@ fn dynamic_levels() -> &'static [f32; 256] {
             let step = 0.9 / steps as f64;
             for i in 0..steps {
                 let mean = 0.1 + step * (i as f64 + 0.5);
-                let value = (mean * 10f64.powi(exponent as i32 - 6)) as f32;
+                let value = (mean * 10f64.powi(exponent - 6)) as f32;
                 levels.extend([value, -value]);
             }
         }
