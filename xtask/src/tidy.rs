@@ -117,23 +117,43 @@ pub fn run() -> Result<(), String> {
     Ok(())
 }
 
-/// Text files that are tracked or would be: git's list, so that what is ignored does not count.
+/// Text files that are tracked or would be: git's list, so that what is ignored does not count. Without a
+/// repository (an unpacked archive) everything but build outputs.
 fn read(root: &Path) -> Result<Vec<File>, String> {
-    let git = Command::new("git")
-        .args(["-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"])
-        .current_dir(root)
-        .output()
-        .map_err(|e| format!("git: {e}"))?;
-    if !git.status.success() {
-        return Err(format!("git ls-files: {}", String::from_utf8_lossy(&git.stderr).trim()));
+    let mut names = Vec::new();
+    if root.join(".git").exists() {
+        let git = Command::new("git")
+            .args(["-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+            .current_dir(root)
+            .output()
+            .map_err(|e| format!("git: {e}"))?;
+        if !git.status.success() {
+            return Err(format!("git ls-files: {}", String::from_utf8_lossy(&git.stderr).trim()));
+        }
+        let listed = String::from_utf8_lossy(&git.stdout);
+        names.extend(listed.split('\0').filter(|n| !n.is_empty()).map(str::to_owned));
+    } else {
+        walk(root, "", &mut names).map_err(|e| format!("{}: {e}", root.display()))?;
     }
-    let names = String::from_utf8_lossy(&git.stdout).into_owned();
-    let files = names.split('\0').filter(|n| !n.is_empty()).filter_map(|n| {
+    let files = names.into_iter().filter_map(|path| {
         // A tracked file may be gone from the disk; one that is not UTF-8 is data.
-        let text = String::from_utf8(fs::read(root.join(n)).ok()?).unwrap_or_default();
-        Some(File { path: n.to_owned(), text })
+        let text = String::from_utf8(fs::read(root.join(&path)).ok()?).unwrap_or_default();
+        Some(File { path, text })
     });
     Ok(files.collect())
+}
+
+fn walk(root: &Path, folder: &str, names: &mut Vec<String>) -> std::io::Result<()> {
+    for entry in fs::read_dir(root.join(folder))? {
+        let entry = entry?;
+        let name = format!("{folder}{}", entry.file_name().to_string_lossy());
+        if !entry.file_type()?.is_dir() {
+            names.push(name);
+        } else if name != "target" && name != "runs" {
+            walk(root, &format!("{name}/"), names)?;
+        }
+    }
+    Ok(())
 }
 
 /// Names in `[dependencies]` and `[build-dependencies]`, also of one target.

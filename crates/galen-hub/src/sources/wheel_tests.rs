@@ -140,7 +140,10 @@ fn hostile_wheels_leave_nothing_behind() {
         assert!(error.contains(expect) && error.contains("hint: "), "{error}");
         assert!(start.elapsed() < Duration::from_secs(20));
         let left = files_below(outside.path());
-        assert!(left.iter().all(|f| f.contains("/wheelhouse/") || f.contains("/locks/")), "{left:?}");
+        assert!(
+            left.iter().all(|f| f.contains("/wheelhouse/") || f.contains("/locks/") || f.ends_with("/asked")),
+            "{left:?}"
+        );
     }
 }
 
@@ -232,4 +235,18 @@ fn offline_runs_no_pip() {
     let offline = Options { offline: true, ..options(cache.path(), &Silent) };
     let error = sources::resolve(&entry(&["p"], false), &offline).unwrap_err().to_string();
     assert!(error.contains("offline") && error.contains(&sha256(BODY)), "{error}");
+}
+
+#[test]
+fn four_at_once_fetch_once() {
+    let cache = tempfile::tempdir().unwrap();
+    wheel(cache.path(), "p", &[("p/x.bin", BODY)], Stored);
+    std::thread::scope(|s| {
+        let run = || sources::resolve(&entry(&["p"], false), &options(cache.path(), &Silent)).unwrap().0;
+        let runs: Vec<_> = (0..4).map(|_| s.spawn(run)).collect();
+        for run in runs {
+            assert_eq!(fs::read(run.join().unwrap()).unwrap(), BODY);
+        }
+    });
+    assert_eq!(fs::read_to_string(cache.path().join("asked")).unwrap(), "p==1.0\n");
 }
