@@ -223,8 +223,10 @@ fn rewrite_tag(source: &str, at: usize, tokens: &[Token], close: usize, end_mark
         }
     };
     let arithmetic = |i: usize| matches!(text(i), "*" | "/" | "//" | "%" | "**");
-    let safe: std::collections::HashSet<usize> =
-        (1..tokens.len()).filter(|&i| text(i) == "safe" && text(i - 1) == "|").map(|i| tokens[i].depth).collect();
+    let safe: std::collections::HashSet<usize> = (1..tokens.len())
+        .filter(|&i| text(i) == "safe" && text(i - 1) == "|")
+        .map(|i| tokens[i].depth)
+        .collect();
     let safe_at = |depth: usize| safe.contains(&depth);
     for (i, token) in tokens.iter().enumerate() {
         // A slice that is called or taken from at once is charged there.
