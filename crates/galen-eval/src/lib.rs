@@ -30,3 +30,13 @@ pub use scorer::{
     QuestionTokens, ScoreError, Scorer,
 };
 pub use task::Task;
+
+/// The committed inputs of a fuzz target.
+#[cfg(test)]
+fn fuzz_corpus(parser: &str) -> Vec<Vec<u8>> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz").join(parser);
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder).expect("a corpus").flatten().map(|e| e.path()).collect();
+    files.sort();
+    files.iter().map(|f| std::fs::read(f).expect("a readable file")).collect()
+}

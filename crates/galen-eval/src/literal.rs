@@ -236,6 +236,22 @@ mod tests {
     }
 
     #[test]
+    fn fuzz() {
+        let inputs = galen_testkit::fuzz::run("literal", &crate::fuzz_corpus("literal"), |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            // What is read is written and read back the same (floats aside: JSON has fewer spellings).
+            if let Some(value) = parse(&text).filter(|v| !v.to_string().contains(['.', 'e'])) {
+                let written = python_str(&Value::from_serialize(&value));
+                assert!(
+                    value.is_string() || parse(&written).as_ref() == Some(&value),
+                    "{text:?} {written:?}"
+                );
+            }
+        });
+        println!("literal: {inputs} inputs");
+    }
+
+    #[test]
     fn other_spellings() {
         assert_eq!(parse(r#" ("a", 'b' "c",) "#), Some(json!(["a", "bc"])));
         assert_eq!(parse(r#"["\u00e9\x41"]"#), Some(json!(["éA"])));

@@ -143,3 +143,6 @@ impl Task {
         &self.notes
     }
 }
+
+#[cfg(test)]
+mod tests;

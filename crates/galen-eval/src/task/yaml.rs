@@ -128,8 +128,13 @@ pub(super) fn read(path: &Path) -> Result<Vec<Entry>, EvalError> {
 /// The entries of one YAML text. `file` names it in errors.
 pub(super) fn parse(text: &str, file: &str) -> Result<Vec<Entry>, EvalError> {
     let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
-    let root: Tagged<Node> = serde_saphyr::from_str_with_options(text, options)
-        .map_err(|e| EvalError::task(file, format!("not YAML: {}", e.to_string().trim_end())))?;
+    let root: Tagged<Node> = serde_saphyr::from_str_with_options(text, options).map_err(|e| {
+        let origin = e.location().map_or_else(|| file.to_owned(), |at| format!("{file}:{}", at.line()));
+        // Without the parser's advice on its own options.
+        let text = e.without_snippet().to_string();
+        let text = text.split(", set DuplicateKeyPolicy").next().unwrap_or_default().trim_end();
+        EvalError::task(origin, format!("not YAML: {text}"))
+    })?;
     let Node::Map(entries) = root.0 else {
         return Err(EvalError::task(file, "a task file is a YAML mapping (`task: name` ...)"));
     };

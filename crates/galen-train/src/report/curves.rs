@@ -72,7 +72,9 @@ pub(super) fn smoothed(points: &[(f64, f64)], weight: f64) -> Vec<(f64, f64)> {
 pub(super) fn svg(title: &str, lines: &[Line]) -> Result<Option<String>, ReportError> {
     let all = || lines.iter().flat_map(|l| &l.points);
     let range = |value: fn(&(f64, f64)) -> f64| {
-        all().map(value).fold(None, |r: Option<(f64, f64)>, v| Some(r.map_or((v, v), |(lo, hi)| (lo.min(v), hi.max(v)))))
+        all()
+            .map(value)
+            .fold(None, |r: Option<(f64, f64)>, v| Some(r.map_or((v, v), |(lo, hi)| (lo.min(v), hi.max(v)))))
     };
     let (Some((first, last)), Some((low, high))) = (range(|p| p.0), range(|p| p.1)) else { return Ok(None) };
     // A curve that is all one value still needs an axis; one close to 0 starts there.

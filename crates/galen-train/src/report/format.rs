@@ -79,6 +79,9 @@ mod tests {
         assert_eq!([bytes(1200), bytes(98_000_000), bytes(1_432_000_000)], ["1 kB", "98 MB", "1.43 GB"]);
         assert_eq!([percent(0.0694), points(0.631), points(-0.002)], ["6.9", "+63.1", "-0.2"]);
         assert_eq!([p_value(0.5), p_value(3.05e-64)], ["0.500", "3 · 10^-64"]);
-        assert_eq!([short(0.0), short(2.71828), short(0.0005), short(123_456.0), short(0.01)], ["0", "2.718", "5.0e-4", "1.2e5", "0.01"]);
+        assert_eq!(
+            [short(0.0), short(2.71828), short(0.0005), short(123_456.0), short(0.01)],
+            ["0", "2.718", "5.0e-4", "1.2e5", "0.01"]
+        );
     }
 }

@@ -93,8 +93,13 @@ fn tiles(run: &RunSummary) -> Vec<(&'static str, String, String)> {
         tiles.push(("Best validation loss", format::short(loss), format!("at step {}", format::count(step))));
     }
     if let (Some(first), Some(last)) = (run.steps.first(), run.steps.last()) {
-        tiles.push(("Training loss", format::short(last.loss), format!("from {} at the first step", format::short(first.loss))));
-        let tokens = format!("{} tokens in {} steps", format::count(last.num_tokens), format::count(last.step));
+        tiles.push((
+            "Training loss",
+            format::short(last.loss),
+            format!("from {} at the first step", format::short(first.loss)),
+        ));
+        let tokens =
+            format!("{} tokens in {} steps", format::count(last.num_tokens), format::count(last.step));
         tiles.push(("Time in steps", format::seconds(run.seconds()), tokens));
         let peak = run.steps.iter().map(|s| s.peak_rss_bytes).max().unwrap_or(0);
         tiles.push(("Peak memory", format::bytes(peak), format!("on {}", last.device)));
@@ -176,7 +181,9 @@ fn row(row: &super::MeasuredRow) -> Row {
                 }
             })
             .collect(),
-        difference: row.difference.map(|(d, [lo, hi])| [format::points(d), format::points(lo), format::points(hi)]),
+        difference: row
+            .difference
+            .map(|(d, [lo, hi])| [format::points(d), format::points(lo), format::points(hi)]),
         p: row.p_mcnemar.map(format::p_value),
     }
 }
@@ -190,7 +197,17 @@ mod tests {
     #[test]
     fn the_page_is_whole_and_loads_nothing() {
         let html = report_html(&sample_run()).unwrap();
-        for part in ["<svg", "6.9", "70.0", "+63.1", "3 · 10^-64", "Learning rate", "Gradient norm", "3f5a", "x86-64-v4"] {
+        for part in [
+            "<svg",
+            "6.9",
+            "70.0",
+            "+63.1",
+            "3 · 10^-64",
+            "Learning rate",
+            "Gradient norm",
+            "3f5a",
+            "x86-64-v4",
+        ] {
             assert!(html.contains(part), "{part} is missing");
         }
         // Namespaces name no resource.

@@ -53,7 +53,10 @@ pub fn model_card(card: &ModelCard<'_>, run: &RunSummary) -> Result<String, Repo
         last.map(|s| Fact::new("tokens", format::count(s.num_tokens))),
         last.map(|s| Fact::new("final training loss", format::short(s.loss))),
         run.best_eval_loss().map(|(step, loss)| {
-            Fact::new("best validation loss", format!("{} (step {})", format::short(loss), format::count(step)))
+            Fact::new(
+                "best validation loss",
+                format!("{} (step {})", format::short(loss), format::count(step)),
+            )
         }),
         last.map(|_| Fact::new("time in steps", format::seconds(run.seconds()))),
     ]
@@ -114,7 +117,13 @@ mod tests {
         ] {
             assert!(front.lines().any(|l| l.trim() == line), "{line}\n{front}");
         }
-        for part in ["| icd10_letter | acc | 360 | adapter | **70.0** | 65.3 – 74.7 |", "PeftModel", "vllm serve", "llama-cli", "3f5a"] {
+        for part in [
+            "| icd10_letter | acc | 360 | adapter | **70.0** | 65.3 – 74.7 |",
+            "PeftModel",
+            "vllm serve",
+            "llama-cli",
+            "3f5a",
+        ] {
             assert!(text.contains(part), "{part}\n{text}");
         }
         assert!(!text.contains("Examples"));

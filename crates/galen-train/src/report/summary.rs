@@ -114,7 +114,11 @@ impl RunSummary {
 
     /// The smallest validation loss with its step.
     pub fn best_eval_loss(&self) -> Option<(u64, f64)> {
-        self.eval_losses.iter().copied().filter(|(_, loss)| loss.is_finite()).min_by(|a, b| a.1.total_cmp(&b.1))
+        self.eval_losses
+            .iter()
+            .copied()
+            .filter(|(_, loss)| loss.is_finite())
+            .min_by(|a, b| a.1.total_cmp(&b.1))
     }
 }
 
@@ -196,7 +200,9 @@ pub(super) mod tests {
                 Fact::new("instruction set", "x86-64-v4 (avx512_bf16)"),
                 Fact::new("threads", 2),
             ],
-            config_yaml: "base_model: smollm2-135m-instruct\nadapter: qlora\nlora_r: 16\nlearning_rate: 0.0005\n".into(),
+            config_yaml:
+                "base_model: smollm2-135m-instruct\nadapter: qlora\nlora_r: 16\nlearning_rate: 0.0005\n"
+                    .into(),
             samples: None,
         }
     }

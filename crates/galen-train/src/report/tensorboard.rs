@@ -65,7 +65,8 @@ impl EventWriter {
 
     fn record(&mut self, data: &[u8]) -> Result<(), ReportError> {
         let length = (data.len() as u64).to_le_bytes();
-        let parts: [&[u8]; 4] = [&length, &masked(crc32c(&length)).to_le_bytes(), data, &masked(crc32c(data)).to_le_bytes()];
+        let parts: [&[u8]; 4] =
+            [&length, &masked(crc32c(&length)).to_le_bytes(), data, &masked(crc32c(data)).to_le_bytes()];
         for part in parts {
             self.out.write_all(part).map_err(|source| ReportError::Io { path: self.path.clone(), source })?;
         }
