@@ -66,10 +66,12 @@ pub enum EvalError {
 }
 
 impl EvalError {
+    #[expect(clippy::needless_pass_by_value, reason = "`path.display()` and the like are temporaries")]
     pub(crate) fn task(origin: impl ToString, what: impl Into<String>) -> Self {
         Self::Task { origin: origin.to_string(), what: what.into() }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "`path.display()` and the like are temporaries")]
     pub(crate) fn row(origin: impl ToString, what: impl Into<String>) -> Self {
         Self::Row { origin: origin.to_string(), what: what.into() }
     }

@@ -171,7 +171,7 @@ impl<'a> Builder<'a> {
             reader.text_of("description", &task.description)?
         };
         let instruction = self.options.system_instruction.as_deref().unwrap_or_default();
-        let system = delimited(instruction, &description, &task.fewshot.fewshot_delimiter);
+        let system = delimited(instruction, &description, &task.fewshot.delimiter);
         let mut turns = Vec::new();
         if !system.is_empty() {
             turns.push(Turn { role: "system", content: system, delimiter: String::new() });
@@ -206,7 +206,7 @@ impl<'a> Builder<'a> {
                 answer,
                 prefix.as_deref(),
                 &config.target_delimiter,
-                &config.fewshot_delimiter,
+                &config.delimiter,
             );
         }
         Ok(turns)

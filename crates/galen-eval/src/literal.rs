@@ -11,14 +11,12 @@ const MAX_DEPTH: usize = 32;
 
 /// `str(value)` as Python writes it.
 pub(crate) fn python_str(value: &Value) -> String {
-    match value.as_str() {
-        Some(text) => text.to_owned(),
-        None => {
-            let mut out = String::new();
-            write_repr(value, &mut out, 0);
-            out
-        }
+    if let Some(text) = value.as_str() {
+        return text.to_owned();
     }
+    let mut out = String::new();
+    write_repr(value, &mut out, 0);
+    out
 }
 
 fn write_repr(value: &Value, out: &mut String, depth: usize) {
@@ -181,20 +179,21 @@ impl Reader<'_> {
     }
 
     fn escape(&mut self, out: &mut String) -> Option<()> {
-        let c = self.next_char()?;
-        let digits = match c {
-            'n' => return Some(out.push('\n')),
-            'r' => return Some(out.push('\r')),
-            't' => return Some(out.push('\t')),
-            '0' => return Some(out.push('\0')),
-            '\\' | '\'' | '"' | '/' => return Some(out.push(c)),
-            '\n' => return Some(()),
+        let digits = match self.next_char()? {
             'x' => 2,
             'u' => 4,
             'U' => 8,
-            other => {
-                out.push('\\');
-                return Some(out.push(other));
+            simple => {
+                match simple {
+                    'n' => out.push('\n'),
+                    'r' => out.push('\r'),
+                    't' => out.push('\t'),
+                    '0' => out.push('\0'),
+                    '\\' | '\'' | '"' | '/' => out.push(simple),
+                    '\n' => {}
+                    other => out.extend(['\\', other]),
+                }
+                return Some(());
             }
         };
         let code = u32::from_str_radix(self.rest.get(..digits)?, 16).ok()?;

@@ -42,6 +42,9 @@ pub trait Metric: Send + Sync + std::fmt::Debug {
     }
 }
 
+/// Makes a metric from its options.
+pub type Build = fn(&Map<String, Value>) -> Result<Box<dyn Metric>, String>;
+
 /// A metric's registration.
 #[derive(Debug)]
 pub struct MetricEntry {
@@ -54,7 +57,7 @@ pub struct MetricEntry {
     /// Whether more is better.
     pub higher_is_better: bool,
     /// From the other keys of its `metric_list` entry.
-    pub build: fn(&Map<String, Value>) -> Result<Box<dyn Metric>, String>,
+    pub build: Build,
 }
 
 /// Every metric.

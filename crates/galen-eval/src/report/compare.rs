@@ -66,7 +66,7 @@ pub struct Flips {
 /// Errors: the two have no task in common, rows under the same number differ, or the subgroup field is missing.
 pub fn compare(a: &[Sample], b: &[Sample], subgroup: Option<&str>) -> Result<Vec<Flips>, EvalError> {
     let fail = |what: String| EvalError::Report { origin: "compare".into(), what };
-    let mut by_task: Vec<(&str, Vec<(&Sample, &Sample)>, usize)> = Vec::new();
+    let mut by_task: Vec<(&str, Vec<Pair<'_>>, usize)> = Vec::new();
     let key = |s: &'_ Sample| (s.task.clone(), s.doc_id);
     let second: BTreeMap<_, _> = b.iter().map(|s| (key(s), s)).collect();
     for first in a {
@@ -99,6 +99,9 @@ pub fn compare(a: &[Sample], b: &[Sample], subgroup: Option<&str>) -> Result<Vec
         })
         .collect()
 }
+
+/// The same item in both runs.
+type Pair<'a> = (&'a Sample, &'a Sample);
 
 fn score(sample: &Sample) -> f64 {
     f64::from(u8::from(sample.correct))

@@ -45,13 +45,14 @@ impl Scorer for Toy {
     }
 
     fn apply_chat_template(&mut self, messages: &[ChatMessage], header: bool) -> Result<String, ScoreError> {
-        let turns: String = messages.iter().map(|m| format!("<{}>{}", m.role, m.content)).collect();
+        let turns =
+            messages.iter().map(|m| format!("<{}>{}", m.role, m.content)).collect::<Vec<_>>().concat();
         Ok(if header { format!("{turns}<assistant>") } else { turns })
     }
 }
 
 fn rows(folder: &Path, name: &str, rows: &[Value]) {
-    let lines: String = rows.iter().map(|r| format!("{r}\n")).collect();
+    let lines = rows.iter().map(|r| format!("{r}\n")).collect::<Vec<_>>().concat();
     std::fs::write(folder.join(name), lines).unwrap();
 }
 

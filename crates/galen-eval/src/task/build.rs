@@ -206,7 +206,7 @@ fn fewshot(
             Some(text) => text,
             None => fields.string("target_delimiter")?.unwrap_or_else(|| " ".into()),
         },
-        fewshot_delimiter: own.string("fewshot_delimiter")?.unwrap_or(fewshot_delimiter),
+        delimiter: own.string("fewshot_delimiter")?.unwrap_or(fewshot_delimiter),
     })
 }
 

@@ -85,7 +85,7 @@ fn yaml_files(folder: &Path) -> Result<Vec<PathBuf>, EvalError> {
     let mut folders = vec![(folder.to_owned(), 0)];
     while let Some((folder, depth)) = folders.pop() {
         let mut entries = std::fs::read_dir(&folder)
-            .and_then(|entries| entries.collect::<Result<Vec<_>, _>>())
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
             .map_err(|e| EvalError::io(&folder, e))?;
         entries.sort_by_key(std::fs::DirEntry::file_name);
         for entry in entries {

@@ -64,7 +64,7 @@ pub(crate) struct Fewshot {
     pub doc_to_target: DocTo,
     pub gen_prefix: Option<String>,
     pub target_delimiter: String,
-    pub fewshot_delimiter: String,
+    pub delimiter: String,
 }
 
 /// Which examples are taken.

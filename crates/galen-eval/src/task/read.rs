@@ -68,7 +68,7 @@ impl Fields {
         match self.get(key) {
             None => Ok(None),
             Some(e) => match e.value.as_u64() {
-                Some(n) if n <= u64::from(u32::MAX) => Ok(Some(n as usize)),
+                Some(n) if u32::try_from(n).is_ok() => Ok(Some(n as usize)),
                 _ => Err(self.wrong(key, "a whole number")),
             },
         }

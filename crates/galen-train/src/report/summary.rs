@@ -14,6 +14,7 @@ pub struct Fact {
 
 impl Fact {
     /// A fact from anything that prints.
+    #[expect(clippy::needless_pass_by_value, reason = "numbers and literals are handed over")]
     pub fn new(name: impl Into<String>, value: impl ToString) -> Self {
         Self { name: name.into(), value: value.to_string() }
     }
