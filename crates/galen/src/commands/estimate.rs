@@ -6,7 +6,7 @@ use crate::plan::{Estimate, ModelShape, RunShape, estimate};
 use crate::progress::{bytes, duration};
 use anyhow::Context as _;
 use galen_adapter::ModuleShape;
-use galen_hub::{Options, Silent};
+use galen_hub::{DatasetQuery, Options, Silent};
 use galen_model::weights::Weights;
 use galen_model::{MODULES, Precision, tokenizer::Tokenizer};
 use galen_train::StepPlan;
@@ -43,6 +43,8 @@ pub struct Plan {
     pub run: RunShape,
     /// Memory and time.
     pub estimate: Estimate,
+    /// `max_memory` of the processor, bytes.
+    pub limit_bytes: Option<u64>,
 }
 
 /// Estimates a sound configuration. Opens no socket: the model must be here already.
@@ -136,6 +138,7 @@ pub fn plan(
             total_seconds: time.total_seconds,
             ..memory
         },
+        limit_bytes: config.max_memory.0.get("cpu").copied(),
     })
 }
 
@@ -169,7 +172,14 @@ fn lengths(
     options: &Options<'_>,
 ) -> anyhow::Result<(Vec<(usize, usize)>, usize)> {
     let resolve = |spec: &galen_data::DatasetSpec| {
-        galen_hub::resolve_data(&spec.path, options).map(|found| found.path).map_err(|e| e.to_string())
+        let query = DatasetQuery {
+            name: spec.name.clone(),
+            revision: spec.revision.clone(),
+            ..DatasetQuery::default()
+        };
+        galen_hub::resolve_dataset(&spec.path, &query, options)
+            .map(|found| found.path)
+            .map_err(|e| e.to_string())
     };
     let limits = galen_data::reader::Limits::default();
     let mut all = Vec::new();
@@ -236,6 +246,9 @@ pub fn text(plan: &Plan) -> String {
     let seconds = |s: f64| {
         if s.is_finite() { duration(Duration::from_secs_f64(s.clamp(0.0, 1e9))) } else { "unknown".into() }
     };
+    if let Some(limit) = plan.limit_bytes.filter(|limit| e.total_bytes > *limit) {
+        line("more than `max_memory`", bytes(limit));
+    }
     line("a step, about", seconds(e.step_seconds));
     line("all steps, about", seconds(e.total_seconds));
     out

@@ -47,7 +47,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
         }
         stdout::print_json(&value)?;
     } else {
-        stdout::print(&text(&report))?;
+        stdout::print(&text(&report, if args.check_config || !sound { Detail::All } else { Detail::Notes }))?;
         if let Some(plan) = shown {
             stdout::print(&super::estimate::text(plan))?;
         }
@@ -58,19 +58,33 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
     plan.map(|_| ())
 }
 
+/// How much of a report is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// Every key.
+    All,
+    /// Only what a user of the peers should know: keys without effect, and notes.
+    Notes,
+}
+
 /// What becomes of each key, as a page.
-pub fn text(report: &Report) -> String {
+pub fn text(report: &Report, detail: Detail) -> String {
     let names = |state: &str| -> Vec<&str> {
         report.verdicts.iter().filter(|v| v.state == state).map(|v| v.key.as_str()).collect()
     };
     let mut out = String::new();
-    let honoured = names("honoured");
-    let _ = writeln!(out, "{}: {} keys honoured: {}", report.file, honoured.len(), honoured.join(" "));
+    if detail == Detail::All {
+        let honoured = names("honoured");
+        let _ = writeln!(out, "{}: {} keys honoured: {}", report.file, honoured.len(), honoured.join(" "));
+    }
     for (reason, keys) in no_effect(report) {
         let _ = writeln!(out, "no effect: {}: {reason}", keys.join(" "));
     }
     for (key, note) in &report.notes {
         let _ = writeln!(out, "note: {key}: {note}");
+    }
+    if detail == Detail::Notes {
+        return out;
     }
     let off = names("off");
     if !off.is_empty() {
