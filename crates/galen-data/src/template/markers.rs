@@ -49,8 +49,8 @@ pub(super) enum Missing {
     Call(usize),
 }
 
-/// Finds every message of the row in `full`, its rendering.
-pub(super) fn locate(renderer: &Renderer, messages: &[Message], full: &str) -> Vec<Place> {
+/// Finds every message of the row in `full`, its rendering with or without generation prompt.
+pub(super) fn locate(renderer: &Renderer, messages: &[Message], full: &str, prompt: bool) -> Vec<Place> {
     let spots: Vec<Vec<Spot>> = messages.iter().map(|m| spots(&m.fields)).collect();
     let mut places: Vec<Place> = messages
         .iter()
@@ -59,7 +59,7 @@ pub(super) fn locate(renderer: &Renderer, messages: &[Message], full: &str) -> V
     let Some(sigils) = renderer.mark_sigils() else { return places };
     // Everything marked at once: right for nearly every template, and one rendering.
     let all: Vec<usize> = (0..messages.len()).collect();
-    if let Some(found) = marked(renderer, messages, &spots, &all, Cut::Middle, sigils)
+    if let Some(found) = marked(renderer, messages, &spots, &all, Cut::Middle, prompt, sigils)
         && found.text == full
     {
         for (i, place) in places.iter_mut().enumerate() {
@@ -72,7 +72,7 @@ pub(super) fn locate(renderer: &Renderer, messages: &[Message], full: &str) -> V
     for (i, place) in places.iter_mut().enumerate() {
         let mut seen = Vec::new();
         for cut in [Cut::Middle, Cut::End, Cut::Start] {
-            let Some(found) = marked(renderer, messages, &spots, &[i], cut, sigils) else { continue };
+            let Some(found) = marked(renderer, messages, &spots, &[i], cut, prompt, sigils) else { continue };
             let marks: Vec<(usize, usize)> = found.of(i).to_vec();
             let exact = found.text == full;
             if exact && !marks.is_empty() {
@@ -107,6 +107,11 @@ fn missing(spots: &[Spot], renderings: &[&[(usize, usize)]]) -> Vec<Missing> {
 }
 
 impl Place {
+    /// Where its own text ends: the content, or the last that is known of a tool call.
+    pub(super) fn end(&self) -> Option<usize> {
+        if self.has_calls { self.inside.map(|p| p.1) } else { self.content_end }
+    }
+
     /// Takes over marks `(spot, position in full)` of a verified rendering.
     fn note(&mut self, full: &str, spots: &[Spot], marks: &[(usize, usize)], cut: Cut) {
         for &(spot, at) in marks {
@@ -151,6 +156,7 @@ fn marked(
     spots: &[Vec<Spot>],
     which: &[usize],
     cut: Cut,
+    prompt: bool,
     (open, close): (char, char),
 ) -> Option<Found> {
     let mut values: Vec<Value> = renderer.messages().to_vec();
@@ -169,7 +175,7 @@ fn marked(
             values[m] = message_value(&map);
         }
     }
-    let rendered = renderer.plain(&values, false).ok()?;
+    let rendered = renderer.plain(&values, prompt).ok()?;
     let mut found =
         Found { text: String::with_capacity(rendered.len()), marks: vec![Vec::new(); messages.len()] };
     let mut rest = rendered.as_str();

@@ -55,14 +55,14 @@ pub(super) fn render(
     options: &RenderOptions,
 ) -> Result<(String, Vec<Range<usize>>), Problem> {
     let full = renderer.plain(renderer.messages(), false)?;
-    let places = markers::locate(renderer, messages, &full);
-    check_nothing_left_out(renderer, messages, &places)?;
+    let places = markers::locate(renderer, messages, &full, false);
+    check_nothing_left_out(messages, &places)?;
     let masker = Masker { renderer, messages, full: &full, places: &places };
     let mut turns: Vec<(usize, Turn)> = Vec::new();
     let blocks = masker.generation_blocks();
     for i in (0..messages.len()).filter(|&i| messages[i].train) {
         let turn = match blocks.as_ref().and_then(|b| b.get(i)).filter(|b| !b.is_empty()) {
-            Some(blocks) => masker.marked_turn(i, blocks),
+            Some(blocks) => masker.marked_turn(blocks),
             None => masker.turn(i)?,
         };
         turns.push((i, turn));
@@ -78,15 +78,9 @@ pub(super) fn render(
     Ok((text, spans))
 }
 
-/// Tools, turns and tool calls must be in the text: what is silently dropped is silently not learnt.
-fn check_nothing_left_out(
-    renderer: &Renderer,
-    messages: &[Message],
-    places: &[Place],
-) -> Result<(), Problem> {
-    if renderer.has_tools() && !renderer.template().uses_tools() {
-        return Err(Problem::LeftOut("the tool definitions (`tools`)".into()));
-    }
+/// Turns and tool calls must be in the text: what is silently dropped is silently not learnt. (Whether a template looks
+/// at tool definitions is told by `ChatTemplate::uses_tools`.)
+fn check_nothing_left_out(messages: &[Message], places: &[Place]) -> Result<(), Problem> {
     for (i, (message, place)) in messages.iter().zip(places).enumerate() {
         for missing in &place.missing {
             let turn = i + 1;
@@ -139,77 +133,105 @@ impl Masker<'_> {
         Some(of)
     }
 
-    /// A turn whose text the template marked: its blocks as they are, with the end-of-turn token if it is in the last
-    /// one or follows it at once.
-    fn marked_turn(&self, i: usize, blocks: &[Range<usize>]) -> Turn {
+    /// A turn whose text the template marked: its blocks as they are, with the end-of-turn token if the last block
+    /// ends with one or one follows at once.
+    fn marked_turn(&self, blocks: &[Range<usize>]) -> Turn {
         let end = blocks.last().map_or(0, |b| b.end);
-        let start = blocks.last().map_or(0, |b| b.start);
-        let from = self.places[i].content_end.unwrap_or(start).clamp(start, end);
-        let bound = self.next_inside(i).max(end);
-        let eot = self
-            .end_of_turn(from..bound, false)
-            .filter(|eot| eot.start < end || self.full[end..eot.start].trim().is_empty());
+        let (inside, after) = (self.full[..end].trim_end(), &self.full[end..]);
+        let gap = after.len() - after.trim_start().len();
+        let tokens = || self.ends().filter(|t| !t.is_empty());
+        let last = tokens().filter(|t| inside.ends_with(*t)).map(str::len).max();
+        let next = || tokens().filter(|t| after[gap..].starts_with(*t)).map(str::len).max();
+        let eot = match last {
+            Some(length) => Some(inside.len() - length..inside.len()),
+            None => next().map(|length| end + gap..end + gap + length),
+        };
         Turn { parts: blocks.to_vec(), eot }
     }
 
     fn turn(&self, i: usize) -> Result<Turn, Problem> {
-        let start = self.start(i)?;
-        let place = &self.places[i];
+        let (start, silent) = self.start(i)?;
         let (bound, exact) = self.bound(i, start);
-        let own = if place.has_calls { place.inside.map(|p| p.1) } else { place.content_end };
-        let own = own.unwrap_or(start).clamp(start, bound);
-        if let Some(eot) = self.end_of_turn(own..bound, exact && place.has_calls) {
+        let own = self.places[i].end().unwrap_or(start).clamp(start, bound);
+        let (tail, eot) = if exact {
+            let tail = &self.full[own..bound];
+            (tail, self.last_token(tail, silent))
+        } else {
+            self.agreed_tail(i, own..bound, silent)?
+        };
+        if let Some(eot) = eot {
+            let eot = own + eot.start..own + eot.end;
             return Ok(Turn { parts: vec![start..eot.start], eot: Some(eot) });
         }
-        // No control token ends the turn: its text ends where only white space is left.
-        let end = if exact { bound } else { own + self.agreed_tail(i, own)? };
-        let end = own + self.full[own..end].trim_end().len();
-        let written = if self.full[own..end].trim().is_empty() { None } else { Some(own..end) };
-        let own = if written.is_some() { own } else { end };
-        Ok(Turn { parts: vec![start..own], eot: written })
+        // No control token: what is written after the text ends the turn, but for the white space that separates turns.
+        let end = own + tail.trim_end().len();
+        Ok(Turn { parts: vec![start..own], eot: (own < end).then_some(own..end) })
     }
 
-    /// Where the model begins to write turn `i`.
-    fn start(&self, i: usize) -> Result<usize, Problem> {
+    /// Where the model begins to write turn `i`, and whether the template ignores `add_generation_prompt`.
+    fn start(&self, i: usize) -> Result<(usize, bool), Problem> {
         let before = &self.renderer.messages()[..i];
         let place = &self.places[i];
         let first = place.inside.map_or(self.full.len(), |p| p.0.min(place.content_start.unwrap_or(p.0)));
         let asks = self.renderer.template().names.contains("add_generation_prompt");
         let prompt = self.renderer.plain(before, true).ok();
         let bare = if asks { self.renderer.plain(before, false).ok() } else { prompt.clone() };
-        if let Some(prompt) = prompt.as_deref().filter(|p| p.len() <= first && self.full.starts_with(*p)) {
-            // A template that ignores `add_generation_prompt` leaves the turn's header to be told apart.
-            if bare.as_deref() != Some(prompt) || self.full[prompt.len()..first].trim().is_empty() {
-                return Ok(prompt.len());
-            }
-            if place.inside.is_some()
-                && let Some(header) = self.header_without_prompt(i, prompt)
-            {
-                return Ok(prompt.len() + header);
+        // A template that ignores `add_generation_prompt` leaves the turn's header to be told apart.
+        let silent = bare.is_some() && bare == prompt;
+        if let Some(prompt) = &prompt {
+            let at = self.full.starts_with(prompt.as_str()).then_some(prompt.len());
+            // A prompt may write the beginning of the turn's own text (`<think>`), never all of it.
+            let last = place.end().unwrap_or(self.full.len()).max(first);
+            let at = at.or_else(|| self.after_same_tail(i, prompt)).filter(|at| *at <= last);
+            if let Some(at) = at {
+                let header = if silent {
+                    self.header_without_prompt(i, prompt, self.full.get(at..first).unwrap_or_default())
+                } else {
+                    Some(0)
+                };
+                if let Some(header) = header {
+                    return Ok((at + header, silent));
+                }
             }
         }
-        // The generation prompt's own text, last before the turn's own text and after the turn before.
-        let after = (0..i).rev().find_map(|j| self.places[j].inside).map_or(0, |p| p.1);
-        if let (Some(prompt), Some(bare)) = (&prompt, &bare)
-            && let Some(header) = prompt.strip_prefix(bare.as_str()).filter(|h| !h.is_empty())
+        // The generation prompt without what it adds for generating only, last before the turn's own text.
+        let after = i.checked_sub(1).map_or(Some(0), |j| self.places[j].end());
+        if let (Some(prompt), Some(bare), Some(after)) = (&prompt, &bare, after)
             && place.inside.is_some()
             && after <= first
         {
-            for header in beginnings(header) {
+            let same = prompt.bytes().zip(bare.bytes()).take_while(|(a, b)| a == b).count();
+            let same = (0..=same).rev().find(|at| prompt.is_char_boundary(*at)).unwrap_or(0);
+            for header in beginnings(&prompt[same..]).filter(|h| !h.is_empty()) {
                 if let Some(at) = self.full[after..first].rfind(header) {
-                    return Ok(after + at + header.len());
+                    return Ok((after + at + header.len(), silent));
                 }
             }
         }
         let plain = !place.has_calls && !self.messages[i].fields.contains_key("reasoning_content");
         match place.content_start.filter(|_| plain) {
-            Some(start) => Ok(start),
+            Some(start) => Ok((start, silent)),
             None => Err(self.inexact(i, "its beginning is not where the generation prompt ends")),
         }
     }
 
-    /// Length of the header that a template which ignores `add_generation_prompt` writes after `prompt`.
-    fn header_without_prompt(&self, i: usize, prompt: &str) -> Option<usize> {
+    /// Where turn `i` begins if the text from the end of the turn before it is the same here as in its prompt: right
+    /// also where the template changes something further up.
+    fn after_same_tail(&self, i: usize, prompt: &str) -> Option<usize> {
+        let j = i.checked_sub(1)?;
+        let here = self.places[j].end()?;
+        let renderer = self.renderer.beginning(i);
+        let places = markers::locate(&renderer, &self.messages[..i], prompt, true);
+        let tail = &prompt[places.get(j)?.end()?..];
+        (!tail.is_empty() && self.full[here..].starts_with(tail)).then_some(here + tail.len())
+    }
+
+    /// Length of the header that a template which ignores `add_generation_prompt` writes after `prompt`; `text` is what
+    /// stands there before the turn's own text.
+    fn header_without_prompt(&self, i: usize, prompt: &str, text: &str) -> Option<usize> {
+        if text.trim().is_empty() {
+            return Some(0);
+        }
         let (open, close) = self.renderer.mark_sigils()?;
         let probe = format!("{open}{close}");
         let role = Value::from(self.messages[i].role.as_str());
@@ -219,9 +241,14 @@ impl Masker<'_> {
             .collect();
         let mut messages = self.renderer.messages()[..i].to_vec();
         messages.push(dummy);
-        let text = self.renderer.plain(&messages, false).ok()?;
-        let header = text.strip_prefix(prompt)?.split_once(probe.as_str())?.0;
-        self.full[prompt.len()..].starts_with(header).then_some(header.len())
+        let with = self.renderer.plain(&messages, false).ok()?;
+        let header = with.strip_prefix(prompt)?.split_once(probe.as_str())?.0;
+        match (text.starts_with(header), header.trim().is_empty()) {
+            // Only white space, which a turn of another kind (tool calls) need not write.
+            (_, true) => Some(0),
+            (true, _) => Some(header.len()),
+            _ => None,
+        }
     }
 
     /// How far turn `i` can reach, and whether that is exactly its end.
@@ -245,61 +272,73 @@ impl Masker<'_> {
         later.min().unwrap_or(self.full.len())
     }
 
-    /// The end-of-turn token within `range`. `last`: what is between tool calls may be control tokens too, so the
-    /// last one ends the turn.
-    fn end_of_turn(&self, range: Range<usize>, last: bool) -> Option<Range<usize>> {
-        let tail = &self.full[range.clone()];
+    /// Tokens that can end a turn, the configured ones first.
+    fn ends(&self) -> impl Iterator<Item = &str> {
         let special = &self.renderer.template().special;
-        let earliest = |tokens: &mut dyn Iterator<Item = &String>| {
-            tokens
-                .filter(|t| !t.is_empty())
-                .filter_map(|t| tail.find(t.as_str()).map(|at| (at, std::cmp::Reverse(t.len()))))
-                .min()
-                .map(|(at, len)| at..at + len.0)
-        };
-        let place = |r: Range<usize>| range.start + r.start..range.start + r.end;
-        if let Some(found) = earliest(&mut special.eot.iter()) {
-            return Some(place(found));
-        }
-        let eos = special.named.get("eos_token");
-        if last {
-            let eos = earliest(&mut eos.into_iter());
-            let latest = || {
-                let found = special.control.iter().filter(|t| !t.is_empty());
-                found.filter_map(|t| tail.rfind(t.as_str()).map(|at| at..at + t.len())).max_by_key(|r| r.end)
-            };
-            return eos.or_else(latest).map(place);
-        }
-        let first = earliest(&mut special.control.iter().chain(eos))?;
-        // `<|END_RESPONSE|><|END_OF_TURN|>`: control tokens in one run up to the end-of-sequence token.
-        let mut end = first.end;
-        while let Some(eos) = eos {
-            if tail[..end].ends_with(eos.as_str()) {
-                return Some(place(first.start..end));
-            }
-            let next = special.control.iter().chain([eos]).filter(|t| !t.is_empty());
-            match next.filter(|t| tail[end..].starts_with(t.as_str())).map(String::len).max() {
-                Some(length) => end += length,
-                None => break,
-            }
-        }
-        Some(place(first))
+        let named = special.named.get("eos_token").into_iter();
+        special.eot.iter().chain(named).chain(&special.control).map(String::as_str)
     }
 
-    /// Bytes after `own` that turn `i` has both here and as the last turn of its own rendering.
-    fn agreed_tail(&self, i: usize, own: usize) -> Result<usize, Problem> {
-        let unclear =
-            || self.inexact(i, "no control token follows its text, and later turns change its rendering");
-        let alone = self.renderer.plain(&self.renderer.messages()[..=i], false).map_err(|_| unclear())?;
-        let alone_places = {
-            let renderer = self.renderer.beginning(&self.messages[..=i]);
-            markers::locate(&renderer, &self.messages[..=i], &alone)
+    /// The end-of-turn token in `tail`, all of which the turn writes: a configured one, else the end-of-sequence
+    /// token, else the last control token (there may be others, between tool calls say). A template that ignores
+    /// `add_generation_prompt` may have written the next turn's header already: of its control tokens the first.
+    fn last_token(&self, tail: &str, silent: bool) -> Option<Range<usize>> {
+        let special = &self.renderer.template().special;
+        let earliest = |tokens: &mut dyn Iterator<Item = &String>| {
+            let found = tokens
+                .filter(|t| !t.is_empty())
+                .filter_map(|t| tail.find(t.as_str()).map(|at| at..at + t.len()));
+            found.min_by_key(|r| (r.start, std::cmp::Reverse(r.end)))
         };
-        let place = alone_places.get(i).ok_or_else(unclear)?;
-        let end = if place.has_calls { place.inside.map(|p| p.1) } else { place.content_end };
-        let end = end.ok_or_else(unclear)?;
-        let same = alone[end..].chars().zip(self.full[own..].chars()).take_while(|(a, b)| a == b);
-        Ok(same.map(|(c, _)| c.len_utf8()).sum())
+        let latest = || {
+            let found = special.control.iter().filter(|t| !t.is_empty());
+            found
+                .filter_map(|t| tail.rfind(t.as_str()).map(|at| at..at + t.len()))
+                .max_by_key(|r| (r.end, r.len()))
+        };
+        earliest(&mut special.eot.iter())
+            .or_else(|| earliest(&mut special.named.get("eos_token").into_iter()))
+            .or_else(|| if silent { earliest(&mut special.control.iter()) } else { latest() })
+    }
+
+    /// What follows turn `i`'s text (up to the next turn's, `range`) for certain, and its end-of-turn token, where the
+    /// turn is rendered differently as the last one: only what both renderings have is believed.
+    fn agreed_tail(
+        &self,
+        i: usize,
+        range: Range<usize>,
+        silent: bool,
+    ) -> Result<(&str, Option<Range<usize>>), Problem> {
+        let unclear = || self.inexact(i, "its end cannot be told from the turns after it");
+        let renderer = self.renderer.beginning(i + 1);
+        let alone = renderer.plain(renderer.messages(), false).map_err(|_| unclear())?;
+        let places = markers::locate(&renderer, &self.messages[..=i], &alone, false);
+        let end = places.get(i).and_then(Place::end).ok_or_else(unclear)?;
+        let (here, there) = (&self.full[range], &alone[end..]);
+        let same: usize =
+            here.chars().zip(there.chars()).take_while(|(a, b)| a == b).map(|(c, _)| c.len_utf8()).sum();
+        let agreed = &here[..same];
+        if let Some(token) = self.last_token(agreed, silent) {
+            return Ok((agreed, Some(token)));
+        }
+        // Another control token at the same place: `<|end|>` here, `<|return|>` there.
+        let token_at = |text: &str, at: usize| {
+            self.ends().filter(|t| !t.is_empty() && text[at..].starts_with(*t)).map(str::len).max()
+        };
+        let variant = (0..=same).rev().take(64).filter(|at| here.is_char_boundary(*at)).find_map(|at| {
+            let length = token_at(here, at).filter(|length| at + length > same)?;
+            token_at(there, at)?;
+            Some(at..at + length)
+        });
+        if variant.is_some() || there[same..].trim().is_empty() {
+            return Ok((agreed, variant));
+        }
+        // The same token, but not at the same distance.
+        let token = self.last_token(there, silent).and_then(|t| {
+            let text = &there[t];
+            here.find(text).map(|at| at..at + text.len())
+        });
+        token.map(|token| (here, Some(token))).ok_or_else(unclear)
     }
 
     /// All spans, sorted and merged.
@@ -312,8 +351,7 @@ impl Masker<'_> {
         if train_on_eos == TrainOnEos::All {
             for i in (0..self.messages.len()).filter(|&i| !self.messages[i].train) {
                 let place = &self.places[i];
-                let own = place.content_end.or(place.inside.map(|p| p.1));
-                let Some(own) = own else { continue };
+                let Some(own) = place.end() else { continue };
                 let tail = &self.full[own..self.next_inside(i).max(own)];
                 let found = ends.iter().filter(|e| !e.is_empty());
                 let found = found.filter_map(|e| tail.find(e).map(|at| (at, e.len()))).min();

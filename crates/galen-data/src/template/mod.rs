@@ -115,7 +115,7 @@ impl ChatTemplate {
         self.names.contains("strftime_now")
     }
 
-    /// Whether the template renders tool definitions.
+    /// Whether the template looks at tool definitions; where it does not, a row's `tools` have no effect.
     pub fn uses_tools(&self) -> bool {
         self.names.contains("tools")
     }

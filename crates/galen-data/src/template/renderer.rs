@@ -15,7 +15,6 @@ pub(super) struct Renderer<'a> {
     template: &'a ChatTemplate,
     messages: Vec<Value>,
     variables: Vec<(String, Value)>,
-    has_tools: bool,
     input_bytes: usize,
     /// Four characters that occur nowhere in the row: marks' and generation blocks' brackets.
     sigils: Option<[char; 4]>,
@@ -49,7 +48,6 @@ impl<'a> Renderer<'a> {
             template,
             messages: messages.iter().map(|m| message_value(&m.fields)).collect(),
             variables,
-            has_tools: tools.is_some_and(|t| t.as_array().is_none_or(|t| !t.is_empty()) && !t.is_null()),
             input_bytes: seen.bytes,
             sigils: seen.free(),
             date,
@@ -65,22 +63,16 @@ impl<'a> Renderer<'a> {
         &self.messages
     }
 
-    /// The same for the first of the row's messages only.
-    pub(super) fn beginning(&self, messages: &[Message]) -> Self {
+    /// The same for the first `n` of the row's messages only.
+    pub(super) fn beginning(&self, n: usize) -> Self {
         Self {
             template: self.template,
-            messages: messages.iter().map(|m| message_value(&m.fields)).collect(),
+            messages: self.messages.get(..n).unwrap_or(&self.messages).to_vec(),
             variables: self.variables.clone(),
-            has_tools: self.has_tools,
             input_bytes: self.input_bytes,
             sigils: self.sigils,
             date: self.date,
         }
-    }
-
-    /// Whether the row brings tool definitions.
-    pub(super) fn has_tools(&self) -> bool {
-        self.has_tools
     }
 
     /// The brackets of a mark, where any are free.
