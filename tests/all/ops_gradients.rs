@@ -15,7 +15,8 @@ use galen_testkit::reference::{
 use galen_types::{Segment, Target};
 use std::sync::{Arc, Mutex};
 
-/// Of the size of the value, or of a hundredth of the largest beside it where that is more.
+/// Of the size of the value, or of a hundredth of the largest beside it where that is more (and likewise for
+/// derivatives and the gradient's norm).
 const TOLERANCE: f64 = 1e-3;
 const DIRECTIONS: usize = 4;
 
@@ -57,9 +58,11 @@ fn check(name: &str, op: &dyn Op, inputs: &[Input], twin: &dyn Fn(&[Vec<f64>]) -
     };
     let grads = backward(&vec![true; inputs.len()]);
     let c = widen(&c);
+    let norm = |g: &Option<Vec<f64>>| g.as_ref().map_or(0.0, |g| dot(g, g).sqrt());
+    let largest = grads.iter().map(norm).fold(0f64, f64::max);
     for (i, grad) in grads.iter().enumerate() {
         let grad = grad.as_ref().unwrap_or_else(|| panic!("{name}: no gradient of input {i}"));
-        let norm = dot(grad, grad).sqrt();
+        let norm = dot(grad, grad).sqrt().max(0.01 * largest);
         for _ in 0..DIRECTIONS {
             let d = direction(&mut random, grad.len());
             let value = |x: &[f64]| {
@@ -187,11 +190,8 @@ fn lora_projections_with_and_without_a_separate_branch_input() {
             let bias = numbers(r, outputs);
             let base = Projection::new(w.clone(), Some(bias.clone().into())).expect("a projection");
             let op = LoraProjection { base, scale: 2.5 };
-            let mut x = vec![
-                input(r, &[tokens, inputs]),
-                input(r, &[rank, inputs]),
-                input(r, &[outputs, rank]),
-            ];
+            let mut x =
+                vec![input(r, &[tokens, inputs]), input(r, &[rank, inputs]), input(r, &[outputs, rank])];
             let name = format!("lora {dtype} [{outputs}, {inputs}] of {tokens}, rank {rank}");
             let twin = |x: &[Vec<f64>]| {
                 let base = projection_ref(&x[0], &wide, inputs, Some(&widen(&bias)));
@@ -303,7 +303,12 @@ fn dropout_scales_what_it_keeps_and_its_mask_follows_its_keys() {
         let sigma = (p64 * (1.0 - p64) / n).sqrt();
         assert!((share - (1.0 - p64)).abs() <= 4.0 * sigma, "p = {p}: {share} kept");
         let twin = |x: &[Vec<f64>]| dropout_ref(&x[0], &kept, p64);
-        check(&format!("dropout {p}"), &Dropout { p, key: key.clone() }, &[input(r, &[tokens, width])], &twin);
+        check(
+            &format!("dropout {p}"),
+            &Dropout { p, key: key.clone() },
+            &[input(r, &[tokens, width])],
+            &twin,
+        );
     }
     let whole = mask(0.5, &key);
     // Tokens in another order take their masks along.

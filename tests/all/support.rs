@@ -43,8 +43,7 @@ pub fn row(number: u64, ids: &[u32], mask: &[bool]) -> Tokenized {
     Tokenized::new(Origin::new("test", number + 1), number, ids.to_vec(), mask.to_vec()).expect("a sound row")
 }
 
-/// A real model by catalogue name: from `GALEN_TEST_MODELS`, else through the catalogue when `CI` is set (the test
-/// command of a release), else nothing and a line that says so.
+/// A real model by catalogue name: from `GALEN_TEST_MODELS`, else from galen's cache.
 pub fn real(name: &str, file: &str) -> Option<PathBuf> {
     if let Ok(dir) = std::env::var("GALEN_TEST_MODELS") {
         let path = PathBuf::from(dir).join(file);
@@ -52,8 +51,7 @@ pub fn real(name: &str, file: &str) -> Option<PathBuf> {
             return Some(path);
         }
     }
-    println!("skipped: `{name}` is not at hand (set GALEN_TEST_MODELS, or CI to fetch it)");
-    None
+    galen_testkit::models::real_model(name)
 }
 
 /// Plain settings: one row a micro-batch is the caller's to change.

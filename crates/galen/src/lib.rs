@@ -9,6 +9,7 @@ pub mod config;
 pub mod error;
 pub mod plan;
 pub mod progress;
+pub mod session;
 pub mod signals;
 pub mod stdout;
 

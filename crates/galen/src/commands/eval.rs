@@ -1,6 +1,17 @@
 //! `galen eval`, `galen eval ls`, `galen eval validate`.
 
 use crate::cli::{Globals, Limit};
+use crate::error::UsageError;
+use crate::progress::{Progress, Unit};
+use crate::session::{Base, ModelScorer, TemplateChoice, open_adapter, resolve_run};
+use crate::stdout;
+use galen_eval::report::Docs;
+use galen_eval::{
+    ChatMessage, ChoiceRequest, ChoiceScore, EvalOptions, EvalReport, GenerateRequest, Generation, PromptOptions,
+    QuestionScore, RunMeta, ScoreError, Scorer, Task, TaskResult, evaluate,
+};
+use galen_model::Precision;
+use serde_json::json;
 use std::path::PathBuf;
 
 /// Flags of `galen eval`. Names are lm-evaluation-harness's, with dashes or underscores.
@@ -65,6 +76,168 @@ pub enum Action {
 }
 
 /// Evaluates a model and adapters on tasks.
-pub fn run(_args: Args, _globals: &Globals) -> anyhow::Result<()> {
-    anyhow::bail!("`galen eval` is not built yet")
+pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
+    match args.action {
+        Some(Action::Ls { include_path }) => ls(&include_path, globals),
+        Some(Action::Validate { task, include_path }) => validate(&task, &include_path, globals),
+        None => score(args, globals),
+    }
+}
+
+fn ls(include_path: &[PathBuf], globals: &Globals) -> anyhow::Result<()> {
+    let mut entries = galen_eval::task::list(None)?;
+    for folder in include_path {
+        entries.extend(galen_eval::task::list(Some(folder))?.into_iter().filter(|e| e.origin != "built-in"));
+    }
+    if globals.json {
+        let rows: Vec<_> = entries.iter().map(|e| json!({"task": e.name, "origin": e.origin})).collect();
+        return stdout::print_json(&rows);
+    }
+    let width = entries.iter().map(|e| e.name.len()).max().unwrap_or(0);
+    stdout::print(&entries.iter().map(|e| format!("{:width$}  {}\n", e.name, e.origin)).collect::<String>())
+}
+
+/// By YAML file, then from the folders in turn, then built in.
+fn load_task(name: &str, include_path: &[PathBuf]) -> anyhow::Result<Task> {
+    for folder in include_path {
+        if let Ok(task) = Task::load(name, Some(folder)) {
+            return Ok(task);
+        }
+    }
+    Ok(Task::load(name, include_path.first().map(PathBuf::as_path))?)
+}
+
+/// A scorer that gives every choice the same score: builds all prompts without a model.
+struct NoModel;
+
+impl Scorer for NoModel {
+    fn score_choices(&mut self, requests: &[ChoiceRequest]) -> Result<Vec<QuestionScore>, ScoreError> {
+        let score = ChoiceScore { logprob: 0.0, n_tokens: 1, is_greedy: false };
+        let of = |r: &ChoiceRequest| QuestionScore { choices: vec![score; r.choices.len()], tokens: None };
+        Ok(requests.iter().map(of).collect())
+    }
+
+    fn generate_until(&mut self, requests: &[GenerateRequest]) -> Result<Vec<Generation>, ScoreError> {
+        Ok(vec![Generation::default(); requests.len()])
+    }
+
+    fn apply_chat_template(&mut self, messages: &[ChatMessage], _: bool) -> Result<String, ScoreError> {
+        Ok(messages.iter().map(|m| format!("{}: {}\n", m.role, m.content)).collect())
+    }
+}
+
+fn validate(name: &str, include_path: &[PathBuf], globals: &Globals) -> anyhow::Result<()> {
+    let task = load_task(name, include_path)?;
+    let result = evaluate(&task, &mut NoModel, &EvalOptions::default(), &mut |_| ())?;
+    let first = result.samples.first();
+    if globals.json {
+        return stdout::print_json(&json!({
+            "task": task.name(),
+            "origin": task.origin(),
+            "n": result.n(),
+            "chance": result.chance,
+            "notes": task.notes(),
+            "first": first.map(|s| json!({"prompt": s.prompt, "choices": s.choices, "target": s.target})),
+        }));
+    }
+    let mut out = format!("{} ({}): {} items are sound\n", task.name(), task.origin(), result.n());
+    for note in task.notes() {
+        out.push_str(&format!("note: {note}\n"));
+    }
+    if let Some(sample) = first {
+        let prompt = sample.prompt.as_deref().unwrap_or_default();
+        out.push_str(&format!("--- the first prompt\n{prompt}\n--- the right answer: {}\n", sample.target));
+    }
+    stdout::print(&out)
+}
+
+fn score(args: Args, globals: &Globals) -> anyhow::Result<()> {
+    let name = match (&args.model, args.adapter.first()) {
+        (Some(model), _) => model.clone(),
+        (None, Some(adapter)) => resolve_run(adapter, globals.offline)?,
+        (None, None) => return Err(UsageError::new("no model", "`--model M`").into()),
+    };
+    let tasks: Vec<Task> =
+        args.tasks.iter().map(|t| load_task(t, &args.include_path)).collect::<anyhow::Result<_>>()?;
+    let base = Base::open(&name, globals.offline)?;
+    let template = base.template(TemplateChoice::default())?;
+    if args.apply_chat_template && template.is_none() {
+        base.required_template(TemplateChoice::default())?;
+    }
+    let model = base.model(Precision::Stored)?;
+    let options = EvalOptions {
+        prompt: PromptOptions {
+            num_fewshot: args.num_fewshot,
+            apply_chat_template: args.apply_chat_template,
+            system_instruction: args.system_instruction.clone(),
+            ..PromptOptions::default()
+        },
+        limit: args.limit.map(|limit| match limit {
+            Limit::Count(n) => galen_eval::Limit::Count(n as usize),
+            Limit::Share(share) => galen_eval::Limit::Share(share),
+        }),
+        seed: args.seed,
+        ..EvalOptions::default()
+    };
+    let mut runs = vec![(RunMeta { name: "base".into(), adapter: None }, None)];
+    for a in &args.adapter {
+        let (adapter, _) = open_adapter(a, &model, 0, globals.offline)?;
+        let name = if args.adapter.len() == 1 { "adapter".to_owned() } else { a.clone() };
+        runs.push((RunMeta { name, adapter: Some(a.clone()) }, Some(adapter)));
+    }
+    let mut results = Vec::new();
+    for (meta, adapter) in &runs {
+        let mut scorer = ModelScorer {
+            model: &model,
+            adapter: adapter.as_ref(),
+            tokenizer: &base.tokenizer,
+            template: template.as_ref(),
+        };
+        let scored: Vec<TaskResult> =
+            tasks.iter().map(|t| score_task(t, &mut scorer, &options, &meta.name)).collect::<anyhow::Result<_>>()?;
+        results.push((meta.clone(), scored));
+    }
+    let mut report = EvalReport::new(&name, &results);
+    report.config = config_of(&args, &base);
+    if let Some(out) = &args.out {
+        report.write(out)?;
+    }
+    if args.log_samples {
+        let out = args.out.clone().unwrap_or_else(|| PathBuf::from("eval.json"));
+        let runs = results.iter().map(|(m, r)| (m.name.as_str(), r.as_slice()));
+        galen_eval::report::write_samples(&galen_eval::report::samples_path(&out), runs, Docs::Full)?;
+    }
+    if globals.json { stdout::print_json(&report) } else { stdout::print(&galen_eval::report::table(&report)) }
+}
+
+/// Scores one task with a progress bar.
+pub fn score_task(
+    task: &Task,
+    scorer: &mut dyn Scorer,
+    options: &EvalOptions,
+    run: &str,
+) -> anyhow::Result<TaskResult> {
+    let mut bar: Option<Progress> = None;
+    let result = evaluate(task, scorer, options, &mut |p| {
+        let bar = bar.get_or_insert_with(|| {
+            Progress::new(format!("evaluate {run} on {}", p.task), p.total as u64, Unit::Items)
+        });
+        bar.set(p.done as u64);
+    })?;
+    if let (Some(bar), Some(metric)) = (bar, result.metrics.first()) {
+        bar.finish(&format!("{} {:.1} % of {} questions", metric.metric, metric.value * 100.0, result.n()));
+    }
+    Ok(result)
+}
+
+fn config_of(args: &Args, base: &Base) -> serde_json::Map<String, serde_json::Value> {
+    let value = json!({
+        "galen": env!("CARGO_PKG_VERSION"),
+        "kernel_path": galen_ops::isa().name(),
+        "model_sha256": base.resolved.sha256,
+        "apply_chat_template": args.apply_chat_template,
+        "system_instruction": args.system_instruction,
+        "seed": args.seed,
+    });
+    value.as_object().cloned().unwrap_or_default()
 }

@@ -1,6 +1,15 @@
 //! `galen generate`.
 
 use crate::cli::Globals;
+use crate::error::UsageError;
+use crate::session::{Base, GenerateOptions, TemplateChoice, generate, open_adapter, resolve_run};
+use crate::stdout;
+use galen_data::template::RenderOptions;
+use galen_eval::{Prompt, encode_prompt};
+use galen_model::{Precision, Sampling};
+use galen_ops::hook::ProjectionHook;
+use serde_json::json;
+use std::io::Read as _;
 
 /// Flags of `galen generate`.
 #[derive(Debug, clap::Args)]
@@ -60,6 +69,58 @@ pub struct Args {
 }
 
 /// Completes the prompt, streaming to stdout.
-pub fn run(_args: Args, _globals: &Globals) -> anyhow::Result<()> {
-    anyhow::bail!("`galen generate` is not built yet")
+pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
+    let name = match (&args.model, &args.adapter) {
+        (Some(model), _) => model.clone(),
+        (None, Some(adapter)) => resolve_run(adapter, globals.offline)?,
+        (None, None) => return Err(UsageError::new("no model", "`--model M`").into()),
+    };
+    let base = Base::open(&name, globals.offline)?;
+    let model = base.model(Precision::Stored)?;
+    let adapter = args.adapter.as_deref().map(|a| open_adapter(a, &model, 0, globals.offline)).transpose()?;
+    let prompt = match args.prompt {
+        Some(prompt) => prompt,
+        None => read_prompt()?,
+    };
+    let ids = if args.chat || args.system.is_some() {
+        let template = base.required_template(TemplateChoice::default())?;
+        let mut messages = Vec::new();
+        messages.extend(args.system.map(|s| json!({"role": "system", "content": s})));
+        messages.push(json!({"role": "user", "content": prompt}));
+        let text = template.render_prompt(&messages, None, true, &RenderOptions::default())?;
+        encode_prompt(&base.tokenizer, &Prompt::Chat(text))
+    } else {
+        encode_prompt(&base.tokenizer, &Prompt::Plain(prompt))
+    };
+    let ids = ids.map_err(|e| anyhow::anyhow!(e))?;
+    let options = GenerateOptions {
+        max_tokens: args.max_tokens,
+        stop: &args.stop,
+        sampling: Sampling {
+            temperature: args.temperature,
+            top_k: args.top_k,
+            top_p: args.top_p,
+            min_p: args.min_p,
+            repeat_penalty: args.repeat_penalty,
+            seed: args.seed,
+        },
+    };
+    let hook = adapter.as_ref().map(|(a, _)| a as &dyn ProjectionHook);
+    let mut text = String::new();
+    let mut show = |piece: &str| {
+        text.push_str(piece);
+        if globals.json { Ok(()) } else { stdout::print(piece).map_err(std::io::Error::other) }
+    };
+    let tokens = generate(&model, hook, &base.tokenizer, &ids, &options, &mut show)?;
+    if globals.json {
+        return stdout::print_json(&json!({"text": text, "prompt_tokens": ids.len(), "tokens": tokens}));
+    }
+    stdout::print("\n")
+}
+
+/// The whole of stdin, at most 16 MiB, without its last line end.
+fn read_prompt() -> anyhow::Result<String> {
+    let mut text = String::new();
+    std::io::stdin().take(16 << 20).read_to_string(&mut text)?;
+    Ok(text.strip_suffix('\n').map(str::to_owned).unwrap_or(text))
 }

@@ -1,6 +1,10 @@
 //! `galen train CONFIG`.
 
 use crate::cli::Globals;
+use crate::config;
+use crate::session::{self, Start};
+use crate::signals::Stop;
+use crate::stdout;
 use std::path::PathBuf;
 
 /// Flags of `galen train`.
@@ -23,6 +27,26 @@ pub struct Args {
 }
 
 /// Trains an adapter into the run directory.
-pub fn run(_args: Args, _globals: &Globals) -> anyhow::Result<()> {
-    anyhow::bail!("`galen train` is not built yet")
+pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
+    let (config, report) = config::load(&args.config, &args.set)?;
+    let start = match args.resume_from_checkpoint {
+        Some(path) => Start::From(path),
+        None if args.resume => Start::Resume,
+        None if args.overwrite => Start::Overwrite,
+        None => Start::New,
+    };
+    let trained = session::train(&config, &report, start, globals.offline, &Stop::listen()?)?;
+    let state = &trained.outcome.state;
+    let loss = trained.outcome.reports.last().map(|r| r.loss);
+    if globals.json {
+        return stdout::print_json(&serde_json::json!({
+            "output_dir": config.output_dir,
+            "steps": state.step,
+            "loss": loss,
+            "eval_loss": state.last.map(|v| v.eval_loss),
+            "best": state.best.map(|(step, v)| serde_json::json!({"step": step, "eval_loss": v.eval_loss})),
+            "peak_rss_bytes": galen_train::peak_rss_bytes(),
+        }));
+    }
+    stdout::print(&format!("{}\n", config.output_dir))
 }

@@ -1,0 +1,56 @@
+//! Hashes of what went into a run.
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::io::Read as _;
+use std::path::Path;
+
+/// A file and its hash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRecord {
+    /// As the configuration names it.
+    pub name: String,
+    /// In hexadecimal.
+    pub sha256: String,
+}
+
+/// SHA-256 of a file, or of a model folder's configuration and weights in order of name.
+pub fn sha256_file(path: &Path) -> anyhow::Result<String> {
+    let mut hasher = Sha256::new();
+    let mut files = vec![path.to_owned()];
+    if path.is_dir() {
+        files = std::fs::read_dir(path)
+            .with_context(|| path.display().to_string())?
+            .flatten()
+            .map(|e| e.path())
+            .filter(|p| p.extension().is_some_and(|e| e == "safetensors" || e == "json"))
+            .collect();
+        files.sort();
+    }
+    let mut buffer = vec![0u8; 1 << 20];
+    for path in files {
+        let mut file = std::fs::File::open(&path).with_context(|| path.display().to_string())?;
+        loop {
+            let n = file.read(&mut buffer).with_context(|| path.display().to_string())?;
+            if n == 0 {
+                break;
+            }
+            hasher.update(&buffer[..n]);
+        }
+    }
+    Ok(hex(&hasher.finalize()))
+}
+
+/// SHA-256 of a text.
+pub fn sha256_text(text: &str) -> String {
+    hex(&Sha256::digest(text.as_bytes()))
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut out, b| {
+        let _ = write!(out, "{b:02x}");
+        out
+    })
+}

@@ -1,0 +1,292 @@
+//! What must not change a result: packing, accumulation, threads, checkpointing, the cache, the order of rows.
+
+use crate::random::{Random, ids};
+use crate::support::{TINY, adapter, lora, real, row, settings, tiny};
+use galen_adapter::{Adapter, AdapterConfig};
+use galen_data::pack::pack;
+use galen_model::{Model, Pass, PassOptions, Precision, Session, Weights};
+use galen_ops::tensor::f32_view;
+use galen_optim::{AdamW, AdamWConfig};
+use galen_train::{StepGradient, TrainSettings, step_gradient};
+use galen_types::{PackedBatch, Tokenized};
+
+/// Six rows: five share 12 tokens, three of them 20, two 70 (more than a tile of queries); one stands alone.
+fn rows(vocabulary: usize) -> Vec<Tokenized> {
+    let r = &mut Random::new(21);
+    let stem = ids(r, 70, vocabulary);
+    let lengths = [(12, 9), (70, 4), (20, 11), (0, 17), (70, 1), (12, 3)];
+    let made = lengths.into_iter().enumerate().map(|(i, (shared, own))| {
+        let mut ids_of = stem[..shared].to_vec();
+        ids_of.extend(ids(r, own, vocabulary));
+        let n = ids_of.len();
+        let mask: Vec<bool> = (0..n).map(|t| t + 1 == n || r.below(2) == 0).collect();
+        row(i as u64, &ids_of, &mask)
+    });
+    made.collect()
+}
+
+struct Case {
+    name: String,
+    model: Model,
+    rows: Vec<Tokenized>,
+}
+
+/// Every tiny model, and SmolLM2 where it is at hand.
+fn cases() -> Vec<Case> {
+    let mut cases: Vec<Case> = TINY
+        .iter()
+        .map(|name| {
+            let model = tiny(name);
+            let rows = rows(model.config.vocab_size);
+            Case { name: (*name).into(), model, rows }
+        })
+        .collect();
+    if let Some(file) = real("smollm2-135m-instruct", "SmolLM2-135M-Instruct.Q4_1.gguf") {
+        let weights = Weights::open(&file).expect("the model opens");
+        let model = Model::load(&weights, Precision::Stored).expect("the model loads");
+        let rows = rows(model.config.vocab_size);
+        cases.push(Case { name: "smollm2".into(), model, rows });
+    }
+    cases
+}
+
+/// Log-probabilities, row by row, and the gradient of a weighted sum of them.
+fn run(model: &Model, adapter: &Adapter, batch: &PackedBatch, weights: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let options = PassOptions { training: true, ..PassOptions::default() };
+    let pass = Pass::forward(model, Some(adapter), batch, options).expect("forward");
+    let logps = pass.logps.0.clone();
+    let mut gradients: Vec<Vec<f32>> = adapter.layers().iter().map(|l| vec![0.0; l.values.len()]).collect();
+    let sink = &mut |layer: usize, leaves: Vec<Option<candle_core::Tensor>>| {
+        let ranges = adapter.layers()[layer].entries.iter().flat_map(|e| &e.ranges);
+        for (range, leaf) in ranges.zip(leaves) {
+            let leaf = leaf.expect("every matrix has a gradient");
+            gradients[layer][range.clone()].copy_from_slice(&f32_view(&leaf)?);
+        }
+        Ok(())
+    };
+    pass.backward(weights.to_vec(), sink).expect("backward");
+    (logps, gradients.concat())
+}
+
+fn largest(values: &[f32]) -> f64 {
+    values.iter().fold(0.0, |m, v| f64::from(v.abs()).max(m))
+}
+
+/// Relative to the largest of `want`.
+fn assert_near(what: &str, got: &[f32], want: &[f32], tolerance: f64) {
+    assert_eq!(got.len(), want.len(), "{what}: lengths");
+    let scale = largest(want);
+    assert!(scale > 0.0, "{what}: all zero");
+    let mut worst = 0f64;
+    for (i, (g, w)) in got.iter().zip(want).enumerate() {
+        let error = (f64::from(*g) - f64::from(*w)).abs() / scale;
+        assert!(error <= tolerance, "{what}[{i}]: {g} for {w}, {error:e} of the largest");
+        worst = worst.max(error);
+    }
+    println!("{what}: within {worst:.1e} of the largest");
+}
+
+#[test]
+fn packed_shared_and_one_by_one_agree() {
+    for Case { name, model, rows } in cases() {
+        let adapter = adapter(&model, lora(4, 10.0));
+        let all: Vec<&Tokenized> = rows.iter().collect();
+        let mut weights: Vec<Vec<f32>> = Vec::new();
+        let (mut logps, mut gradient) = (Vec::new(), Vec::new());
+        for (i, row) in rows.iter().enumerate() {
+            weights.push((0..row.supervised_tokens()).map(|t| 0.1 + ((i + t) % 5) as f32 / 5.0).collect());
+            let batch = pack(&[row], None).expect("a batch");
+            let (l, g) = run(&model, &adapter, &batch, &weights[i]);
+            logps.extend(l);
+            gradient =
+                if gradient.is_empty() { g } else { gradient.iter().zip(&g).map(|(a, b)| a + b).collect() };
+        }
+        let weights = weights.concat();
+        for share in [None, Some(1), Some(8)] {
+            let batch = pack(&all, share).expect("a batch");
+            let total: usize = rows.iter().map(|r| r.ids().len()).sum();
+            assert_eq!(share.is_none(), batch.ids().len() == total, "{name}: sharing saves tokens");
+            let (l, g) = run(&model, &adapter, &batch, &weights);
+            assert_eq!(l, logps, "{name}, shared {share:?}: log-probabilities, to the bit");
+            assert_near(&format!("{name}, shared {share:?}: gradients"), &g, &gradient, 1e-6);
+        }
+    }
+}
+
+fn step(
+    model: &Model,
+    adapter: &Adapter,
+    micro: &[Vec<&Tokenized>],
+    settings: &TrainSettings,
+) -> StepGradient {
+    step_gradient(model, adapter, micro, settings, 0).expect("a step")
+}
+
+#[test]
+fn accumulation_is_the_big_batch_however_it_is_split() {
+    for Case { name, model, rows } in cases() {
+        let adapter = adapter(&model, lora(4, 10.0));
+        let rows: Vec<&Tokenized> = rows.iter().collect();
+        let big = step(&model, &adapter, &[rows.clone()], &settings());
+        let r = &mut Random::new(22);
+        let mut splits = vec![vec![1; 6], vec![3, 3], vec![5, 1]];
+        splits.push(vec![1 + r.below(2), 2, 6 - 2 - 1]);
+        for split in splits {
+            let mut left = &rows[..];
+            let mut micro = Vec::new();
+            for n in &split {
+                let (now, later) = left.split_at((*n).min(left.len()));
+                micro.push(now.to_vec());
+                left = later;
+            }
+            micro.retain(|m| !m.is_empty());
+            assert!(left.is_empty(), "{split:?} covers every row");
+            let parts = step(&model, &adapter, &micro, &settings());
+            let error = (parts.loss - big.loss).abs() / big.loss;
+            assert!(error <= 1e-6, "{name} {split:?}: loss {} for {}", parts.loss, big.loss);
+            assert_eq!((parts.tokens, parts.supervised_tokens), (big.tokens, big.supervised_tokens));
+            let what = format!("{name} {split:?}: gradients");
+            assert_near(&what, &parts.gradients.concat(), &big.gradients.concat(), 1e-6);
+        }
+    }
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_bits() {
+    for Case { name, model, rows } in cases() {
+        let rows: Vec<&Tokenized> = rows.iter().collect();
+        let train = || {
+            let mut config = lora(4, 10.0);
+            config.dropout = 0.1;
+            let mut adapter = adapter(&model, config);
+            let lengths: Vec<usize> = adapter.layers().iter().map(|l| l.values.len()).collect();
+            let mut optimizer = AdamW::new(AdamWConfig::default(), lengths);
+            let mut trace: Vec<Vec<f32>> = Vec::new();
+            let batch = pack(&rows, Some(8)).expect("a batch");
+            let pass = Pass::forward(&model, Some(&adapter), &batch, PassOptions::default()).expect("a pass");
+            trace.push(pass.logps.0);
+            let steps = if name == "smollm2" { 1 } else { 3 };
+            for _ in 0..steps {
+                let micro = [rows[..4].to_vec(), rows[4..].to_vec()];
+                let step = step(&model, &adapter, &micro, &settings());
+                optimizer.step(adapter.layers_mut(), &step.gradients, 1e-3, 0.9);
+                trace.push(vec![step.loss as f32]);
+                trace.extend(step.gradients);
+                trace.extend(adapter.layers().iter().map(|l| l.values.clone()));
+            }
+            trace
+        };
+        let on = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+            pool.install(train)
+        };
+        let one = on(1);
+        for threads in [2, 3] {
+            for (i, (got, want)) in on(threads).iter().zip(&one).enumerate() {
+                assert!(got == want, "{name}: {threads} threads, part {i} of the trace differs");
+            }
+        }
+    }
+}
+
+#[test]
+fn checkpointing_changes_no_bit() {
+    for Case { name, model, rows } in cases() {
+        for dropout in [0.0, 0.2] {
+            let adapter = adapter(&model, AdapterConfig { dropout, ..lora(4, 10.0) });
+            let micro = [rows.iter().collect::<Vec<_>>()];
+            let [off, on] = [false, true].map(|gradient_checkpointing| {
+                step(&model, &adapter, &micro, &TrainSettings { gradient_checkpointing, ..settings() })
+            });
+            assert_eq!(on.loss, off.loss, "{name}, dropout {dropout}: loss");
+            assert!(on.gradients == off.gradients, "{name}, dropout {dropout}: gradients");
+        }
+    }
+}
+
+#[test]
+fn cached_decoding_gives_the_log_probabilities_of_training() {
+    for Case { name, model, rows } in cases() {
+        let adapter = adapter(&model, lora(4, 10.0));
+        let (mut worst, mut equal_bits) = (0f64, true);
+        for row in &rows[..3] {
+            let everything = vec![true; row.ids().len()];
+            let row = crate::support::row(0, row.ids(), &everything);
+            let batch = pack(&[&row], None).expect("a batch");
+            let pass = Pass::forward(&model, Some(&adapter), &batch, PassOptions::default()).expect("a pass");
+            let mut session = Session::new(&model, Some(&adapter));
+            let mut logits = session.feed(&row.ids()[..2]).expect("a forward pass");
+            for t in 2..row.ids().len() {
+                let token = row.ids()[t];
+                let (logit, want) = (f64::from(logits[token as usize]), f64::from(pass.logps.0[t - 1]));
+                let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+                let sum: f64 = logits.iter().map(|l| (f64::from(*l) - max).exp()).sum();
+                let got = logit - max - sum.ln();
+                let error = (got - want).abs();
+                assert!(error <= 1e-5, "{name} at {t}: {got} for {want}");
+                worst = worst.max(error);
+                logits = session.feed(&[token]).expect("a forward pass");
+            }
+            let whole = Session::new(&model, Some(&adapter)).feed(row.ids()).expect("a forward pass");
+            equal_bits &= whole == logits;
+            assert!(whole == logits, "{name}: logits of the prompt at once and one by one, to the bit");
+        }
+        println!("{name}: cached decoding within {worst:.1e} nats; at once = one by one: {equal_bits}");
+    }
+}
+
+#[test]
+fn dropout_does_not_depend_on_packing_or_order() {
+    for Case { name, model, rows } in cases() {
+        let adapter = adapter(&model, AdapterConfig { dropout: 0.3, ..lora(4, 10.0) });
+        let logps = |order: &[usize], training: bool, epoch: u64| -> Vec<Vec<f32>> {
+            let chosen: Vec<&Tokenized> = order.iter().map(|i| &rows[*i]).collect();
+            let batch = pack(&chosen, None).expect("a batch");
+            let options = PassOptions { training, checkpointing: false, epoch };
+            let pass = Pass::forward(&model, Some(&adapter), &batch, options).expect("a pass");
+            let mut by_row = vec![Vec::new(); rows.len()];
+            for (target, logp) in batch.targets().iter().zip(&pass.logps.0) {
+                by_row[order[target.row as usize]].push(*logp);
+            }
+            by_row
+        };
+        let want = logps(&[0, 1, 2, 3, 4, 5], true, 1);
+        assert_eq!(logps(&[4, 2, 5, 0, 3, 1], true, 1), want, "{name}: another order");
+        for i in 0..rows.len() {
+            assert_eq!(logps(&[i], true, 1)[i], want[i], "{name}: row {i} alone");
+        }
+        assert_ne!(logps(&[0, 1, 2, 3, 4, 5], true, 2), want, "{name}: another epoch, another mask");
+        assert_ne!(logps(&[0, 1, 2, 3, 4, 5], false, 1), want, "{name}: no dropout in evaluation");
+        // Sharing is left aside where each row has a mask of its own.
+        let micro = [rows.iter().collect::<Vec<_>>()];
+        let [shared, apart] = [true, false].map(|share_prefixes| {
+            step(&model, &adapter, &micro, &TrainSettings { share_prefixes, ..settings() })
+        });
+        assert_eq!(shared.loss, apart.loss, "{name}");
+        assert!(shared.gradients == apart.gradients, "{name}");
+    }
+}
+
+#[test]
+fn only_the_chosen_blocks_train_and_backward_stops_below_them() {
+    for Case { name, model, rows } in cases() {
+        let n = model.config.n_layers;
+        let choices = if n > 2 { vec![vec![7, 20], vec![n - 1]] } else { vec![vec![0], vec![1]] };
+        for chosen in choices {
+            let adapter = adapter(&model, AdapterConfig { layers: Some(chosen.clone()), ..lora(4, 10.0) });
+            let batch = pack(&rows.iter().collect::<Vec<_>>(), Some(8)).expect("a batch");
+            let options = PassOptions { training: true, ..PassOptions::default() };
+            let pass = Pass::forward(&model, Some(&adapter), &batch, options).expect("a pass");
+            let mut visited = Vec::new();
+            let weights = vec![1.0; pass.logps.0.len()];
+            let sink = &mut |layer: usize, leaves: Vec<Option<candle_core::Tensor>>| {
+                visited.push((layer, leaves.iter().flatten().count()));
+                Ok(())
+            };
+            pass.backward(weights, sink).expect("backward");
+            let want: Vec<(usize, usize)> =
+                (chosen[0]..n).rev().map(|l| (l, if chosen.contains(&l) { 14 } else { 0 })).collect();
+            assert_eq!(visited, want, "{name}, blocks {chosen:?}: (block, matrices with a gradient)");
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Twenty AdamW steps on SmolLM2 against PEFT: `goldens/peft_steps.py` states the setting and made the figures.
+
+use crate::goldens::path;
+use crate::support::{adapter, lora, real, row, settings};
+use galen_adapter::Adapter;
+use galen_model::{Model, Precision, Weights};
+use galen_optim::{AdamW, AdamWConfig, clip_factor, global_norm};
+use galen_testkit::fuzz::Random;
+use galen_train::step_gradient;
+use galen_types::Tokenized;
+use serde_json::Value;
+
+/// The start that the script documents: one counter over all matrices in their order.
+fn initialise(adapter: &mut Adapter, seed: u64) {
+    let mut random = Random::new(seed);
+    let keys: Vec<(String, usize)> = adapter.tensors().map(|(k, _, v)| (k, v.len())).collect();
+    for (key, n) in keys {
+        let bound = if key.ends_with("lora_A.weight") { 0.03f32 } else { 0.01 };
+        let values: Vec<f32> =
+            (0..n).map(|_| (2.0 * ((random.bits() >> 40) as f32 / (1 << 24) as f32) - 1.0) * bound).collect();
+        assert!(adapter.set(&key, &values), "{key}");
+    }
+}
+
+fn sum_abs(adapter: &Adapter, suffix: &str) -> f64 {
+    let of = |(key, _, values): (String, [usize; 2], &[f32])| {
+        if key.ends_with(suffix) { values.iter().map(|v| f64::from(v.abs())).sum() } else { 0.0 }
+    };
+    adapter.tensors().map(of).sum()
+}
+
+fn close(what: &str, got: f64, want: &Value, tolerance: f64) {
+    let want = want.as_f64().expect("a number");
+    let error = (got - want).abs() / want;
+    println!("{what}: {got} for {want}, {error:.1e}");
+    assert!(error <= tolerance, "{what}: {got} for {want}");
+}
+
+#[test]
+fn twenty_steps_follow_peft() {
+    let Some(file) = real("smollm2-135m-instruct", "SmolLM2-135M-Instruct.Q4_1.gguf") else { return };
+    let text = std::fs::read_to_string(path("peft_steps.json")).expect("the golden file");
+    let golden: Value = serde_json::from_str(&text).expect("the golden file is JSON");
+    let weights = Weights::open(&file).expect("the model opens");
+    let model = Model::load(&weights, Precision::Stored).expect("the model loads");
+    let number = |key: &str| golden[key].as_f64().expect("a number");
+    let mut adapter = adapter(&model, lora(number("lora_r") as usize, number("lora_alpha")));
+    initialise(&mut adapter, golden["init"]["seed"].as_u64().expect("a seed"));
+    let first = adapter.tensors().next().expect("a matrix").2[..8].to_vec();
+    let want: Vec<f32> = golden["init"]["first_values"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|v| v.as_f64().expect("a number") as f32)
+        .collect();
+    assert_eq!(first, want);
+    close("sum of |A| at the start", sum_abs(&adapter, "lora_A.weight"), &golden["init"]["sum_abs_a"], 1e-9);
+    close("sum of |B| at the start", sum_abs(&adapter, "lora_B.weight"), &golden["init"]["sum_abs_b"], 1e-9);
+
+    let rows = golden["rows"].as_array().expect("rows").iter().enumerate().map(|(i, r)| {
+        let list = |key: &str| {
+            let list = r[key].as_array().expect("a list").iter();
+            list.map(|v| v.as_u64().expect("a number") as u32).collect::<Vec<u32>>()
+        };
+        row(i as u64, &list("ids"), &list("mask").iter().map(|m| *m == 1).collect::<Vec<bool>>())
+    });
+    let rows: Vec<Tokenized> = rows.collect();
+    let lengths: Vec<usize> = adapter.layers().iter().map(|l| l.values.len()).collect();
+    let config =
+        AdamWConfig { eps: number("eps"), weight_decay: number("weight_decay"), ..AdamWConfig::default() };
+    let mut optimizer = AdamW::new(config, lengths);
+    for (k, step) in golden["steps"].as_array().expect("steps").iter().enumerate() {
+        let batch: Vec<&Tokenized> = rows[k % 5 * 4..k % 5 * 4 + 4].iter().collect();
+        let ours = step_gradient(&model, &adapter, &[batch], &settings(), 0).expect("a step");
+        assert_eq!(Some(ours.supervised_tokens), step["supervised_tokens"].as_u64());
+        let norm = global_norm(&ours.gradients);
+        close(&format!("step {} loss", k + 1), ours.loss, &step["loss"], 1e-4);
+        close(&format!("step {} gradient norm", k + 1), norm, &step["grad_norm"], 1e-3);
+        let factor = clip_factor(norm, number("max_grad_norm"));
+        optimizer.step(adapter.layers_mut(), &ours.gradients, number("learning_rate"), factor);
+    }
+    close("sum of |A| at the end", sum_abs(&adapter, "lora_A.weight"), &golden["after"]["sum_abs_a"], 1e-5);
+    close("sum of |B| at the end", sum_abs(&adapter, "lora_B.weight"), &golden["after"]["sum_abs_b"], 1e-4);
+}
