@@ -10,6 +10,7 @@ mod generate;
 mod model;
 mod pass;
 mod sample;
+pub mod tokenizer;
 pub mod weights;
 
 pub use block::{Block, BlockRun, Context, MODULES, Module};

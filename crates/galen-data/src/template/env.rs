@@ -105,22 +105,22 @@ fn times(value: Value) -> Result<Value, Error> {
             let items = limits::count(value.len().unwrap_or(usize::MAX))?;
             charge(items.saturating_mul(limits::MAX_COUNT))?;
         }
-        ValueKind::Number if value.is_integer() => {
-            if value.as_i64().is_none_or(|n| n > limits::MAX_COUNT as i64) {
-                return Err(limits::refused("a factor is larger than 4096"));
-            }
+        ValueKind::Number
+            if value.is_integer() && value.as_i64().is_none_or(|n| n > limits::MAX_COUNT as i64) =>
+        {
+            return Err(limits::refused("a factor is larger than 4096"));
         }
         _ => {}
     }
     Ok(value)
 }
 
-fn strftime_now(format: String) -> Result<String, Error> {
+fn strftime_now(format: &str) -> Result<String, Error> {
     limits::count(format.len())?;
     let now = RUN.with_borrow(|run| run.date).unwrap_or_else(|| Local::now().naive_local());
     let mut out = String::new();
     // An unknown directive makes chrono's Display fail, which `to_string` would turn into a panic.
-    write!(out, "{}", now.format(&format)).map_err(|_| {
+    write!(out, "{}", now.format(format)).map_err(|_| {
         Error::new(ErrorKind::InvalidOperation, format!("date format `{format}` is not understood"))
     })?;
     Ok(out)

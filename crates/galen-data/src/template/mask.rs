@@ -161,11 +161,11 @@ impl Masker<'_> {
         };
         if let Some(eot) = eot {
             let eot = own + eot.start..own + eot.end;
-            return Ok(Turn { parts: vec![start..eot.start], eot: Some(eot) });
+            return Ok(Turn { parts: Vec::from([start..eot.start]), eot: Some(eot) });
         }
         // No control token: what is written after the text ends the turn, but for the white space that separates turns.
         let end = own + tail.trim_end().len();
-        Ok(Turn { parts: vec![start..own], eot: (own < end).then_some(own..end) })
+        Ok(Turn { parts: Vec::from([start..own]), eot: (own < end).then_some(own..end) })
     }
 
     /// Where the model begins to write turn `i`, and whether the template ignores `add_generation_prompt`.

@@ -157,7 +157,8 @@ struct Layout {
 }
 
 /// Hugging Face's `tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
-pub(super) fn tojson(value: Value, rest: Rest<Value>) -> Result<Value, Error> {
+#[expect(clippy::needless_pass_by_value, reason = "minijinja hands the rest of the arguments over by value")]
+pub(super) fn tojson(value: &Value, rest: Rest<Value>) -> Result<Value, Error> {
     type Positional = Option<Value>;
     let (ensure_ascii, indent, separators, sort_keys, kwargs): (
         Positional,
@@ -189,7 +190,7 @@ pub(super) fn tojson(value: Value, rest: Rest<Value>) -> Result<Value, Error> {
     let key_separator = part(1)?.unwrap_or_else(|| ": ".to_string());
     let layout = Layout { ascii, indent, item_separator, key_separator, sort_keys };
     let mut out = String::new();
-    write_json(&value, &layout, &mut out, 0)?;
+    write_json(value, &layout, &mut out, 0)?;
     limits::charge(out.len())?;
     Ok(Value::from(out))
 }
@@ -224,13 +225,12 @@ fn write_json(value: &Value, layout: &Layout, out: &mut String, depth: usize) ->
             out.push('{');
             for (i, key) in keys.iter().enumerate() {
                 separate(layout, out, depth + 1, i == 0);
-                match key.as_str() {
-                    Some(text) => json_text(text, layout.ascii, out),
-                    None => {
-                        out.push('"');
-                        write_json(key, layout, out, depth + 1)?;
-                        out.push('"');
-                    }
+                if let Some(text) = key.as_str() {
+                    json_text(text, layout.ascii, out);
+                } else {
+                    out.push('"');
+                    write_json(key, layout, out, depth + 1)?;
+                    out.push('"');
                 }
                 out.push_str(&layout.key_separator);
                 write_json(&value.get_item(key)?, layout, out, depth + 1)?;

@@ -10,6 +10,9 @@ use serde_json::{Map, Value as Json};
 /// Names a message's reasoning goes by. transformers gives templates the first for any of them.
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
+/// A text, and the byte ranges of it that were marked.
+pub(super) type Marked = (String, Vec<std::ops::Range<usize>>);
+
 /// Renders one row in many ways. Lives on the rendering thread.
 pub(super) struct Renderer<'a> {
     template: &'a ChatTemplate,
@@ -100,7 +103,7 @@ impl<'a> Renderer<'a> {
     }
 
     /// The text of the whole row, and the byte ranges of its `{% generation %}` blocks. `None`: no free characters.
-    pub(super) fn generation_blocks(&self) -> Option<Result<(String, Vec<std::ops::Range<usize>>), Error>> {
+    pub(super) fn generation_blocks(&self) -> Option<Result<Marked, Error>> {
         let [.., open, close] = self.sigils?;
         let run = Run { date: self.date, generation: Some((open, close)) };
         Some(self.run(&self.messages, false, &run).map(|marked| {

@@ -61,8 +61,16 @@ const SCORES: &str = "tokenizer.ggml.scores";
 const MERGES: &str = "tokenizer.ggml.merges";
 
 /// What ends a turn or a text in the families that name no more than one end in their files.
-const END_TOKENS: &[&str] =
-    &["<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<EOT>"];
+const END_TOKENS: &[&str] = &[
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<end_of_turn>",
+    "<|end|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<EOT>",
+];
 
 struct Parts {
     model: BPE,
@@ -96,7 +104,9 @@ impl Tokenizer {
         };
         let id = |name: &str| -> Result<Option<u32>> {
             let key = format!("tokenizer.ggml.{name}_token_id");
-            let Some(id) = metadata.unsigned(&key).filter(|id| *id != u64::from(u32::MAX)) else { return Ok(None) };
+            let Some(id) = metadata.unsigned(&key).filter(|id| *id != u64::from(u32::MAX)) else {
+                return Ok(None);
+            };
             match usize::try_from(id).ok().filter(|id| *id < tokens.len()) {
                 Some(id) => Ok(Some(id as u32)),
                 None => Err(malformed(&key, format!("`{id}` is not below the `{}` tokens", tokens.len()))),
@@ -199,13 +209,16 @@ fn byte_level(metadata: &impl GgufMetadata, tokens: &[&str]) -> Result<Parts> {
     let pre = pre::pre_tokenizer(name).ok_or_else(|| TokenizerError::Unsupported {
         origin: PRE.into(),
         what: format!("the pre-tokenizer `{name}`"),
-        hint: "take the model as a directory with `tokenizer.json`, or a GGUF file that names its pre-tokenizer".into(),
+        hint:
+            "take the model as a directory with `tokenizer.json`, or a GGUF file that names its pre-tokenizer"
+                .into(),
     })?;
     let lines = metadata.texts(MERGES).ok_or_else(|| malformed(MERGES, "no list of merges"))?;
     let merges = lines.iter().map(|line| {
         // A byte-level token holds no space, but may begin a line's second half: cut at the first after one character.
         let cut = line.char_indices().skip(1).find(|(_, c)| *c == ' ').map(|(i, _)| i);
-        let (left, right) = cut.map(|i| line.split_at(i)).ok_or_else(|| malformed(MERGES, format!("`{line}` is no pair")))?;
+        let (left, right) =
+            cut.map(|i| line.split_at(i)).ok_or_else(|| malformed(MERGES, format!("`{line}` is no pair")))?;
         Ok((left.to_string(), right[1..].to_string()))
     });
     let merges = merges.collect::<Result<Vec<_>>>()?;
@@ -244,7 +257,10 @@ fn sentence_piece(metadata: &impl GgufMetadata, tokens: &[&str], types: &[f64]) 
         .byte_fallback(types.contains(&kind::BYTE))
         .fuse_unk(true);
     if let Some(unknown) = types.iter().position(|k| *k == kind::UNKNOWN).or_else(|| {
-        metadata.unsigned("tokenizer.ggml.unknown_token_id").map(|id| id as usize).filter(|id| *id < tokens.len())
+        metadata
+            .unsigned("tokenizer.ggml.unknown_token_id")
+            .map(|id| id as usize)
+            .filter(|id| *id < tokens.len())
     }) {
         builder = builder.unk_token(tokens[unknown].to_string());
     }

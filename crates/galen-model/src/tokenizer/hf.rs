@@ -62,8 +62,10 @@ impl Tokenizer {
             }
         }
         let template = template(dir, &config)?;
-        let vocab_size = [Some(&model), text_config].into_iter().flatten().find_map(|m| m.get("vocab_size")?.as_u64());
-        let vocab_size = vocab_size.and_then(|n| usize::try_from(n).ok()).filter(|n| *n < 1 << 28).unwrap_or(0);
+        let vocab_size =
+            [Some(&model), text_config].into_iter().flatten().find_map(|m| m.get("vocab_size")?.as_u64());
+        let vocab_size =
+            vocab_size.and_then(|n| usize::try_from(n).ok()).filter(|n| *n < 1 << 28).unwrap_or(0);
         Self::build(inner, special, template, Some(dir.to_path_buf()), vocab_size)
     }
 }
@@ -81,7 +83,8 @@ fn template(dir: &Path, config: &Map<String, Value>) -> Result<Option<String>> {
         Some(Value::String(text)) => Some(text.clone()),
         // Several: [{"name": "default", "template": "..."}]
         Some(Value::Array(list)) => {
-            let called = |name: &str| list.iter().find(|t| t.get("name").and_then(Value::as_str) == Some(name));
+            let called =
+                |name: &str| list.iter().find(|t| t.get("name").and_then(Value::as_str) == Some(name));
             let chosen = called("default").or_else(|| list.first());
             chosen.and_then(|t| t.get("template")).and_then(Value::as_str).map(str::to_string)
         }

@@ -65,7 +65,10 @@ impl Tokenizer {
         inner.with_truncation(None).map_err(|e| malformed("tokenizer.json", e))?;
         inner.with_padding(None);
         let ids = |inner: &tokenizers::Tokenizer, special: bool| {
-            inner.encode("a", special).map(|e| e.get_ids().to_vec()).map_err(|e| malformed("tokenizer.json", e))
+            inner
+                .encode("a", special)
+                .map(|e| e.get_ids().to_vec())
+                .map_err(|e| malformed("tokenizer.json", e))
         };
         let (with, bare) = (ids(&inner, true)?, ids(&inner, false)?);
         let at = with.windows(bare.len().max(1)).position(|w| w == bare).filter(|_| !bare.is_empty());
@@ -75,8 +78,7 @@ impl Tokenizer {
         };
         let post_processor = inner.get_post_processor().cloned();
         inner.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
-        let largest = inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
-        let vocab_size = largest.max(tokens);
+        let vocab_size = inner.get_vocab_size(true).max(tokens);
         Ok(Self { inner, files, post_processor, prefix, suffix, special, template, vocab_size })
     }
 

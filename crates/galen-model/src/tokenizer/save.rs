@@ -1,7 +1,7 @@
 //! Writes what a server needs beside an adapter.
 
-use super::error::{Result, TokenizerError, malformed};
 use super::Tokenizer;
+use super::error::{Result, TokenizerError, malformed};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 

@@ -39,7 +39,14 @@ mod tests {
 
     #[test]
     fn better_scores_merge_first() {
-        let pieces = [("a", 0, -9.0), ("b", 1, -9.0), ("c", 2, -9.0), ("ab", 3, -2.0), ("bc", 4, -1.0), ("abc", 5, -3.0)];
+        let pieces = [
+            ("a", 0, -9.0),
+            ("b", 1, -9.0),
+            ("c", 2, -9.0),
+            ("ab", 3, -2.0),
+            ("bc", 4, -1.0),
+            ("abc", 5, -3.0),
+        ];
         let pair = |a: &str, b: &str| (a.to_string(), b.to_string());
         assert_eq!(merges(&pieces), [pair("b", "c"), pair("a", "b"), pair("ab", "c"), pair("a", "bc")]);
     }
