@@ -48,6 +48,12 @@ struct Turn {
     eot: Option<Range<usize>>,
 }
 
+impl Turn {
+    fn new(part: Range<usize>, eot: Option<Range<usize>>) -> Self {
+        Self { parts: std::iter::once(part).collect(), eot }
+    }
+}
+
 /// Text of the row and the spans the loss covers.
 pub(super) fn render(
     renderer: &Renderer,
@@ -161,11 +167,11 @@ impl Masker<'_> {
         };
         if let Some(eot) = eot {
             let eot = own + eot.start..own + eot.end;
-            return Ok(Turn { parts: Vec::from([start..eot.start]), eot: Some(eot) });
+            return Ok(Turn::new(start..eot.start, Some(eot)));
         }
         // No control token: what is written after the text ends the turn, but for the white space that separates turns.
         let end = own + tail.trim_end().len();
-        Ok(Turn { parts: Vec::from([start..own]), eot: (own < end).then_some(own..end) })
+        Ok(Turn::new(start..own, (own < end).then_some(own..end)))
     }
 
     /// Where the model begins to write turn `i`, and whether the template ignores `add_generation_prompt`.

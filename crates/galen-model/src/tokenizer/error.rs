@@ -42,6 +42,7 @@ pub enum TokenizerError {
 
 pub(super) type Result<T> = std::result::Result<T, TokenizerError>;
 
+#[expect(clippy::needless_pass_by_value, reason = "errors and texts are handed over as they come")]
 pub(super) fn malformed(origin: &str, what: impl ToString) -> TokenizerError {
     TokenizerError::Malformed { origin: origin.to_string(), what: what.to_string() }
 }

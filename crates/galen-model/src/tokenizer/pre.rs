@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 /// One way of splitting text, under the names GGUF files give it.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent properties, as the files have them")]
 pub struct PreTokenizer {
     /// Values of `tokenizer.ggml.pre`.
     pub names: &'static [&'static str],
