@@ -7,8 +7,8 @@ use crate::session::{Base, ModelScorer, TemplateChoice, open_adapter, resolve_ru
 use crate::stdout;
 use galen_eval::report::Docs;
 use galen_eval::{
-    ChatMessage, ChoiceRequest, ChoiceScore, EvalOptions, EvalReport, GenerateRequest, Generation, PromptOptions,
-    QuestionScore, RunMeta, ScoreError, Scorer, Task, TaskResult, evaluate,
+    ChatMessage, ChoiceRequest, ChoiceScore, EvalOptions, EvalReport, GenerateRequest, Generation,
+    PromptOptions, QuestionScore, RunMeta, ScoreError, Scorer, Task, TaskResult, evaluate,
 };
 use galen_model::Precision;
 use serde_json::json;
@@ -152,8 +152,8 @@ fn validate(name: &str, include_path: &[PathBuf], globals: &Globals) -> anyhow::
 }
 
 fn score(args: Args, globals: &Globals) -> anyhow::Result<()> {
-    let name = match (&args.model, args.adapter.first()) {
-        (Some(model), _) => model.clone(),
+    let (name, precision) = match (&args.model, args.adapter.first()) {
+        (Some(model), _) => (model.clone(), Precision::Stored),
         (None, Some(adapter)) => resolve_run(adapter, globals.offline)?,
         (None, None) => return Err(UsageError::new("no model", "`--model M`").into()),
     };
@@ -164,7 +164,7 @@ fn score(args: Args, globals: &Globals) -> anyhow::Result<()> {
     if args.apply_chat_template && template.is_none() {
         base.required_template(TemplateChoice::default())?;
     }
-    let model = base.model(Precision::Stored)?;
+    let model = base.model(precision)?;
     let options = EvalOptions {
         prompt: PromptOptions {
             num_fewshot: args.num_fewshot,
@@ -193,8 +193,10 @@ fn score(args: Args, globals: &Globals) -> anyhow::Result<()> {
             tokenizer: &base.tokenizer,
             template: template.as_ref(),
         };
-        let scored: Vec<TaskResult> =
-            tasks.iter().map(|t| score_task(t, &mut scorer, &options, &meta.name)).collect::<anyhow::Result<_>>()?;
+        let scored: Vec<TaskResult> = tasks
+            .iter()
+            .map(|t| score_task(t, &mut scorer, &options, &meta.name))
+            .collect::<anyhow::Result<_>>()?;
         results.push((meta.clone(), scored));
     }
     let mut report = EvalReport::new(&name, &results);
@@ -207,7 +209,11 @@ fn score(args: Args, globals: &Globals) -> anyhow::Result<()> {
         let runs = results.iter().map(|(m, r)| (m.name.as_str(), r.as_slice()));
         galen_eval::report::write_samples(&galen_eval::report::samples_path(&out), runs, Docs::Full)?;
     }
-    if globals.json { stdout::print_json(&report) } else { stdout::print(&galen_eval::report::table(&report)) }
+    if globals.json {
+        stdout::print_json(&report)
+    } else {
+        stdout::print(&galen_eval::report::table(&report))
+    }
 }
 
 /// Scores one task with a progress bar.

@@ -70,13 +70,13 @@ pub struct Args {
 
 /// Completes the prompt, streaming to stdout.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
-    let name = match (&args.model, &args.adapter) {
-        (Some(model), _) => model.clone(),
+    let (name, precision) = match (&args.model, &args.adapter) {
+        (Some(model), _) => (model.clone(), Precision::Stored),
         (None, Some(adapter)) => resolve_run(adapter, globals.offline)?,
         (None, None) => return Err(UsageError::new("no model", "`--model M`").into()),
     };
     let base = Base::open(&name, globals.offline)?;
-    let model = base.model(Precision::Stored)?;
+    let model = base.model(precision)?;
     let adapter = args.adapter.as_deref().map(|a| open_adapter(a, &model, 0, globals.offline)).transpose()?;
     let prompt = match args.prompt {
         Some(prompt) => prompt,

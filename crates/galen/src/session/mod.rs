@@ -12,5 +12,5 @@ pub use generate::{GenerateOptions, generate};
 pub use prepare::{Prepared, Preparer};
 pub use record::{FileRecord, sha256_file, sha256_text};
 pub use scorer::ModelScorer;
-pub(crate) use train::{replace, write_reports};
 pub use train::{Start, Trained, open_adapter, resolve_run, train};
+pub(crate) use train::{replace, write_reports};

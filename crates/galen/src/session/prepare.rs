@@ -36,6 +36,8 @@ pub struct Preparer<'a> {
     pub config: &'a Config,
     /// Open no socket.
     pub offline: bool,
+    /// What templates that write the date write; a run keeps its own, so that resuming sees the same text.
+    pub date: chrono::NaiveDate,
 }
 
 impl Preparer<'_> {
@@ -49,7 +51,8 @@ impl Preparer<'_> {
     fn check_special_tokens(&self) -> anyhow::Result<()> {
         let ours = self.base.tokenizer.special_tokens();
         let given = &self.config.special_tokens;
-        for (name, token) in [("bos_token", &given.bos), ("eos_token", &given.eos), ("unk_token", &given.unk)] {
+        for (name, token) in [("bos_token", &given.bos), ("eos_token", &given.eos), ("unk_token", &given.unk)]
+        {
             let Some(token) = token else { continue };
             if ours.get(name) != Some(token) {
                 let has = ours.get(name).map_or("none", String::as_str);
@@ -79,7 +82,9 @@ impl Preparer<'_> {
                 revision: spec.revision.clone(),
                 ..galen_hub::DatasetQuery::default()
             };
-            galen_hub::resolve_dataset(&spec.path, &query, &options).map(|r| r.path).map_err(|e| e.to_string())
+            galen_hub::resolve_dataset(&spec.path, &query, &options)
+                .map(|r| r.path)
+                .map_err(|e| e.to_string())
         };
         Ok(galen_data::load(spec, &resolve, on_bad_row, Limits::default())?)
     }
@@ -102,7 +107,8 @@ impl Preparer<'_> {
     pub fn render_options(&self, spec: &DatasetSpec) -> RenderOptions {
         let train_on_eos = spec.train_on_eot.or(spec.train_on_eos).unwrap_or_default();
         let kwargs = self.config.chat_template_kwargs.clone();
-        RenderOptions { train_on_eos, kwargs, ..RenderOptions::default() }
+        let date = self.date.and_hms_opt(0, 0, 0);
+        RenderOptions { train_on_eos, kwargs, date, ..RenderOptions::default() }
     }
 
     /// How rows become tokens.
@@ -140,7 +146,8 @@ impl Preparer<'_> {
         // Row numbers key dropout masks: they run through all entries.
         for rows in [&mut out.train, &mut out.validation] {
             for (i, row) in rows.iter_mut().enumerate() {
-                *row = Tokenized::new(row.origin().clone(), i as u64, row.ids().to_vec(), row.mask().to_vec())?;
+                *row =
+                    Tokenized::new(row.origin().clone(), i as u64, row.ids().to_vec(), row.mask().to_vec())?;
             }
         }
         let mut hasher = Sha256::new();

@@ -4,8 +4,8 @@ use super::generate::{GenerateOptions, generate};
 use galen_adapter::Adapter;
 use galen_data::template::{ChatTemplate, RenderOptions};
 use galen_eval::{
-    ChatMessage, ChoiceRequest, ChoiceScore, GenerateRequest, Generation, QuestionScore, QuestionTokens, ScoreError,
-    Scorer, encode_choices, encode_prompt,
+    ChatMessage, ChoiceRequest, ChoiceScore, GenerateRequest, Generation, QuestionScore, QuestionTokens,
+    ScoreError, Scorer, encode_choices, encode_prompt,
 };
 use galen_model::{Model, Pass, PassOptions, Sampling, tokenizer::Tokenizer};
 use galen_ops::hook::ProjectionHook;
@@ -46,7 +46,8 @@ fn lay_out(questions: &[QuestionTokens]) -> Result<PackedBatch, galen_types::Inv
         (segments.len() as u32 - 1, start)
     };
     let first = questions.first().map_or(&[][..], |q| &q.ids);
-    let agree = |q: &QuestionTokens| q.ids.iter().zip(first).take_while(|(a, b)| a == b).count().min(q.ids.len() - 1);
+    let agree =
+        |q: &QuestionTokens| q.ids.iter().zip(first).take_while(|(a, b)| a == b).count().min(q.ids.len() - 1);
     let shared = questions.iter().map(agree).min().unwrap_or(0);
     let shared = if shared < MIN_SHARED_TOKENS || questions.len() < 2 { 0 } else { shared };
     let root = (shared > 0).then(|| add(&first[..shared], None, 0).0);
@@ -132,7 +133,8 @@ impl Scorer for ModelScorer<'_> {
         messages: &[ChatMessage],
         add_generation_prompt: bool,
     ) -> Result<String, ScoreError> {
-        let template = self.template.ok_or("the model has no chat template\nhint: name one with `--chat-template`")?;
+        let template =
+            self.template.ok_or("the model has no chat template\nhint: name one with `--chat-template`")?;
         let turns: Vec<_> = messages.iter().map(|m| json!({"role": m.role, "content": m.content})).collect();
         let text = template.render_prompt(&turns, None, add_generation_prompt, &RenderOptions::default())?;
         if add_generation_prompt {

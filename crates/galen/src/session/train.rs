@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use galen_adapter::{Adapter, BaseRecord, load_peft};
 use galen_data::template::ChatTemplate;
 use galen_hub::Options;
-use galen_model::Model;
+use galen_model::{Model, Precision};
 use galen_train::checkpoint;
 use galen_train::report::{DataRow, EventWriter, Fact, ModelCard, RunSummary, model_card, report_html};
 use galen_train::{Observer, Outcome, SftRun, StepPlan, Validation, module_shapes, peak_rss_bytes};
@@ -65,7 +65,13 @@ pub struct Trained {
 }
 
 /// Trains by a sound configuration.
-pub fn train(config: &Config, report: &Report, start: Start, offline: bool, stop: &Stop) -> anyhow::Result<Trained> {
+pub fn train(
+    config: &Config,
+    report: &Report,
+    start: Start,
+    offline: bool,
+    stop: &Stop,
+) -> anyhow::Result<Trained> {
     announce(config, report);
     let dir = PathBuf::from(&config.output_dir);
     prepare_dir(&dir, &start)?;
@@ -74,7 +80,8 @@ pub fn train(config: &Config, report: &Report, start: Start, offline: bool, stop
         None => config.base_model.clone(),
     };
     let base = Base::open(&name, offline)?;
-    let preparer = Preparer { base: &base, config, offline };
+    let date = date_of(&dir);
+    let preparer = Preparer { base: &base, config, offline, date };
     let template = preparer.template()?;
     let prepared = preparer.prepare()?;
     tell_rows(&prepared);
@@ -99,7 +106,7 @@ pub fn train(config: &Config, report: &Report, start: Start, offline: bool, stop
     ));
     let hashes = hashes(config, &base, template.as_ref(), &prepared)?;
     let resume = checkpoint_of(config, &dir, &start)?;
-    write_record(&dir, config, &base, &hashes, resume.as_deref())?;
+    write_record(&dir, config, &base, &hashes, date, resume.as_deref())?;
     let flag = AtomicBool::new(false);
     let mut observer = Shown::new(&dir, settings.total_steps, resume.as_deref(), &flag, stop)?;
     let run = SftRun {
@@ -119,7 +126,10 @@ pub fn train(config: &Config, report: &Report, start: Start, offline: bool, stop
         && let Some(signal) = stop.asked()
     {
         let at = outcome.state.step;
-        say(&format!("checkpoint-{at} is written; `galen train {} --resume` goes on", dir.join("config.yaml").display()));
+        say(&format!(
+            "checkpoint-{at} is written; `galen train {} --resume` goes on",
+            dir.join("config.yaml").display()
+        ));
         return Err(signal.into());
     }
     let summary = summarise(config, &base, &prepared, &outcome, eval_losses, &hashes, &dir)?;
@@ -171,7 +181,8 @@ fn prepare_dir(dir: &Path, start: &Start) -> anyhow::Result<()> {
 
 fn tell_rows(prepared: &Prepared) {
     for (path, r) in &prepared.reports {
-        let mut line = format!("{path}: {} rows, {} tokens, {} supervised", r.kept, r.tokens, r.supervised_tokens);
+        let mut line =
+            format!("{path}: {} rows, {} tokens, {} supervised", r.kept, r.tokens, r.supervised_tokens);
         for (n, what) in [
             (r.truncated, "truncated"),
             (r.dropped_too_long, "dropped as too long"),
@@ -190,7 +201,12 @@ fn tell_rows(prepared: &Prepared) {
     }
 }
 
-fn adapter_of(config: &Config, base: &Base, model: &Model, offline: bool) -> anyhow::Result<(Adapter, BaseRecord)> {
+fn adapter_of(
+    config: &Config,
+    base: &Base,
+    model: &Model,
+    offline: bool,
+) -> anyhow::Result<(Adapter, BaseRecord)> {
     let shapes = module_shapes(model);
     let adapter = match &config.lora_model_dir {
         Some(name) => {
@@ -203,8 +219,10 @@ fn adapter_of(config: &Config, base: &Base, model: &Model, offline: bool) -> any
     };
     let name = config.base_model_name_or_path.clone().or_else(|| base.resolved.hf_id.clone());
     if name.is_none() {
-        say("note: the Hugging Face name of the base is not known, so `adapter_config.json` names the file: \
-             set `base_model_name_or_path` for PEFT and vLLM");
+        say(
+            "note: the Hugging Face name of the base is not known, so `adapter_config.json` names the file: \
+             set `base_model_name_or_path` for PEFT and vLLM",
+        );
     }
     let record = BaseRecord {
         name: Some(name.unwrap_or_else(|| config.base_model.clone())),
@@ -214,21 +232,27 @@ fn adapter_of(config: &Config, base: &Base, model: &Model, offline: bool) -> any
 }
 
 /// Opens an adapter for a model: a PEFT folder, a run directory or a hub name. Also returns its folder.
-pub fn open_adapter(name: &str, model: &Model, seed: u64, offline: bool) -> anyhow::Result<(Adapter, PathBuf)> {
+pub fn open_adapter(
+    name: &str,
+    model: &Model,
+    seed: u64,
+    offline: bool,
+) -> anyhow::Result<(Adapter, PathBuf)> {
     let resolved = galen_hub::resolve_adapter(name, &Options::from_env(offline, super::base::hub_bars()))?;
     let (adapter, _) = load_peft(&resolved.path, &module_shapes(model), seed)?;
     Ok((adapter, resolved.path))
 }
 
-/// The base that an adapter or run directory records: the one it was trained on, where `run.json` says so.
-pub fn resolve_run(adapter: &str, offline: bool) -> anyhow::Result<String> {
+/// The base that an adapter or run directory records, and how it was held: what is measured is what was trained.
+pub fn resolve_run(adapter: &str, offline: bool) -> anyhow::Result<(String, Precision)> {
     let resolved = galen_hub::resolve_adapter(adapter, &Options::from_env(offline, super::base::hub_bars()))?;
     for (file, key) in [("run.json", "base_model"), ("adapter_config.json", "base_model_name_or_path")] {
         let path = resolved.path.join(file);
         let Ok(text) = std::fs::read_to_string(&path) else { continue };
         let value: Value = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
         if let Some(name) = value[key].as_str() {
-            return Ok(name.to_owned());
+            let nf4 = value["base_precision"].as_str() == Some("nf4");
+            return Ok((name.to_owned(), if nf4 { Precision::Nf4 } else { Precision::Stored }));
         }
     }
     anyhow::bail!("{adapter}: it names no base model\nhint: name it with `--model`")
@@ -270,8 +294,11 @@ fn hashes(
 
 fn fingerprint(config: &Config, hashes: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let free = |key: &str| FREE_KEYS.contains(&key);
-    let mut map: BTreeMap<String, String> =
-        config.values().filter(|(k, _)| !free(k.name)).map(|(k, v)| (k.name.to_owned(), v.to_string())).collect();
+    let mut map: BTreeMap<String, String> = config
+        .values()
+        .filter(|(k, _)| !free(k.name))
+        .map(|(k, v)| (k.name.to_owned(), v.to_string()))
+        .collect();
     for (name, hash) in hashes.iter().filter(|(name, _)| *name != "config") {
         map.insert(format!("sha256 of the {name}"), hash.clone());
     }
@@ -291,12 +318,21 @@ fn checkpoint_of(config: &Config, dir: &Path, start: &Start) -> anyhow::Result<O
     })
 }
 
+/// The date the run's templates write: that of its first session.
+fn date_of(dir: &Path) -> chrono::NaiveDate {
+    let text = std::fs::read_to_string(dir.join("run.json")).unwrap_or_default();
+    let record: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+    let known = record["template_date"].as_str().and_then(|d| d.parse().ok());
+    known.unwrap_or_else(|| chrono::Utc::now().date_naive())
+}
+
 /// `config.yaml` and `run.json`; each session of a run names the hash of the record before it.
 fn write_record(
     dir: &Path,
     config: &Config,
     base: &Base,
     hashes: &BTreeMap<String, String>,
+    date: chrono::NaiveDate,
     resume: Option<&Path>,
 ) -> anyhow::Result<()> {
     replace(&dir.join("config.yaml"), config.to_yaml().as_bytes())?;
@@ -317,8 +353,10 @@ fn write_record(
         "os": std::env::consts::OS,
         "arch": std::env::consts::ARCH,
         "base_model": base.name,
+        "base_precision": if config.base_precision() == Precision::Nf4 { "nf4" } else { "stored" },
         "base_model_name_or_path": base.resolved.hf_id,
         "base_source": base.resolved.source,
+        "template_date": date.to_string(),
         "sha256": hashes,
         "sessions": sessions,
     });
@@ -352,13 +390,23 @@ fn summarise(
     let (steps, earlier_validations) = read_log(&dir.join("log.jsonl"));
     let data = prepared.reports.iter().map(|(path, r)| DataRow {
         name: path.clone(),
-        role: if config.test_datasets.0.iter().any(|d| d.path == *path) { "validation" } else { "train" }.into(),
+        role: if config.test_datasets.0.iter().any(|d| d.path == *path) { "validation" } else { "train" }
+            .into(),
         rows: r.kept,
         supervised_tokens: Some(r.supervised_tokens),
         sha256: sha256_file(Path::new(path)).unwrap_or_else(|_| prepared.sha256.clone()),
     });
-    let shown = ["adapter", "lora_r", "lora_alpha", "learning_rate", "lr_scheduler", "num_epochs", "micro_batch_size"];
-    let setting = |key: &&str| config.values().find(|(k, _)| k.name == *key).map(|(_, v)| Fact::new(*key, plain(&v)));
+    let shown = [
+        "adapter",
+        "lora_r",
+        "lora_alpha",
+        "learning_rate",
+        "lr_scheduler",
+        "num_epochs",
+        "micro_batch_size",
+    ];
+    let setting =
+        |key: &&str| config.values().find(|(k, _)| k.name == *key).map(|(_, v)| Fact::new(*key, plain(&v)));
     let title = dir.file_name().map_or_else(|| "galen run".into(), |n| n.to_string_lossy().into_owned());
     Ok(RunSummary {
         title,
@@ -370,7 +418,10 @@ fn summarise(
         data: data.collect(),
         settings: shown.iter().filter_map(setting).collect(),
         hashes: hashes.iter().map(|(k, v)| Fact::new(k.clone(), v)).collect(),
-        versions: vec![Fact::new("galen", env!("CARGO_PKG_VERSION")), Fact::new("kernel path", galen_ops::isa().name())],
+        versions: vec![
+            Fact::new("galen", env!("CARGO_PKG_VERSION")),
+            Fact::new("kernel path", galen_ops::isa().name()),
+        ],
         config_yaml: config.to_yaml(),
         samples: None,
     })
@@ -398,7 +449,13 @@ struct Shown<'a> {
 }
 
 impl<'a> Shown<'a> {
-    fn new(dir: &Path, total: u64, resume: Option<&Path>, flag: &'a AtomicBool, stop: &'a Stop) -> anyhow::Result<Self> {
+    fn new(
+        dir: &Path,
+        total: u64,
+        resume: Option<&Path>,
+        flag: &'a AtomicBool,
+        stop: &'a Stop,
+    ) -> anyhow::Result<Self> {
         let done = resume.map(checkpoint::load_state).transpose()?.map_or(0, |s| s.step);
         let events = EventWriter::create(dir, now().as_secs(), done + 1)?;
         let bar = Progress::new("train", total, Unit::Items);
@@ -407,14 +464,21 @@ impl<'a> Shown<'a> {
     }
 
     fn finish(self, outcome: &Outcome) -> Vec<(u64, f64)> {
-        let last = outcome.reports.last().map_or(f64::NAN, |r| r.loss);
-        let peak = bytes(peak_rss_bytes());
-        self.bar.finish(&format!("{} steps, loss {last:.4}, peak memory {peak}", outcome.state.step));
+        let step = outcome.state.step;
+        match outcome.reports.last() {
+            Some(last) => {
+                let peak = bytes(peak_rss_bytes());
+                self.bar.finish(&format!("{step} steps, loss {:.4}, peak memory {peak}", last.loss));
+            }
+            None => self.bar.finish(&format!("all {step} steps were done before; the run is taken as it is")),
+        }
         self.validations
     }
 
     fn log(&mut self, step: u64, values: &[(&str, f64)]) {
-        if let Err(e) = self.events.scalars(step, now().as_secs_f64(), values).and_then(|()| self.events.flush()) {
+        if let Err(e) =
+            self.events.scalars(step, now().as_secs_f64(), values).and_then(|()| self.events.flush())
+        {
             self.bar.line(&format!("note: TensorBoard's file: {e}"));
         }
     }
@@ -446,8 +510,14 @@ impl Observer for Shown<'_> {
     fn validation(&mut self, step: u64, v: &Validation) {
         self.validations.push((step, v.eval_loss));
         let share = v.eval_mean_token_accuracy * 100.0;
-        self.bar.line(&format!("step {step}: eval_loss {:.4}, {share:.1} % of supervised tokens right", v.eval_loss));
-        self.log(step, &[("eval/loss", v.eval_loss), ("eval/mean_token_accuracy", v.eval_mean_token_accuracy)]);
+        self.bar.line(&format!(
+            "step {step}: eval_loss {:.4}, {share:.1} % of supervised tokens right",
+            v.eval_loss
+        ));
+        self.log(
+            step,
+            &[("eval/loss", v.eval_loss), ("eval/mean_token_accuracy", v.eval_mean_token_accuracy)],
+        );
     }
 
     fn note(&mut self, text: &str) {
