@@ -6,3 +6,4 @@
 pub mod fuzz;
 pub mod gguf_writer;
 pub mod models;
+pub mod reference;
