@@ -63,7 +63,6 @@ fn main() -> anyhow::Result<()> {
         early_stopping_patience: None,
         loss_watchdog_threshold: None,
         loss_watchdog_patience: 1,
-        logging_steps: 1,
     };
     let mut optimizer = AdamW::new(settings.adamw, adapter.layers().iter().map(|l| l.values.len()));
     let micro = vec![rows.iter().collect::<Vec<_>>()];

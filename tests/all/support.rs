@@ -77,6 +77,5 @@ pub fn settings() -> galen_train::TrainSettings {
         early_stopping_patience: None,
         loss_watchdog_threshold: None,
         loss_watchdog_patience: 3,
-        logging_steps: 1,
     }
 }

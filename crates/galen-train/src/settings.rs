@@ -46,8 +46,6 @@ pub struct TrainSettings {
     pub loss_watchdog_threshold: Option<f64>,
     /// See [`TrainSettings::loss_watchdog_threshold`].
     pub loss_watchdog_patience: u64,
-    /// A row of the log every so many steps.
-    pub logging_steps: u64,
 }
 
 /// When something happens besides the end of the run.

@@ -78,7 +78,8 @@ impl SftRun<'_> {
             return run_error(self.dir.display(), "no training row has a supervised token");
         }
         let lengths = self.train.iter().map(|r| r.ids().len()).collect();
-        let TrainSettings { micro_batch_size, gradient_accumulation_steps, packing, seed, .. } = self.settings;
+        let TrainSettings { micro_batch_size, gradient_accumulation_steps, packing, seed, .. } =
+            self.settings;
         let plan = StepPlan::new(lengths, micro_batch_size, gradient_accumulation_steps, packing, seed);
         let total_steps = self.settings.total_steps;
         let schedule = self.settings.schedule();
@@ -101,11 +102,7 @@ impl SftRun<'_> {
             }
             let batches = &steps.1[(state.step % plan.steps_per_epoch()) as usize];
             let report = self.step(batches, epoch, &plan, &schedule, &mut optimizer, &mut state)?;
-            if state.step.is_multiple_of(self.settings.logging_steps.max(1))
-                || state.step == total_steps
-            {
-                log.write(&report)?;
-            }
+            log.write(&report)?;
             observer.step(&report, total_steps);
             let last = state.step == total_steps;
             let per_epoch = plan.steps_per_epoch();

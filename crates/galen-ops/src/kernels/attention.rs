@@ -5,7 +5,15 @@
 use super::gemm::{Lhs, gemm_serial};
 use super::isa::multiversion;
 use super::math::{dot, exp, lane_sum};
+use super::micro::CHAIN;
 use super::panels::{Rows, Transposed};
+
+/// What turns a row's scores into probabilities: their maximum, and one over the sum of the weights.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Norm {
+    pub max: f32,
+    pub inverse: f32,
+}
 
 /// Queries of a tile: its scores stay small while the packed keys are reused.
 const TILE: usize = 60;
@@ -31,10 +39,10 @@ pub(crate) struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Keys `[lo, hi)` that queries at positions `[p, p + rows)` may see; `lo` is a multiple of 16 so that sums
-    /// fall into the same lanes as without a window.
+    /// Keys `[lo, hi)` that queries at positions `[p, p + rows)` may see; `lo` is a multiple of the products'
+    /// chains (and of the lanes of sums), so that both fall as they do without a window.
     fn range(&self, p: usize, rows: usize) -> (usize, usize) {
-        (self.first(p) / 16 * 16, p + rows)
+        (self.first(p) / CHAIN * CHAIN, p + rows)
     }
 
     fn first(&self, p: usize) -> usize {
@@ -61,12 +69,13 @@ multiversion! {
 }
 
 multiversion! {
-    // Scores of one row to probabilities `e^(scale s - lse)` in place.
-    fn probabilities_row(row: &mut [f32], first: usize, last: usize, scale: f32, lse: f32) {
+    // Scores of one row to probabilities `e^(scale s - max) inverse` in place: the forward's own bits. Through the
+    // log-sum-exp they would be off by its rounding, which `dP - delta` then magnifies.
+    fn probabilities_row(row: &mut [f32], first: usize, last: usize, scale: f32, norm: Norm) {
         row[..first].fill(0.0);
         row[last + 1..].fill(0.0);
         for s in &mut row[first..=last] {
-            *s = exp::<F>(*s * scale - lse);
+            *s = exp::<F>(*s * scale - norm.max) * norm.inverse;
         }
     }
 }
@@ -87,8 +96,8 @@ multiversion! {
     }
 }
 
-/// `o[i] = softmax(scale q_i K^T) V` into `[len, d]`, and the log-sum-exp of each row's scores into `lse`.
-pub(crate) fn forward(q: Queries, context: Context, o: &mut [f32], lse: &mut [f32]) {
+/// `o[i] = softmax(scale q_i K^T) V` into `[len, d]`, and what normalised each row into `norms`.
+pub(crate) fn forward(q: Queries, context: Context, o: &mut [f32], norms: &mut [Norm]) {
     let d = context.d;
     let mut scores = Vec::new();
     for i0 in (0..q.len).step_by(TILE) {
@@ -102,8 +111,8 @@ pub(crate) fn forward(q: Queries, context: Context, o: &mut [f32], lse: &mut [f3
         for (i, row) in scores.chunks_exact_mut(n).enumerate().take(rows) {
             let p = q.position + i0 + i;
             let (max, sum) = softmax_row(row, context.first(p) - lo, p - lo, context.scale);
-            lse[i0 + i] = max + sum.ln();
             let inverse = 1.0 / sum;
+            norms[i0 + i] = Norm { max, inverse };
             row.iter_mut().for_each(|w| *w *= inverse);
         }
         let values = Rows { values: &context.values[lo * d..hi * d], stride: d };
@@ -112,12 +121,11 @@ pub(crate) fn forward(q: Queries, context: Context, o: &mut [f32], lse: &mut [f3
 }
 
 /// Gradients of one head of one segment (FlashAttention-2, Dao 2023, algorithm 2, with the scores of a tile of
-/// queries recomputed from the log-sum-exp). `dq` `[len, d]` is written, `dk` and `dv` `[n, d]` are added to.
+/// queries recomputed). `dq` `[len, d]` is written, `dk` and `dv` `[n, d]` are added to.
 pub(crate) fn backward(
     q: Queries,
     context: Context,
-    o: &[f32],
-    lse: &[f32],
+    norms: &[Norm],
     d_o: Queries,
     dq: &mut [f32],
     dk: &mut [f32],
@@ -140,10 +148,11 @@ pub(crate) fn backward(
             let position = q.position + i0 + i;
             let p = &mut p[i * n..(i + 1) * n];
             let (first, last) = (context.first(position) - lo, position - lo);
-            probabilities_row(p, first, last, context.scale, lse[i0 + i]);
-            let start = (i0 + i) * d_o.stride;
-            let delta = row_dot(&d_o.values[start..start + d], &o[(i0 + i) * d..(i0 + i + 1) * d]);
-            score_gradient_row(p, &mut dp[i * n..(i + 1) * n], delta, context.scale);
+            probabilities_row(p, first, last, context.scale, norms[i0 + i]);
+            let dp = &mut dp[i * n..(i + 1) * n];
+            // Equal to dO O, but with the same probabilities that it is subtracted from.
+            let delta = row_dot(p, dp);
+            score_gradient_row(p, dp, delta, context.scale);
         }
         let transposed_p = Lhs { values: &p, row: 1, col: n };
         let transposed_ds = Lhs { values: &dp, row: 1, col: n };

@@ -1,7 +1,7 @@
 //! `C[m, n] (+)= A[m, k] B[k, n]` with B given panel by panel, so that frozen quantised weights are dequantised
 //! straight into the second-level cache and never stored in full.
 
-use super::micro::{MR, NR, tile};
+use super::micro::{CHAIN, MR, NR, tile};
 use super::panels::Panels;
 use rayon::prelude::*;
 use std::cell::RefCell;
@@ -32,14 +32,30 @@ impl<'a> Lhs<'a> {
     fn pack(&self, m: usize, k0: usize, kc: usize, out: &mut [f32]) {
         for (block, out) in out.chunks_exact_mut(kc * MR).enumerate() {
             let rows = (m - block * MR).min(MR);
-            if rows < MR {
+            let start = block * MR * self.row + k0 * self.col;
+            if rows == MR && self.col == 1 {
+                // Twelve rows read side by side, written without a gap.
+                let rows: [&[f32]; MR] = std::array::from_fn(|i| {
+                    let first = start + i * self.row;
+                    &self.values[first..first + kc]
+                });
+                for (p, out) in out.as_chunks_mut::<MR>().0.iter_mut().enumerate() {
+                    *out = std::array::from_fn(|i| rows[i][p]);
+                }
+            } else if self.row == 1 {
+                for (p, out) in out.chunks_exact_mut(MR).enumerate() {
+                    let first = start + p * self.col;
+                    out[..rows].copy_from_slice(&self.values[first..first + rows]);
+                    out[rows..].fill(0.0);
+                }
+            } else {
                 out.fill(0.0);
-            }
-            for i in 0..rows {
-                let start = (block * MR + i) * self.row + k0 * self.col;
-                let values = &self.values[start..=start + (kc - 1) * self.col];
-                for (p, x) in values.iter().step_by(self.col).enumerate() {
-                    out[p * MR + i] = *x;
+                for i in 0..rows {
+                    let first = start + i * self.row;
+                    let values = &self.values[first..=first + (kc - 1) * self.col];
+                    for (p, x) in values.iter().step_by(self.col).enumerate() {
+                        out[p * MR + i] = *x;
+                    }
                 }
             }
         }
@@ -103,11 +119,15 @@ pub(crate) fn gemm(m: usize, n: usize, k: usize, a: Lhs, b: &dyn Panels, c: &mut
                 b.fill(j0, cols, k0, kc, buffer);
                 for block in group * group_blocks..((group + 1) * group_blocks).min(blocks) {
                     let i0 = block * MR;
-                    // SAFETY: the packed block and panel are full; tile (i0, j0) of C is this task's alone.
-                    unsafe {
-                        let a = packed.as_ptr().add(block * kc * MR);
-                        let c = out.0.add(i0 * n + j0);
-                        tile(kc, a, buffer.as_ptr(), c, n, (m - i0).min(MR), cols, accumulate);
+                    let rows = (m - i0).min(MR);
+                    for c0 in (0..kc).step_by(CHAIN) {
+                        // SAFETY: the packed block and panel are full; tile (i0, j0) of C is this task's alone.
+                        unsafe {
+                            let a = packed.as_ptr().add((block * kc + c0) * MR);
+                            let b = buffer.as_ptr().add(c0 * NR);
+                            let c = out.0.add(i0 * n + j0);
+                            tile((kc - c0).min(CHAIN), a, b, c, n, rows, cols, accumulate || c0 > 0);
+                        }
                     }
                 }
             });
@@ -153,18 +173,16 @@ pub(crate) fn gemm_serial(
                     b.fill(j0, cols, k0, kc, panel);
                     for block in 0..blocks {
                         let i0 = block * MR;
-                        // SAFETY: extents as asserted above; `c` is borrowed mutably.
-                        unsafe {
-                            tile(
-                                kc,
-                                packed.as_ptr().add(block * kc * MR),
-                                panel.as_ptr(),
-                                c.as_mut_ptr().add(i0 * ldc + j0),
-                                ldc,
-                                (m - i0).min(MR),
-                                cols,
-                                accumulate || k0 > 0,
-                            );
+                        let rows = (m - i0).min(MR);
+                        for c0 in (0..kc).step_by(CHAIN) {
+                            // SAFETY: extents as asserted above; `c` is borrowed mutably.
+                            unsafe {
+                                let a = packed.as_ptr().add((block * kc + c0) * MR);
+                                let b = panel.as_ptr().add(c0 * NR);
+                                let c = c.as_mut_ptr().add(i0 * ldc + j0);
+                                let accumulate = accumulate || k0 + c0 > 0;
+                                tile((kc - c0).min(CHAIN), a, b, c, ldc, rows, cols, accumulate);
+                            }
                         }
                     }
                 }

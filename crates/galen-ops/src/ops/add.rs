@@ -30,12 +30,7 @@ impl Op for Add {
         Ok((vec![f32_tensor(out, a.shape())?], vec![]))
     }
 
-    fn backward(
-        &self,
-        _: &Saved,
-        grads: Vec<Option<Tensor>>,
-        needs: &[bool],
-    ) -> Result<Vec<Option<Tensor>>> {
+    fn backward(&self, _: &Saved, grads: Vec<Option<Tensor>>, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let grad = grads.into_iter().next().flatten();
         Ok(needs.iter().map(|n| grad.clone().filter(|_| *n)).collect())
     }

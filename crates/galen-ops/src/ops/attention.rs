@@ -1,7 +1,7 @@
 //! Causal attention over segments and their parents (FlashAttention-2, Dao 2023: scores recomputed in backward).
 
 use crate::error::{Result, shape_error};
-use crate::kernels::attention::{Context, Queries, backward, forward};
+use crate::kernels::attention::{Context, Norm, Queries, backward, forward};
 use crate::tape::{Op, Saved};
 use crate::tensor::{dims2, f32_tensor, f32_view};
 use candle_core::Tensor;
@@ -152,7 +152,7 @@ impl Op for Attention {
             .par_iter()
             .map(|(tree, h)| {
                 let n = tree_tokens(tree);
-                let (mut o, mut lse) = (vec![0f32; n * d], vec![0f32; n]);
+                let (mut o, mut norms) = (vec![0f32; n * d], vec![Norm::default(); n]);
                 let (mut keys, mut values) = (Vec::new(), Vec::new());
                 let offset = h / (n_heads / n_kv_heads) * d;
                 for m in *tree {
@@ -167,19 +167,19 @@ impl Op for Attention {
                     };
                     let rows = m.local..m.local + len;
                     let out = &mut o[rows.start * d..rows.end * d];
-                    forward(queries, self.context(&keys, &values), out, &mut lse[rows]);
+                    forward(queries, self.context(&keys, &values), out, &mut norms[rows]);
                 }
-                (o, lse)
+                (o, norms.iter().flat_map(|n| [n.max, n.inverse]).collect())
             })
             .collect();
-        let (mut o, mut lse) = (vec![0f32; tokens * q_stride], vec![0f32; tokens * n_heads]);
+        let (mut o, mut norms) = (vec![0f32; tokens * q_stride], vec![0f32; tokens * n_heads * 2]);
         for ((tree, h), (rows, l)) in tasks.iter().zip(&results) {
             scatter(tree, rows, d, &mut o, q_stride, *h);
-            scatter(tree, l, 1, &mut lse, n_heads, *h);
+            scatter(tree, l, 2, &mut norms, n_heads * 2, *h);
         }
         let o = f32_tensor(o, (tokens, q_stride))?;
-        let lse = f32_tensor(lse, (tokens, n_heads))?;
-        Ok((vec![o.clone()], vec![(*q).clone(), (*k).clone(), (*v).clone(), o, lse]))
+        let norms = f32_tensor(norms, (tokens, n_heads * 2))?;
+        Ok((vec![o], vec![(*q).clone(), (*k).clone(), (*v).clone(), norms]))
     }
 
     fn backward(
@@ -189,14 +189,14 @@ impl Op for Attention {
         needs: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         let [Some(d_o)] = &grads[..] else { return Ok(vec![None; 3]) };
-        let [q, k, v, o, lse] = &saved[..] else {
+        let [q, k, v, norms] = &saved[..] else {
             return shape_error("attention", "saved tensors are missing");
         };
         let tokens = self.check(q, k, v)?;
         let AttentionShape { n_heads, n_kv_heads, head_dim: d, .. } = self.shape;
         let (qv, kv, vv) = (f32_view(q)?, f32_view(k)?, f32_view(v)?);
-        let (ov, lv, gv) = (f32_view(o)?, f32_view(lse)?, f32_view(d_o)?);
-        let (qv, kv, vv, ov, lv, gv) = (&*qv, &*kv, &*vv, &*ov, &*lv, &*gv);
+        let (nv, gv) = (f32_view(norms)?, f32_view(d_o)?);
+        let (qv, kv, vv, nv, gv) = (&*qv, &*kv, &*vv, &*nv, &*gv);
         let (q_stride, kv_stride) = (n_heads * d, n_kv_heads * d);
         let trees = trees(&self.segments);
         let tasks = self.tasks(&trees);
@@ -205,15 +205,18 @@ impl Op for Attention {
             .map(|(tree, h)| {
                 let n = tree_tokens(tree);
                 let [mut dq, mut dk, mut dv] = [vec![0f32; n * d], vec![0f32; n * d], vec![0f32; n * d]];
-                let (mut keys, mut values, mut out, mut l) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+                let (mut keys, mut values) = (Vec::new(), Vec::new());
                 let (mut dkc, mut dvc) = (Vec::new(), Vec::new());
                 let offset = h / (n_heads / n_kv_heads) * d;
                 for m in *tree {
                     gather(kv, &m.context, kv_stride, offset, d, &mut keys);
                     gather(vv, &m.context, kv_stride, offset, d, &mut values);
                     let (start, len) = (m.segment.start as usize, m.segment.len as usize);
-                    gather(ov, &[(start, len)], q_stride, h * d, d, &mut out);
-                    gather(lv, &[(start, len)], n_heads, *h, 1, &mut l);
+                    let norm = |t: usize| {
+                        let at = (t * n_heads + h) * 2;
+                        Norm { max: nv[at], inverse: nv[at + 1] }
+                    };
+                    let norms: Vec<Norm> = (start..start + len).map(norm).collect();
                     let position = m.segment.position as usize;
                     let rows_of = |values| Queries { values, stride: q_stride, len, position };
                     let (queries, grad) =
@@ -224,7 +227,7 @@ impl Op for Attention {
                     dvc.resize(keys.len(), 0.0);
                     let context = self.context(&keys, &values);
                     let dq = &mut dq[m.local * d..(m.local + len) * d];
-                    backward(queries, context, &out, &l, grad, dq, &mut dkc, &mut dvc);
+                    backward(queries, context, &norms, grad, dq, &mut dkc, &mut dvc);
                     // Children add to their ancestors in the order of the segments.
                     let mut from = 0;
                     for (start, len) in &m.context {
@@ -283,9 +286,9 @@ impl CachedAttention {
                 let offset = h / (n_heads / n_kv_heads) * d;
                 gather(keys, &[(0, n)], kv_stride, offset, d, &mut k);
                 gather(values, &[(0, n)], kv_stride, offset, d, &mut v);
-                let (mut o, mut lse) = (vec![0f32; len * d], vec![0f32; len]);
+                let (mut o, mut norms) = (vec![0f32; len * d], vec![Norm::default(); len]);
                 let queries = Queries { values: &qv[h * d..], stride: width, len, position: n - len };
-                forward(queries, Context { keys: &k, values: &v, d, scale, window }, &mut o, &mut lse);
+                forward(queries, Context { keys: &k, values: &v, d, scale, window }, &mut o, &mut norms);
                 o
             })
             .collect();

@@ -104,6 +104,8 @@ impl Op for LogProbHead {
         let mut sum = vec![0f32; n];
         let mut target_logits = vec![0f32; self.targets.len()];
         let mut expectation = vec![0f32; if self.with_gradient { n * c } else { 0 }];
+        let mut part = vec![0f32; expectation.len()];
+        let mut factors = vec![0f32; n];
         let mut logits = vec![0f32; n * CHUNK.min(vocabulary)];
         for v0 in (0..vocabulary).step_by(CHUNK) {
             let chunk = (vocabulary - v0).min(CHUNK);
@@ -123,21 +125,17 @@ impl Op for LogProbHead {
                 }
             }
             for (r, row) in logits.chunks_exact_mut(chunk).enumerate() {
-                let factor = online_row(row, &mut max[r], &mut sum[r], self.with_gradient);
-                if self.with_gradient && factor != 1.0 {
-                    expectation[r * c..(r + 1) * c].iter_mut().for_each(|e| *e *= factor);
-                }
+                factors[r] = online_row(row, &mut max[r], &mut sum[r], self.with_gradient);
             }
             if self.with_gradient {
-                gemm(
-                    n,
-                    c,
-                    chunk,
-                    Lhs::rows(logits, chunk),
-                    &Weight { weight: &self.weight, first: v0 },
-                    &mut expectation,
-                    true,
-                );
+                // Each chunk's part by itself: in one chain over the whole vocabulary the many small probabilities
+                // would be lost against what is summed already.
+                let weight = Weight { weight: &self.weight, first: v0 };
+                gemm(n, c, chunk, Lhs::rows(logits, chunk), &weight, &mut part, false);
+                let rows = expectation.chunks_exact_mut(c.max(1)).zip(part.chunks_exact(c.max(1)));
+                for ((e, part), factor) in rows.zip(&factors) {
+                    e.iter_mut().zip(part).for_each(|(e, part)| *e = *e * factor + part);
+                }
             }
         }
         let log_prob = |(i, logit): (usize, &f32)| logit - max[of[i]] - sum[of[i]].ln();

@@ -197,7 +197,14 @@ fn measured(eval: &EvalReport) -> Vec<MeasuredRow> {
     rows
 }
 
-fn text(eval: &EvalReport, examples: &[SampleRow], base: &Base, dir: &Path, data: &Path, config: &Path) -> String {
+fn text(
+    eval: &EvalReport,
+    examples: &[SampleRow],
+    base: &Base,
+    dir: &Path,
+    data: &Path,
+    config: &Path,
+) -> String {
     let mut out = format!("\n{}\n", galen_eval::report::table(eval).trim_end());
     out.push_str("\nquestions of sections that were not trained on (95 % intervals in brackets)\n\n");
     let width = examples.iter().map(|e| e.prompt.chars().count()).max().unwrap_or(0).min(64);
@@ -209,7 +216,8 @@ fn text(eval: &EvalReport, examples: &[SampleRow], base: &Base, dir: &Path, data
     let _ = writeln!(out, "\nbase model  {}", base.resolved.path.display());
     let _ = writeln!(out, "data        {}", data.display());
     let _ = writeln!(out, "config      {}", config.display());
-    let _ = writeln!(out, "adapter     {} (adapter_model.safetensors, report.html, eval.json)", dir.display());
+    let _ =
+        writeln!(out, "adapter     {} (adapter_model.safetensors, report.html, eval.json)", dir.display());
     out.push_str("\nYour own data:\n");
     let _ = writeln!(out, "  galen init --model {MODEL} --data FILE.jsonl -o my.yaml");
     out.push_str("  galen plan my.yaml\n  galen train my.yaml\n");

@@ -73,7 +73,6 @@ impl Config {
             early_stopping_patience: self.early_stopping_patience,
             loss_watchdog_threshold: self.loss_watchdog_threshold,
             loss_watchdog_patience: self.loss_watchdog_patience,
-            logging_steps: self.logging_every(total),
         }
     }
 
@@ -146,7 +145,10 @@ mod tests {
             (t.micro_batch_size, t.gradient_accumulation_steps, t.total_steps, t.packing),
             (2, 3, 100, Some(99))
         );
-        assert_eq!((t.learning_rate, t.warmup_steps, t.max_grad_norm, t.logging_steps), (3e-4, 10, 0.5, 7));
+        assert_eq!(
+            (t.learning_rate, t.warmup_steps, t.max_grad_norm, config.logging_steps),
+            (3e-4, 10, 0.5, Some(7))
+        );
         assert_eq!(
             (t.adamw.beta1, t.adamw.beta2, t.adamw.eps, t.adamw.weight_decay),
             (0.8, 0.95, 1e-6, 0.01)

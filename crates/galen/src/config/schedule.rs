@@ -75,11 +75,6 @@ impl Config {
         if steps == 1 { 2 } else { steps }
     }
 
-    /// Steps between log lines in a run of `total` steps.
-    pub fn logging_every(&self, total: u64) -> u64 {
-        self.logging_steps.unwrap_or_else(|| ((0.005 * total as f64) as u64).clamp(1, 10))
-    }
-
     /// When to validate in a run of `total` steps.
     pub fn eval_every(&self, total: u64) -> Every {
         if !self.has_validation() {
@@ -127,7 +122,6 @@ mod tests {
         assert_eq!(c.warmup_of(150), 15);
         c.lr_scheduler = Scheduler::Constant;
         assert_eq!(c.warmup_of(150), 0);
-        assert_eq!((c.logging_every(10), c.logging_every(1000), c.logging_every(90_000)), (1, 5, 10));
         assert_eq!(c.eval_every(150), Every::Never);
         c.val_set_size = 0.1;
         assert_eq!(c.eval_every(150), Every::Epoch);

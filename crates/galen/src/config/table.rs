@@ -174,7 +174,7 @@ key_table! {
     save_strategy: Option<Strategy> = None;
     /// Checkpoints kept; the best is kept besides.
     save_total_limit: u64 = 4, at_least_one;
-    /// Steps between log lines on the terminal (`log.jsonl` has every step). Unset: 0.5 % of the run, 1 to 10.
+    /// Steps between log lines on the terminal (`log.jsonl` has every step). Unset: the progress bar alone.
     logging_steps: Option<u64> = None, |n| n.as_ref().map_or(Ok(()), at_least_one);
     /// Go on from this checkpoint directory.
     resume_from_checkpoint: Option<String> = None;

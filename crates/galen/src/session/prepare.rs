@@ -40,6 +40,22 @@ pub struct Preparer<'a> {
     pub date: chrono::NaiveDate,
 }
 
+/// Turns rows of one entry into text.
+pub struct Renderer {
+    template: Option<ChatTemplate>,
+    options: RenderOptions,
+}
+
+impl Renderer {
+    /// One row.
+    pub fn render(&self, row: &Conversation) -> anyhow::Result<Rendered> {
+        match &self.template {
+            Some(template) => Ok(template.render(row, &self.options)?),
+            None => Ok(galen_data::template::render_pieces(row)?),
+        }
+    }
+}
+
 impl Preparer<'_> {
     /// The run's chat template, where there is one.
     pub fn template(&self) -> anyhow::Result<Option<ChatTemplate>> {
@@ -91,16 +107,15 @@ impl Preparer<'_> {
 
     /// Renders rows with the entry's template.
     pub fn render(&self, spec: &DatasetSpec, rows: &[Conversation]) -> anyhow::Result<Vec<Rendered>> {
+        let renderer = self.renderer(spec, rows)?;
+        rows.par_iter().map(|row| renderer.render(row)).collect()
+    }
+
+    /// What renders the rows of an entry. Errors where there are chats and no template.
+    pub fn renderer(&self, spec: &DatasetSpec, rows: &[Conversation]) -> anyhow::Result<Renderer> {
         let chats = rows.iter().any(|r| matches!(r, Conversation::Chat { .. }));
         let template = if chats { Some(self.base.required_template(self.choice(Some(spec)))?) } else { None };
-        let options = self.render_options(spec);
-        let render = |row: &Conversation| -> anyhow::Result<Rendered> {
-            match &template {
-                Some(template) => Ok(template.render(row, &options)?),
-                None => Ok(galen_data::template::render_pieces(row)?),
-            }
-        };
-        rows.par_iter().map(render).collect()
+        Ok(Renderer { template, options: self.render_options(spec) })
     }
 
     /// How an entry's rows are rendered.

@@ -109,6 +109,7 @@ pub fn train(
     write_record(&dir, config, &base, &hashes, date, resume.as_deref())?;
     let flag = AtomicBool::new(false);
     let mut observer = Shown::new(&dir, settings.total_steps, resume.as_deref(), &flag, stop)?;
+    observer.line_every = config.logging_steps;
     let run = SftRun {
         model: &model,
         adapter,
@@ -446,6 +447,8 @@ struct Shown<'a> {
     flag: &'a AtomicBool,
     stop: &'a Stop,
     validations: Vec<(u64, f64)>,
+    /// Steps between lines that stay on the terminal.
+    line_every: Option<u64>,
 }
 
 impl<'a> Shown<'a> {
@@ -460,7 +463,7 @@ impl<'a> Shown<'a> {
         let events = EventWriter::create(dir, now().as_secs(), done + 1)?;
         let bar = Progress::new("train", total, Unit::Items);
         bar.set(done);
-        Ok(Self { bar, events, flag, stop, validations: Vec::new() })
+        Ok(Self { bar, events, flag, stop, validations: Vec::new(), line_every: None })
     }
 
     fn finish(self, outcome: &Outcome) -> Vec<(u64, f64)> {
@@ -492,6 +495,13 @@ impl Observer for Shown<'_> {
     fn step(&mut self, r: &StepReport, _total_steps: u64) {
         self.bar.message(format!("loss {:.4}, {:.0} tokens/s", r.loss, r.tokens_per_second));
         self.bar.set(r.step);
+        if self.line_every.is_some_and(|n| r.step.is_multiple_of(n.max(1))) {
+            let (loss, rate, norm) = (r.loss, r.learning_rate, r.grad_norm);
+            self.bar.line(&format!(
+                "step {}: loss {loss:.4}, learning rate {rate:.2e}, gradient norm {norm:.3}",
+                r.step
+            ));
+        }
         self.log(
             r.step,
             &[
