@@ -20,10 +20,6 @@ impl Golden {
         SafeTensors::deserialize(&self.0).expect("a golden file is safetensors")
     }
 
-    pub fn names(&self) -> Vec<String> {
-        self.file().names().into_iter().map(String::from).collect()
-    }
-
     /// Values as f64, whatever the dtype.
     pub fn f64s(&self, key: &str) -> Vec<f64> {
         let file = self.file();

@@ -28,7 +28,7 @@ impl Scorer for Hash {
                 let n = number(&format!("{}\0{choice}", request.prompt.text()));
                 self.asked.push(json!([request.prompt.text(), choice]));
                 let logprob = -10.0 * f64::from(n) / 4_294_967_296.0;
-                choices.push(ChoiceScore { logprob, n_tokens: 1, is_greedy: n % 2 == 0 });
+                choices.push(ChoiceScore { logprob, n_tokens: 1, is_greedy: n.is_multiple_of(2) });
             }
             out.push(QuestionScore { choices, tokens: None });
         }

@@ -4,6 +4,8 @@
 //! Never: knows a model family, an adapter method or a file format beyond the weight blocks. It is the only crate
 //! with `unsafe`.
 #![allow(unsafe_code, reason = "kernels and mapped memory live here and nowhere else")]
+#![allow(clippy::inline_always, reason = "kernel bodies are compiled into each instruction set's wrapper")]
+#![allow(clippy::large_stack_arrays, reason = "panels are dequantised through first-level-cache scratch")]
 
 mod error;
 pub mod hook;

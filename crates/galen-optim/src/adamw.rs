@@ -93,7 +93,7 @@ mod tests {
     /// [-0.3, 0.25].
     #[test]
     fn equals_the_algorithm_in_f64() {
-        let mut x = vec![vec![1.0f32, -2.0]];
+        let mut x = [vec![1.0f32, -2.0]];
         let mut optimiser = AdamW::new(AdamWConfig { weight_decay: 0.1, ..AdamWConfig::default() }, [2]);
         let mut reference = [1.0f64, -2.0];
         let (mut m, mut v) = ([0f64; 2], [0f64; 2]);

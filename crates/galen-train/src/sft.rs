@@ -107,12 +107,12 @@ impl SftRun<'_> {
             let last = state.step == total_steps;
             let per_epoch = plan.steps_per_epoch();
             let mut stop_early = false;
-            if last || self.settings.eval.due(state.step, per_epoch, false) {
-                if let Some(v) = validate(self.model, &self.adapter, self.validation, &self.settings)? {
-                    log.write(&ValidationRow { step: state.step, epoch: report.epoch, validation: &v })?;
-                    observer.validation(state.step, &v);
-                    stop_early = self.judge(v, &mut state);
-                }
+            if (last || self.settings.eval.due(state.step, per_epoch, false))
+                && let Some(v) = validate(self.model, &self.adapter, self.validation, &self.settings)?
+            {
+                log.write(&ValidationRow { step: state.step, epoch: report.epoch, validation: &v })?;
+                observer.validation(state.step, &v);
+                stop_early = self.judge(v, &mut state);
             }
             reports.push(report);
             interrupted = self.stop.load(Ordering::Relaxed) && !last;

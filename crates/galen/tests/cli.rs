@@ -1,4 +1,5 @@
 //! The binary from outside: exit codes, stdout against stderr.
+#![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -256,7 +256,7 @@ proptest! {
             .unwrap()
             .map(|r| match r {
                 Ok(row) => Some(row.fields),
-                Err(e) => { assert_eq!(e.fault(), Some(crate::Fault::Syntax), "{}", e); None }
+                Err(e) => { assert_eq!(e.fault(), Some(crate::Fault::Syntax), "{e}"); None }
             })
             .collect();
         let expected: Vec<_> = rows.into_iter().map(|v| if let Value::Object(o) = v { Some(o) } else { None }).collect();

@@ -69,6 +69,13 @@ unsafe impl Send for Out {}
 // SAFETY: as above.
 unsafe impl Sync for Out {}
 
+impl Out {
+    /// Element `i` of C. Through a method, so that a task holds the whole wrapper rather than its pointer.
+    fn at(self, i: usize) -> *mut f32 {
+        self.0.wrapping_add(i)
+    }
+}
+
 thread_local! {
     static PANEL: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
     static PACKED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
@@ -111,7 +118,6 @@ pub(crate) fn gemm(m: usize, n: usize, k: usize, a: Lhs, b: &dyn Panels, c: &mut
         let packed = &*packed;
         let accumulate = accumulate || k0 > 0;
         (0..panels * groups).into_par_iter().for_each(|task| {
-            let out = out;
             let (panel, group) = (task % panels, task / panels);
             let (j0, cols) = (panel * NR, (n - panel * NR).min(NR));
             PANEL.with_borrow_mut(|buffer| {
@@ -125,7 +131,7 @@ pub(crate) fn gemm(m: usize, n: usize, k: usize, a: Lhs, b: &dyn Panels, c: &mut
                         unsafe {
                             let a = packed.as_ptr().add((block * kc + c0) * MR);
                             let b = buffer.as_ptr().add(c0 * NR);
-                            let c = out.0.add(i0 * n + j0);
+                            let c = out.at(i0 * n + j0);
                             tile((kc - c0).min(CHAIN), a, b, c, n, rows, cols, accumulate || c0 > 0);
                         }
                     }

@@ -80,7 +80,11 @@ unsafe fn portable(
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::{MR, NR};
-    use std::arch::x86_64::*;
+    use std::arch::x86_64::{
+        __mmask16, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
+        _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
+        _mm512_set1_ps, _mm512_setzero_ps,
+    };
 
     /// `R` rows (of `MR` packed) by 32 columns in `2 R` registers.
     ///

@@ -93,7 +93,7 @@ impl Attention {
             && kw == s.n_kv_heads * s.head_dim
             && k.dims() == v.dims()
             && s.n_kv_heads > 0
-            && s.n_heads % s.n_kv_heads == 0;
+            && s.n_heads.is_multiple_of(s.n_kv_heads);
         if sound {
             Ok(t)
         } else {

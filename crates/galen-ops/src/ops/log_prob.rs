@@ -179,7 +179,7 @@ impl Op for LogProbHead {
 /// Logits `[rows, V]` of hidden rows `[rows, C]`: for generation, a row or a few.
 pub fn logits(weight: &QuantMatrix, hidden: &[f32]) -> Result<Vec<f32>> {
     let (vocabulary, c) = (weight.rows(), weight.cols());
-    if c == 0 || hidden.len() % c != 0 {
+    if c == 0 || !hidden.len().is_multiple_of(c) {
         return shape_error("logits", format!("{} values in rows of {c}", hidden.len()));
     }
     let rows = hidden.len() / c;

@@ -39,7 +39,7 @@ impl Rope {
         let view = f32_view(x)?;
         let values = &*view;
         let half = self.table.half;
-        let tokens = if half == 0 { 0 } else { self.table.cos.len() / half };
+        let tokens = self.table.cos.len().checked_div(half).unwrap_or(0);
         if tokens == 0 || values.len() % (tokens * half * 2) != 0 {
             return shape_error(
                 "rope",

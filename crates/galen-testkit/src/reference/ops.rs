@@ -42,7 +42,7 @@ pub fn gated_ref(activation: Activation, gate: &[f64], up: &[f64]) -> Vec<f64> {
     let act = |x: f64| match activation {
         Activation::Silu => x / (1.0 + (-x).exp()),
         Activation::GeluTanh => {
-            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
             0.5 * x * (1.0 + inner.tanh())
         }
     };

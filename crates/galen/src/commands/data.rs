@@ -1,5 +1,10 @@
 //! `galen data inspect | check | split`.
 
+mod check;
+mod inspect;
+mod source;
+mod split;
+
 use crate::cli::{Globals, Limit};
 use std::path::PathBuf;
 
@@ -53,10 +58,10 @@ pub struct Inspect {
     /// How far down the pipeline to look
     #[arg(long, value_enum, default_value_t = Stage::Tokenized)]
     pub stage: Stage,
-    /// How many rows to show
+    /// How many rows to show (packed: batches)
     #[arg(long, short = 'n', value_name = "N", default_value_t = 3)]
     pub rows: usize,
-    /// The first row to show, from 0
+    /// How many to pass over first
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub skip: usize,
     /// Colour the output
@@ -88,7 +93,7 @@ pub struct Check {
 pub struct Split {
     /// A data file
     pub input: PathBuf,
-    /// Rows with the same value of this field stay together
+    /// Rows with the same value of this field (`a.b`: a field of a field) stay together; default: equal rows do
     #[arg(long, alias = "group_by", value_name = "FIELD")]
     pub group_by: Option<String>,
     /// Rows for the test file: a number or a share
@@ -106,6 +111,10 @@ pub struct Split {
 }
 
 /// Looks at, checks or splits data.
-pub fn run(_args: Args, _globals: &Globals) -> anyhow::Result<()> {
-    anyhow::bail!("`galen data` is not built yet")
+pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
+    match args.action {
+        Action::Inspect(args) => inspect::run(&args, globals),
+        Action::Check(args) => check::run(&args, globals),
+        Action::Split(args) => split::run(&args, globals),
+    }
 }

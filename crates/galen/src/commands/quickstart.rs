@@ -36,6 +36,7 @@ pub struct Args {
 /// How much of it.
 struct Size {
     train_per_letter: usize,
+    batch: usize,
     questions: Option<usize>,
     epochs: f64,
     learning_rate: f64,
@@ -43,9 +44,15 @@ struct Size {
 }
 
 const FULL: Size =
-    Size { train_per_letter: 100, questions: None, epochs: 3.0, learning_rate: 5e-4, run: "run" };
-const FAST: Size =
-    Size { train_per_letter: 30, questions: Some(120), epochs: 2.0, learning_rate: 1e-3, run: "run-fast" };
+    Size { train_per_letter: 100, batch: 16, questions: None, epochs: 3.0, learning_rate: 5e-4, run: "run" };
+const FAST: Size = Size {
+    train_per_letter: 100,
+    batch: 8,
+    questions: Some(120),
+    epochs: 1.0,
+    learning_rate: 1e-3,
+    run: "run-fast",
+};
 
 /// Fetches the base model and the clinical data, fine-tunes, evaluates base and adapter, and reports.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
@@ -53,7 +60,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
     let stop = Stop::listen()?;
     let size = if args.fast { FAST } else { FULL };
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
-    let data = args.out.join(if args.fast { "data-fast" } else { "data" });
+    let data = args.out.join("data");
     make_data(&data, &size, globals.offline)?;
     let dir = args.out.join(size.run);
     let config_path = args.out.join(format!("{}.yaml", size.run));
@@ -126,7 +133,7 @@ fn config_text(data: &Path, dir: &Path, size: &Size) -> String {
          datasets:\n  - path: {}\n    type: chat_template\n\
          test_datasets:\n  - path: {}\n    type: chat_template\n\
          sequence_len: 256\n\
-         micro_batch_size: 16\n\
+         micro_batch_size: {}\n\
          num_epochs: {}\n\
          learning_rate: {}\n\
          lr_scheduler: cosine\n\
@@ -135,6 +142,7 @@ fn config_text(data: &Path, dir: &Path, size: &Size) -> String {
          output_dir: {}\n",
         quoted(data.join("train.jsonl")),
         quoted(data.join("validation.jsonl")),
+        size.batch,
         size.epochs,
         size.learning_rate,
         quoted(dir.to_owned()),

@@ -105,7 +105,7 @@ pub fn train(
         bytes(model.nbytes() as u64),
     ));
     let hashes = hashes(config, &base, template.as_ref(), &prepared)?;
-    let resume = checkpoint_of(config, &dir, &start)?;
+    let resume = checkpoint_of(config, &dir, &start);
     write_record(&dir, config, &base, &hashes, date, resume.as_deref())?;
     let flag = AtomicBool::new(false);
     let mut observer = Shown::new(&dir, settings.total_steps, resume.as_deref(), &flag, stop)?;
@@ -133,7 +133,7 @@ pub fn train(
         ));
         return Err(signal.into());
     }
-    let summary = summarise(config, &base, &prepared, &outcome, eval_losses, &hashes, &dir)?;
+    let summary = summarise(config, &base, &prepared, &outcome, eval_losses, &hashes, &dir);
     galen_adapter::save_peft(&outcome.adapter, &record, &dir)?;
     base.tokenizer.save_to(&dir, template.as_ref().map(ChatTemplate::source))?;
     write_reports(&dir, &base, &summary, template.is_some())?;
@@ -307,16 +307,16 @@ fn fingerprint(config: &Config, hashes: &BTreeMap<String, String>) -> BTreeMap<S
     map
 }
 
-fn checkpoint_of(config: &Config, dir: &Path, start: &Start) -> anyhow::Result<Option<PathBuf>> {
+fn checkpoint_of(config: &Config, dir: &Path, start: &Start) -> Option<PathBuf> {
     let newest = || checkpoint::list(dir).pop().map(|(_, path)| path);
-    Ok(match start {
+    match start {
         Start::From(path) => Some(path.clone()),
         Start::Resume => newest(),
         Start::New | Start::Overwrite => match &config.resume_from_checkpoint {
             Some(path) => Some(PathBuf::from(path)),
             None => newest().filter(|_| config.auto_resume_from_checkpoints),
         },
-    })
+    }
 }
 
 /// The date the run's templates write: that of its first session.
@@ -387,7 +387,7 @@ fn summarise(
     eval_losses: Vec<(u64, f64)>,
     hashes: &BTreeMap<String, String>,
     dir: &Path,
-) -> anyhow::Result<RunSummary> {
+) -> RunSummary {
     let (steps, earlier_validations) = read_log(&dir.join("log.jsonl"));
     let data = prepared.reports.iter().map(|(path, r)| DataRow {
         name: path.clone(),
@@ -409,7 +409,7 @@ fn summarise(
     let setting =
         |key: &&str| config.values().find(|(k, _)| k.name == *key).map(|(_, v)| Fact::new(*key, plain(&v)));
     let title = dir.file_name().map_or_else(|| "galen run".into(), |n| n.to_string_lossy().into_owned());
-    Ok(RunSummary {
+    RunSummary {
         title,
         base_model: base.resolved.hf_id.clone().unwrap_or_else(|| base.name.clone()),
         finished: chrono::Utc::now().format("%Y-%m-%d %H:%M UTC").to_string(),
@@ -425,7 +425,7 @@ fn summarise(
         ],
         config_yaml: config.to_yaml(),
         samples: None,
-    })
+    }
 }
 
 fn plain(value: &Value) -> String {

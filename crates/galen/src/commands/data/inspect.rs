@@ -1,0 +1,101 @@
+//! `galen data inspect`.
+
+use super::{Inspect, Stage, source};
+use crate::cli::Globals;
+use crate::config::Config;
+use crate::progress::say;
+use crate::session::{Base, Preparer};
+use crate::stdout;
+use galen_data::inspect;
+use galen_data::pack::{MIN_SHARED_TOKENS, pack};
+use galen_data::tokenize::tokenize;
+use galen_train::StepPlan;
+use galen_types::{Rendered, Tokenized};
+use std::io::IsTerminal as _;
+
+/// Shows rows as the model sees them.
+pub fn run(args: &Inspect, globals: &Globals) -> anyhow::Result<()> {
+    let config = args.source.config()?;
+    let base = source::base(&config, globals.offline)?;
+    let preparer = Preparer {
+        base: &base,
+        config: &config,
+        offline: globals.offline,
+        date: chrono::Utc::now().date_naive(),
+    };
+    let color = match args.color {
+        clap::ColorChoice::Always => true,
+        clap::ColorChoice::Never => false,
+        // https://no-color.org
+        clap::ColorChoice::Auto => {
+            std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+        }
+    };
+    let shown = match args.stage {
+        Stage::Packed => packed(args, &preparer, color)?,
+        Stage::Rendered => {
+            rows(args, &preparer)?.iter().map(|(_, row)| inspect::rendered(row, color)).collect()
+        }
+        Stage::Tokenized => tokenized(args, &preparer, color)?,
+    };
+    if shown.is_empty() {
+        say(&format!("nothing to show: fewer than {} rows or batches", args.skip.saturating_add(1)));
+    }
+    stdout::print(&shown.join("\n"))
+}
+
+/// The asked rows with their numbers, counted through all entries.
+fn rows(args: &Inspect, preparer: &Preparer) -> anyhow::Result<Vec<(u64, Rendered)>> {
+    let (train, test) = preparer.config.dataset_specs()?;
+    let (mut out, mut before) = (Vec::new(), 0);
+    for spec in train.iter().chain(&test) {
+        if out.len() >= args.rows {
+            break;
+        }
+        let loaded = preparer.load(spec, preparer.config.bad_rows())?;
+        loaded.bad_rows.iter().take(3).for_each(|bad| say(&format!("skipped: {}", bad.text)));
+        let n = loaded.rows.len();
+        let from = args.skip.saturating_sub(before).min(n);
+        let to = from.saturating_add(args.rows - out.len()).min(n);
+        let rendered = preparer.render(spec, &loaded.rows[from..to])?;
+        out.extend(rendered.into_iter().enumerate().map(|(i, row)| ((before + from + i) as u64, row)));
+        before += n;
+    }
+    Ok(out)
+}
+
+fn tokenized(args: &Inspect, preparer: &Preparer, color: bool) -> anyhow::Result<Vec<String>> {
+    let encoder = &preparer.base.tokenizer;
+    let mut out = Vec::new();
+    for (number, rendered) in rows(args, preparer)? {
+        // One at a time, so that a row that is left out does not change the numbers of those behind it.
+        let one = [rendered];
+        let (rows, report) = tokenize(&one, encoder, preparer.tokenize_options())?;
+        report.dropped_rows.iter().for_each(|row| say(&format!("left out: {row}")));
+        for row in rows {
+            let row = Tokenized::new(row.origin().clone(), number, row.ids().to_vec(), row.mask().to_vec())?;
+            out.push(inspect::tokenized(&row, encoder, color));
+        }
+    }
+    Ok(out)
+}
+
+/// Micro-batches in the order of the first epoch.
+fn packed(args: &Inspect, preparer: &Preparer, color: bool) -> anyhow::Result<Vec<String>> {
+    let (config, base): (&Config, &Base) = (preparer.config, preparer.base);
+    let prepared = preparer.prepare()?;
+    let plan = StepPlan::new(
+        prepared.train.iter().map(|row| row.ids().len()).collect(),
+        config.micro_batch_size as usize,
+        config.accumulation() as usize,
+        config.packing(),
+        config.seed,
+    );
+    let batches = plan.epoch(0).into_iter().flatten().skip(args.skip).take(args.rows);
+    let shown = batches.map(|numbers| -> anyhow::Result<String> {
+        let rows: Vec<&Tokenized> = numbers.iter().map(|i| &prepared.train[*i]).collect();
+        let share = config.train_settings(plan.steps_per_epoch(), false).share_prefixes;
+        Ok(inspect::packed(&pack(&rows, share.then_some(MIN_SHARED_TOKENS))?, &base.tokenizer, color))
+    });
+    shown.collect()
+}
