@@ -74,6 +74,11 @@ fn largest(values: &[f32]) -> f64 {
     values.iter().fold(0.0, |m, v| f64::from(v.abs()).max(m))
 }
 
+/// Of gradients summed in another order. The portable path rounds products and sums apart.
+fn tolerance() -> f64 {
+    if galen_ops::isa() == galen_ops::Isa::Portable { 2e-6 } else { 1e-6 }
+}
+
 /// Relative to the largest of `want`.
 fn assert_near(what: &str, got: &[f32], want: &[f32], tolerance: f64) {
     assert_eq!(got.len(), want.len(), "{what}: lengths");
@@ -110,7 +115,7 @@ fn packed_shared_and_one_by_one_agree() {
             assert_eq!(share.is_none(), batch.ids().len() == total, "{name}: sharing saves tokens");
             let (l, g) = run(&model, &adapter, &batch, &weights);
             assert_eq!(l, logps, "{name}, shared {share:?}: log-probabilities, to the bit");
-            assert_near(&format!("{name}, shared {share:?}: gradients"), &g, &gradient, 1e-6);
+            assert_near(&format!("{name}, shared {share:?}: gradients"), &g, &gradient, tolerance());
         }
     }
 }
@@ -148,7 +153,7 @@ fn accumulation_is_the_big_batch_however_it_is_split() {
             assert!(error <= 1e-6, "{name} {split:?}: loss {} for {}", parts.loss, big.loss);
             assert_eq!((parts.tokens, parts.supervised_tokens), (big.tokens, big.supervised_tokens));
             let what = format!("{name} {split:?}: gradients");
-            assert_near(&what, &parts.gradients.concat(), &big.gradients.concat(), 1e-6);
+            assert_near(&what, &parts.gradients.concat(), &big.gradients.concat(), tolerance());
         }
     }
 }

@@ -275,15 +275,15 @@ fn saved_adapter(lab: &Lab, dir: &Path, step: u64) -> Vec<u32> {
 #[test]
 fn the_limit_keeps_the_best_and_the_newest_and_the_best_is_the_result() {
     let mut lab = Lab::new();
-    // What is trained is what is validated, gently for three steps and then absurdly.
+    // What is validated is what is trained, for three steps down the loss and then up it.
     lab.validation = lab.train.clone();
     for limit in [1, 2, 3] {
         let dir = tempdir().expect("a directory");
-        let gentle = TrainSettings { save_total_limit: Some(limit), learning_rate: 0.005, ..overshooting() };
-        let absurd = TrainSettings { learning_rate: 3.0, ..gentle.clone() };
+        let downhill = TrainSettings { save_total_limit: Some(limit), learning_rate: 0.01, ..overshooting() };
+        let uphill = TrainSettings { learning_rate: -0.03, ..downhill.clone() };
         let mut watch = Watch { stop_after: Some(3), ..Watch::default() };
-        lab.run(dir.path(), gentle, false, &mut watch).expect("a run");
-        let outcome = lab.run(dir.path(), absurd, true, &mut Watch::default()).expect("a run");
+        lab.run(dir.path(), downhill, false, &mut watch).expect("a run");
+        let outcome = lab.run(dir.path(), uphill, true, &mut Watch::default()).expect("a run");
         let losses: Vec<f64> = log(dir.path()).iter().filter_map(|r| r["eval_loss"].as_f64()).collect();
         let least = (0..8).min_by(|a, b| losses[*a].total_cmp(&losses[*b])).expect("validations") as u64 + 1;
         assert_eq!(least, 3, "the run must get worse for this test: {losses:?}");
