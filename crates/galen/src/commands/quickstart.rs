@@ -50,7 +50,7 @@ const FAST: Size = Size {
     batch: 8,
     questions: Some(120),
     epochs: 1.0,
-    learning_rate: 1e-3,
+    learning_rate: 5e-4,
     run: "run-fast",
 };
 
