@@ -1,8 +1,13 @@
 //! The integration tests of galen, one binary. Goldens lie beside the scripts that made them in `goldens/`.
 
 mod arch_gradients;
+mod cli;
+mod cli_data;
+mod cli_misc;
 mod exactness;
 mod goldens;
+#[cfg(unix)]
+mod kill;
 mod ops_gradients;
 mod parity;
 mod peft_steps;

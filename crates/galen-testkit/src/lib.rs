@@ -1,4 +1,5 @@
-//! Owns: what several crates' tests share: a byte mutator for fuzzing, a GGUF writer, real weights from the cache.
+//! Owns: what several crates' tests share: a byte mutator for fuzzing, a GGUF writer, a tiny
+//! model, real weights from the cache.
 //! Takes: seeds, corpora, tensors, catalogue names.
 //! Gives: inputs for tests, the same everywhere.
 //! Never: is part of the product: only `[dev-dependencies]` name it.
@@ -7,3 +8,4 @@ pub mod fuzz;
 pub mod gguf_writer;
 pub mod models;
 pub mod reference;
+pub mod tiny_gguf;

@@ -1,0 +1,136 @@
+//! Runs that are killed and go on, from outside: the same bits as the run that nobody killed.
+
+use crate::cli::{Bench, Said, assert_has};
+use galen_testkit::fuzz::Random;
+use serde_json::Value;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+/// The log without what a clock or the system says.
+fn log(bench: &Bench, dir: &str) -> Vec<Value> {
+    let text = bench.read(&format!("{dir}/log.jsonl"));
+    let rows = text.lines().map(|line| {
+        let mut row: Value = serde_json::from_str(line).expect("a row of JSON");
+        for key in ["tokens_per_second", "step_seconds", "peak_rss_bytes"] {
+            row.as_object_mut().expect("an object").remove(key);
+        }
+        row
+    });
+    rows.collect()
+}
+
+fn adapter(bench: &Bench, dir: &str) -> Vec<u8> {
+    std::fs::read(bench.path(dir).join("adapter_model.safetensors")).expect("an adapter")
+}
+
+fn assert_same_run(bench: &Bench, dir: &str, what: &str) {
+    assert!(adapter(bench, dir) == adapter(bench, "whole"), "{what}: the adapter differs");
+    assert_eq!(log(bench, dir), log(bench, "whole"), "{what}: the log");
+    let left: Vec<_> = std::fs::read_dir(bench.path(dir))
+        .expect("a run directory")
+        .map(|e| e.expect("an entry").file_name())
+        .filter(|n| n.to_string_lossy().starts_with(".tmp-"))
+        .collect();
+    assert!(left.is_empty(), "{what}: {left:?}");
+}
+
+fn whole(bench: &Bench) -> Duration {
+    let began = Instant::now();
+    bench.galen(&["train", "c.yaml", "--set", "output_dir=whole"]).exits(0);
+    let steps = log(bench, "whole").iter().filter(|r| r["loss"].is_number()).count();
+    assert_eq!(steps, 20);
+    began.elapsed()
+}
+
+fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").args([name, &child.id().to_string()]).status().expect("`kill` runs");
+    assert!(sent.success());
+}
+
+#[test]
+fn killed_anywhere_and_resumed_it_ends_with_the_same_bits() {
+    let bench = Bench::new();
+    let took = whole(&bench);
+    let random = &mut Random::new(20);
+    let mut hits = 0;
+    for point in 0..20_u32 {
+        let dir = format!("run{point}");
+        let out = format!("output_dir={dir}");
+        // One point in each twentieth of the run. A checkpoint after every step: most hit the writing of one.
+        let within = (random.bits() >> 40) as f64 / (1_u64 << 24) as f64;
+        let delay = took.mul_f64((f64::from(point) + within) / 20.0);
+        let mut child =
+            bench.command(&["train", "c.yaml", "--set", &out]).spawn().expect("the binary starts");
+        std::thread::sleep(delay);
+        child.kill().expect("SIGKILL");
+        let ended = child.wait_with_output().expect("an end");
+        hits += u32::from(!ended.status.success());
+        // Without a checkpoint `--resume` begins at the beginning.
+        bench.galen(&["train", "c.yaml", "--set", &out, "--resume"]).exits(0);
+        assert_same_run(&bench, &dir, &format!("killed after {delay:?} of {took:?}"));
+    }
+    assert!(hits >= 10, "only {hits} of 20 kills met a run");
+}
+
+#[test]
+fn killed_again_and_again_it_still_ends_with_the_same_bits() {
+    let bench = Bench::new();
+    let took = whole(&bench);
+    let random = &mut Random::new(3);
+    for attempt in 0.. {
+        // Longer every time, so that it ends.
+        let delay = took.mul_f64(0.2 + 0.05 * f64::from(attempt) + random.below(100) as f64 / 500.0);
+        let mut child = bench.command(&["train", "c.yaml", "--resume"]).spawn().expect("the binary starts");
+        std::thread::sleep(delay);
+        child.kill().expect("SIGKILL");
+        if child.wait_with_output().expect("an end").status.success() {
+            break;
+        }
+    }
+    assert_same_run(&bench, "run", "killed many times");
+}
+
+#[test]
+fn signals_write_a_checkpoint_and_tell_by_the_exit_code() {
+    for (name, code, word) in [("-INT", 130, "Ctrl-C"), ("-TERM", 143, "SIGTERM")] {
+        let bench = Bench::new();
+        whole(&bench);
+        let long = ["train", "c.yaml", "--set", "num_epochs=500", "--set", "save_steps=100000"];
+        let child = bench.command(&long).spawn().expect("the binary starts");
+        let began = Instant::now();
+        while !bench.path("run/log.jsonl").metadata().is_ok_and(|m| m.len() > 0) {
+            assert!(began.elapsed() < Duration::from_secs(30), "no step within 30 s");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        signal(&child, name);
+        let said = Said::of(&child.wait_with_output().expect("an end")).exits(code);
+        assert_has(&said.stderr, &["is written; `galen train run/config.yaml --resume` goes on", word]);
+        let kept = std::fs::read_dir(bench.path("run")).expect("a directory");
+        let checkpoints = kept
+            .filter(|e| e.as_ref().is_ok_and(|e| e.file_name().to_string_lossy().starts_with("checkpoint-")));
+        assert_eq!(checkpoints.count(), 1);
+    }
+}
+
+#[test]
+fn what_may_not_be_resumed_or_overwritten_is_refused() {
+    let bench = Bench::new();
+    whole(&bench);
+    let fresh = bench.galen(&["train", "c.yaml", "--resume"]).exits(0);
+    assert_eq!(fresh.stdout, "run\n");
+    assert_same_run(&bench, "run", "--resume without a checkpoint");
+
+    let changed = bench.galen(&["train", "c.yaml", "--resume", "--set", "learning_rate=0.02"]).exits(1);
+    assert_has(&changed.stderr, &["`learning_rate: 0.01`", "`0.02`", "\nhint: "]);
+    let occupied = bench.galen(&["train", "c.yaml"]).exits(2);
+    assert_has(&occupied.stderr, &["`output_dir` run is not empty", "--resume", "--overwrite"]);
+    assert_same_run(&bench, "run", "after two refusals");
+
+    bench.galen(&["train", "c.yaml", "--overwrite", "--set", "learning_rate=0.02"]).exits(0);
+    assert!(adapter(&bench, "run") != adapter(&bench, "whole"));
+    std::fs::create_dir(bench.path("files")).expect("a directory");
+    bench.write("files/thesis.txt", "years of work");
+    let precious = bench.galen(&["train", "c.yaml", "--overwrite", "--set", "output_dir=files"]).exits(1);
+    assert_has(&precious.stderr, &["files holds no run: not deleting it", "\nhint: "]);
+    assert_eq!(bench.read("files/thesis.txt"), "years of work");
+}
