@@ -34,7 +34,7 @@ pub struct TrainSettings {
     pub eval: Cadence,
     /// When to write a checkpoint.
     pub save: Cadence,
-    /// Checkpoints kept, the best and the newest always among them.
+    /// Checkpoints kept: the newest, and with `load_best_model_at_end` the best, always among them.
     pub save_total_limit: Option<usize>,
     /// What makes a checkpoint the best.
     pub metric_for_best_model: BestMetric,

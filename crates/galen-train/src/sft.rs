@@ -95,7 +95,9 @@ impl SftRun<'_> {
         let mut reports = Vec::new();
         let mut interrupted = false;
         let mut steps: (u64, Vec<Vec<Vec<usize>>>) = (u64::MAX, Vec::new());
-        while state.step < total_steps {
+        // Killed between the checkpoint that ended it early and its end, a run must not train on.
+        let ended = self.settings.early_stopping_patience.is_some_and(|p| state.stale_validations >= p);
+        while !ended && state.step < total_steps {
             let epoch = state.step / plan.steps_per_epoch();
             if steps.0 != epoch {
                 steps = (epoch, plan.epoch(epoch));

@@ -23,7 +23,7 @@ pub struct Cli {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Everywhere")]
 pub struct Globals {
-    /// Say more (twice: much more)
+    /// Say more: a line for every step, the rows that were left out
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// CPU threads; default: all cores. The result is the same to the bit whatever the number

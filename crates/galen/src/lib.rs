@@ -35,6 +35,11 @@ pub fn run() -> u8 {
 }
 
 fn start(cli: cli::Cli) -> anyhow::Result<()> {
+    progress::set_verbosity(cli.globals.verbose);
+    if let cli::Device::Cuda(n) = cli.globals.device {
+        let message = format!("`--device cuda:{n}`: this build has no CUDA kernels");
+        return Err(error::UsageError::new(message, "leave `--device` out: galen computes on the CPU").into());
+    }
     if let Some(threads) = cli.globals.threads {
         rayon::ThreadPoolBuilder::new().num_threads(usize::from(threads.get())).build_global()?;
     }

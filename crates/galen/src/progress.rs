@@ -4,7 +4,20 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
+
+static VERBOSITY: AtomicU8 = AtomicU8::new(0);
+
+/// How often `-v` was given.
+pub fn verbosity() -> u8 {
+    VERBOSITY.load(Ordering::Relaxed)
+}
+
+/// Remembers how often `-v` was given.
+pub fn set_verbosity(times: u8) {
+    VERBOSITY.store(times, Ordering::Relaxed);
+}
 
 /// Time between plain lines where stderr is no terminal.
 const PLAIN_EVERY: Duration = Duration::from_secs(15);

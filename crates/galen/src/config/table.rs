@@ -96,7 +96,8 @@ key_table! {
     eot_tokens: Vec<String> = Vec::new();
     /// A row that cannot be read: `error` stops, `skip` counts. Not in Axolotl.
     on_bad_row: OnBadRow = OnBadRow::Error;
-    /// How many rows of the data may be shown in reports, cards and logs. Not in Axolotl.
+    /// How many rows of the data the report and the card show, each with what base and adapter answer (validation rows,
+    /// where there are any). Not in Axolotl.
     report_samples: u64 = 0;
 
     ["Training"]
@@ -172,7 +173,7 @@ key_table! {
     saves_per_epoch: Option<u64> = None;
     /// `no`, `steps`, `epoch` or `best`.
     save_strategy: Option<Strategy> = None;
-    /// Checkpoints kept; the best is kept besides.
+    /// Checkpoints kept: the newest, and with `load_best_model_at_end` the best, always among them.
     save_total_limit: u64 = 4, at_least_one;
     /// Steps between log lines on the terminal (`log.jsonl` has every step). Unset: the progress bar alone.
     logging_steps: Option<u64> = None, |n| n.as_ref().map_or(Ok(()), at_least_one);

@@ -1,19 +1,9 @@
 //! Hashes of what went into a run.
 
 use anyhow::Context as _;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::io::Read as _;
 use std::path::Path;
-
-/// A file and its hash.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileRecord {
-    /// As the configuration names it.
-    pub name: String,
-    /// In hexadecimal.
-    pub sha256: String,
-}
 
 /// SHA-256 of a file, or of a model folder's configuration and weights in order of name.
 pub fn sha256_file(path: &Path) -> anyhow::Result<String> {

@@ -1,0 +1,174 @@
+//! The run directory: what may be written where, what is recorded of a run, what a resumed one must share.
+
+use super::base::Base;
+use super::prepare::Prepared;
+use super::record::{sha256_file, sha256_text};
+use super::train::Start;
+use crate::config::Config;
+use crate::error::UsageError;
+use anyhow::Context as _;
+use galen_data::template::ChatTemplate;
+use galen_model::Precision;
+use galen_train::checkpoint;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+/// Keys that say where and how often to write, not what is learned: a resumed run may change them.
+const FREE_KEYS: &[&str] = &[
+    "output_dir",
+    "logging_steps",
+    "save_steps",
+    "saves_per_epoch",
+    "save_strategy",
+    "save_total_limit",
+    "resume_from_checkpoint",
+    "auto_resume_from_checkpoints",
+    "report_samples",
+    "max_memory",
+];
+
+pub(super) fn prepare_dir(dir: &Path, start: &Start) -> anyhow::Result<()> {
+    let occupied = std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
+    if occupied && *start == Start::New {
+        let message = format!("`output_dir` {} is not empty", dir.display());
+        let hint = "`--resume` goes on with the run in it, `--overwrite` deletes it first";
+        return Err(UsageError::new(message, hint).into());
+    }
+    if occupied && *start == Start::Overwrite {
+        // Only what a run writes: a mistyped `output_dir` must not cost anybody their files.
+        anyhow::ensure!(
+            holds_a_run(dir),
+            "{} holds no run: not deleting it\nhint: choose another `output_dir`, or empty it yourself",
+            dir.display()
+        );
+        std::fs::remove_dir_all(dir).with_context(|| dir.display().to_string())?;
+    }
+    std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())
+}
+
+/// Whether everything in a directory is what a run writes first or `run.json` says that a run was there. A run killed
+/// in its first second leaves only its configuration or temporary files.
+fn holds_a_run(dir: &Path) -> bool {
+    if dir.join("run.json").exists() || dir.join("log.jsonl").exists() {
+        return true;
+    }
+    let early = |name: &str| name == "config.yaml" || name.starts_with(".tmp-");
+    let mut entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.all(|e| e.file_name().to_str().is_some_and(early))
+}
+
+/// SHA-256 of configuration, data, model and template.
+pub(super) fn hashes(
+    config: &Config,
+    base: &Base,
+    template: Option<&ChatTemplate>,
+    prepared: &Prepared,
+) -> anyhow::Result<BTreeMap<String, String>> {
+    let model = match &base.resolved.sha256 {
+        Some(known) => known.clone(),
+        None => sha256_file(&base.resolved.path)?,
+    };
+    let mut hashes = BTreeMap::from([
+        ("config".to_owned(), sha256_text(&config.to_yaml())),
+        ("data".to_owned(), prepared.sha256.clone()),
+        ("model".to_owned(), model),
+    ]);
+    if let Some(template) = template {
+        hashes.insert("template".into(), sha256_text(template.source()));
+    }
+    Ok(hashes)
+}
+
+pub(super) fn fingerprint(config: &Config, hashes: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let free = |key: &str| FREE_KEYS.contains(&key);
+    let mut map: BTreeMap<String, String> = config
+        .values()
+        .filter(|(k, _)| !free(k.name))
+        .map(|(k, v)| (k.name.to_owned(), v.to_string()))
+        .collect();
+    for (name, hash) in hashes.iter().filter(|(name, _)| *name != "config") {
+        map.insert(format!("sha256 of the {name}"), hash.clone());
+    }
+    map.insert("kernel path".into(), galen_ops::isa().name().into());
+    map
+}
+
+pub(super) fn checkpoint_of(config: &Config, dir: &Path, start: &Start) -> Option<PathBuf> {
+    let newest = || checkpoint::list(dir).pop().map(|(_, path)| path);
+    match start {
+        Start::From(path) => Some(path.clone()),
+        Start::Resume => newest(),
+        Start::New | Start::Overwrite => match &config.resume_from_checkpoint {
+            Some(path) => Some(PathBuf::from(path)),
+            None => newest().filter(|_| config.auto_resume_from_checkpoints),
+        },
+    }
+}
+
+/// The date the run's templates write: that of its first session.
+pub(super) fn date_of(dir: &Path) -> chrono::NaiveDate {
+    let text = std::fs::read_to_string(dir.join("run.json")).unwrap_or_default();
+    let record: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+    let known = record["template_date"].as_str().and_then(|d| d.parse().ok());
+    known.unwrap_or_else(|| chrono::Utc::now().date_naive())
+}
+
+/// `config.yaml` and `run.json`; each session of a run names the hash of the record before it.
+pub(super) fn write_record(
+    dir: &Path,
+    config: &Config,
+    base: &Base,
+    hashes: &BTreeMap<String, String>,
+    date: chrono::NaiveDate,
+    resume: Option<&Path>,
+) -> anyhow::Result<()> {
+    replace(&dir.join("config.yaml"), config.to_yaml().as_bytes())?;
+    let path = dir.join("run.json");
+    let before = std::fs::read_to_string(&path).ok();
+    let old: Value = before.as_deref().and_then(|t| serde_json::from_str(t).ok()).unwrap_or(Value::Null);
+    let mut sessions = old["sessions"].as_array().cloned().unwrap_or_default();
+    sessions.push(json!({
+        "started": chrono::Utc::now().to_rfc3339(),
+        "resumed_from": resume.map(|p| p.display().to_string()),
+        "previous_record_sha256": before.as_deref().map(sha256_text),
+        "threads": rayon::current_num_threads(),
+        "host": std::fs::read_to_string("/proc/sys/kernel/hostname").map(|h| h.trim().to_owned()).ok(),
+    }));
+    let record = json!({
+        "galen": env!("CARGO_PKG_VERSION"),
+        "kernel_path": galen_ops::isa().name(),
+        "os": std::env::consts::OS,
+        "arch": std::env::consts::ARCH,
+        "base_model": recorded_name(base),
+        "base_precision": if config.base_precision() == Precision::Nf4 { "nf4" } else { "stored" },
+        "base_model_name_or_path": base.resolved.hf_id,
+        "base_source": base.resolved.source,
+        "template_date": date.to_string(),
+        "sha256": hashes,
+        "sessions": sessions,
+    });
+    let mut text = serde_json::to_string_pretty(&record)?;
+    text.push('\n');
+    replace(&path, text.as_bytes())
+}
+
+/// The base as it can be found again from any working directory.
+fn recorded_name(base: &Base) -> String {
+    let local = (base.resolved.source == "local").then(|| base.resolved.path.canonicalize().ok()).flatten();
+    local.map_or_else(|| base.name.clone(), |path| path.display().to_string())
+}
+
+/// Writes under a temporary name, syncs, renames.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let write = || -> std::io::Result<()> {
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or("file");
+        let temporary = path.with_file_name(format!(".tmp-{name}"));
+        let mut file = std::fs::File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)
+    };
+    write().with_context(|| path.display().to_string())
+}

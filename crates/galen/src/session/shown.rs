@@ -1,0 +1,105 @@
+//! A run's progress on the terminal and in TensorBoard's file.
+
+use crate::progress::{Progress, Unit, bytes};
+use crate::signals::Stop;
+use galen_train::report::EventWriter;
+use galen_train::{Observer, Outcome, Validation, checkpoint, peak_rss_bytes};
+use galen_types::StepReport;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Progress on the terminal and in TensorBoard's file.
+pub(super) struct Shown<'a> {
+    bar: Progress,
+    events: EventWriter,
+    flag: &'a AtomicBool,
+    stop: &'a Stop,
+    validations: Vec<(u64, f64)>,
+    /// Steps between lines that stay on the terminal.
+    pub(super) line_every: Option<u64>,
+}
+
+impl<'a> Shown<'a> {
+    pub(super) fn new(
+        dir: &Path,
+        total: u64,
+        resume: Option<&Path>,
+        flag: &'a AtomicBool,
+        stop: &'a Stop,
+    ) -> anyhow::Result<Self> {
+        let done = resume.map(checkpoint::load_state).transpose()?.map_or(0, |s| s.step);
+        let events = EventWriter::create(dir, now().as_secs(), done + 1)?;
+        let bar = Progress::new("train", total, Unit::Items);
+        bar.set(done);
+        Ok(Self { bar, events, flag, stop, validations: Vec::new(), line_every: None })
+    }
+
+    pub(super) fn finish(self, outcome: &Outcome) -> Vec<(u64, f64)> {
+        let step = outcome.state.step;
+        match outcome.reports.last() {
+            Some(last) => {
+                let peak = bytes(peak_rss_bytes());
+                self.bar.finish(&format!("{step} steps, loss {:.4}, peak memory {peak}", last.loss));
+            }
+            None => self.bar.finish(&format!("all {step} steps were done before; the run is taken as it is")),
+        }
+        self.validations
+    }
+
+    fn log(&mut self, step: u64, values: &[(&str, f64)]) {
+        if let Err(e) =
+            self.events.scalars(step, now().as_secs_f64(), values).and_then(|()| self.events.flush())
+        {
+            self.bar.line(&format!("note: TensorBoard's file: {e}"));
+        }
+    }
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+impl Observer for Shown<'_> {
+    fn step(&mut self, r: &StepReport, _total_steps: u64) {
+        self.bar.message(format!("loss {:.4}, {:.0} tokens/s", r.loss, r.tokens_per_second));
+        self.bar.set(r.step);
+        if self.line_every.is_some_and(|n| r.step.is_multiple_of(n.max(1))) {
+            let (loss, rate, norm) = (r.loss, r.learning_rate, r.grad_norm);
+            self.bar.line(&format!(
+                "step {}: loss {loss:.4}, learning rate {rate:.2e}, gradient norm {norm:.3}",
+                r.step
+            ));
+        }
+        self.log(
+            r.step,
+            &[
+                ("train/loss", r.loss),
+                ("train/learning_rate", r.learning_rate),
+                ("train/grad_norm", r.grad_norm),
+                ("train/mean_token_accuracy", r.mean_token_accuracy),
+                ("train/tokens_per_second", r.tokens_per_second),
+            ],
+        );
+        if self.stop.asked().is_some() {
+            self.flag.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn validation(&mut self, step: u64, v: &Validation) {
+        self.validations.push((step, v.eval_loss));
+        let share = v.eval_mean_token_accuracy * 100.0;
+        self.bar.line(&format!(
+            "step {step}: eval_loss {:.4}, {share:.1} % of supervised tokens right",
+            v.eval_loss
+        ));
+        self.log(
+            step,
+            &[("eval/loss", v.eval_loss), ("eval/mean_token_accuracy", v.eval_mean_token_accuracy)],
+        );
+    }
+
+    fn note(&mut self, text: &str) {
+        self.bar.line(text);
+    }
+}
