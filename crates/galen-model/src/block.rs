@@ -3,7 +3,7 @@
 use crate::cache::KvLayer;
 use galen_ops::hook::{HookContext, ProjectionHook, Site};
 use galen_ops::ops::{
-    Activation, Add, Attention, AttentionShape, CachedAttention, Gated, Projection, RmsNorm,
+    Activation, Add, Attention, AttentionShape, CachedAttention, Gated, Projection, Projections, RmsNorm,
 };
 use galen_ops::ops::{Rope, RopeTable};
 use galen_ops::{Result, Tape, Traced};
@@ -84,16 +84,26 @@ pub struct BlockRun<'a> {
 }
 
 impl BlockRun<'_> {
+    /// The modules' projections of one x, adapted where an adapter covers them.
+    pub fn linears<const N: usize>(&mut self, modules: [Module; N], x: &Traced) -> Result<[Traced; N]> {
+        let bases = modules.map(|m| &self.block.projections[m as usize]);
+        let outputs = if let Some((hook, leaves)) = self.hook {
+            let sites = modules.map(|m| Site { layer: self.layer, module: m.name() });
+            hook.project(self.tape, leaves, &sites, x, &bases, self.hook_context)?
+        } else {
+            let members = bases.iter().map(|base| ((*base).clone(), None)).collect();
+            self.tape.apply_many(Projections { members }, &[x])?
+        };
+        outputs.try_into().map_err(|outputs: Vec<Traced>| galen_ops::Error::Shape {
+            op: "projections",
+            what: format!("{} outputs of {N}", outputs.len()),
+        })
+    }
+
     /// The module's projection, adapted where an adapter covers it.
     pub fn linear(&mut self, module: Module, x: &Traced) -> Result<Traced> {
-        let base = &self.block.projections[module as usize];
-        match self.hook {
-            Some((hook, leaves)) => {
-                let site = Site { layer: self.layer, module: module.name() };
-                hook.project(self.tape, leaves, site, x, base, self.hook_context)
-            }
-            None => self.tape.apply(base.clone(), &[x]),
-        }
+        let [y] = self.linears([module], x)?;
+        Ok(y)
     }
 
     /// The norm of that name. The loader has checked that the block has every norm its architecture lists.
@@ -126,7 +136,7 @@ impl BlockRun<'_> {
 
     /// `down(act(gate x) * up x)`.
     pub fn feed_forward(&mut self, x: &Traced) -> Result<Traced> {
-        let (gate, up) = (self.linear(Module::Gate, x)?, self.linear(Module::Up, x)?);
+        let [gate, up] = self.linears([Module::Gate, Module::Up], x)?;
         let m = self.tape.apply(Gated { activation: self.block.activation }, &[&gate, &up])?;
         drop((gate, up));
         self.linear(Module::Down, &m)

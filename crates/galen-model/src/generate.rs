@@ -41,7 +41,7 @@ impl<'a> Session<'a> {
         for ids in ids.chunks(PREFILL) {
             last = self.feed_chunk(ids)?;
         }
-        logits(&self.model.head, &last)
+        logits(self.model.head.matrix(), &last)
     }
 
     /// Normalised hidden state of the last token.
