@@ -26,12 +26,26 @@ fn adapter(bench: &Bench, dir: &str) -> Vec<u8> {
 fn assert_same_run(bench: &Bench, dir: &str, what: &str) {
     assert!(adapter(bench, dir) == adapter(bench, "whole"), "{what}: the adapter differs");
     assert_eq!(log(bench, dir), log(bench, "whole"), "{what}: the log");
-    let left: Vec<_> = std::fs::read_dir(bench.path(dir))
-        .expect("a run directory")
-        .map(|e| e.expect("an entry").file_name())
-        .filter(|n| n.to_string_lossy().starts_with(".tmp-"))
-        .collect();
+    let left = temporaries(bench, dir, ".tmp-");
     assert!(left.is_empty(), "{what}: {left:?}");
+}
+
+/// Entries of the run directory whose names begin so; none while there is no such directory.
+fn temporaries(bench: &Bench, dir: &str, prefix: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(bench.path(dir)).into_iter().flatten().flatten();
+    entries.map(|e| e.file_name().to_string_lossy().into_owned()).filter(|n| n.starts_with(prefix)).collect()
+}
+
+/// Starts a run and kills it as soon as `now` says so; false where the run was over before.
+fn killed_when(bench: &Bench, out: &str, mut now: impl FnMut() -> bool) -> bool {
+    let mut child = bench.command(&["train", "c.yaml", "--set", out]).spawn().expect("the binary starts");
+    while !now() {
+        if child.try_wait().expect("a state").is_some() {
+            return false;
+        }
+    }
+    child.kill().expect("SIGKILL");
+    !child.wait_with_output().expect("an end").status.success()
 }
 
 fn whole(bench: &Bench) -> Duration {
@@ -70,6 +84,69 @@ fn killed_anywhere_and_resumed_it_ends_with_the_same_bits() {
         assert_same_run(&bench, &dir, &format!("killed after {delay:?} of {took:?}"));
     }
     assert!(hits >= 10, "only {hits} of 20 kills met a run");
+}
+
+#[test]
+fn killed_within_the_writing_of_a_checkpoint_it_ends_with_the_same_bits() {
+    let bench = Bench::new();
+    whole(&bench);
+    let (mut within, mut incomplete, mut attempts) = (0, 0, 0);
+    // Eight checkpoints throughout the run; a kill that came too late is tried again at the next.
+    while within < 8 {
+        attempts += 1;
+        assert!(attempts <= 32, "only {within} of {attempts} kills met the writing of a checkpoint");
+        let (dir, step) = (format!("run{attempts}"), attempts * 7 % 20);
+        let (out, before) = (format!("output_dir={dir}"), bench.path(&format!("{dir}/checkpoint-{step}")));
+        let killed = killed_when(&bench, &out, || {
+            (step == 0 || before.exists()) && !temporaries(&bench, &dir, ".tmp-checkpoint-").is_empty()
+        });
+        // What was being written is still there: the process died before its rename.
+        let left = temporaries(&bench, &dir, ".tmp-checkpoint-");
+        if killed && !left.is_empty() {
+            within += 1;
+            let state = bench.path(&format!("{dir}/{}/trainer_state.json", left[0]));
+            incomplete += u32::from(!state.exists());
+        }
+        bench.galen(&["train", "c.yaml", "--set", &out, "--resume"]).exits(0);
+        assert_same_run(&bench, &dir, &format!("killed while writing {left:?}"));
+    }
+    println!(
+        "{within} of {attempts} kills met the writing of a checkpoint, {incomplete} before its last file"
+    );
+}
+
+#[test]
+fn killed_before_its_record_a_run_can_be_overwritten() {
+    let bench = Bench::new();
+    whole(&bench);
+    let (mut early, mut seen) = (0, 0);
+    for attempt in 0..4 {
+        let (dir, before) = (format!("run{attempt}"), early);
+        let out = format!("output_dir={dir}");
+        killed_when(&bench, &out, || !temporaries(&bench, &dir, "").is_empty());
+        let left = temporaries(&bench, &dir, "");
+        early += u32::from(!left.is_empty() && !left.contains(&"run.json".into()));
+        seen += u32::from(!left.is_empty());
+        if early > before {
+            bench.galen(&["train", "c.yaml", "--set", &out]).exits(2);
+        }
+        bench.galen(&["train", "c.yaml", "--set", &out, "--overwrite"]).exits(0);
+        assert_same_run(&bench, &dir, &format!("overwritten: {left:?}"));
+    }
+    println!("{early} of {seen} kills came before the record");
+    // And as such kills may leave it, whatever the timing above.
+    for (i, files) in
+        [&["config.yaml"][..], &[".tmp-config.yaml"], &["config.yaml", ".tmp-run.json"]].iter().enumerate()
+    {
+        let dir = format!("left{i}");
+        std::fs::create_dir(bench.path(&dir)).expect("a directory");
+        files.iter().for_each(|f| bench.write(&format!("{dir}/{f}"), "cut o"));
+        let out = format!("output_dir={dir}");
+        let refused = bench.galen(&["train", "c.yaml", "--set", &out]).exits(2);
+        assert_has(&refused.stderr, &["is not empty", "--overwrite"]);
+        bench.galen(&["train", "c.yaml", "--set", &out, "--overwrite"]).exits(0);
+        assert_same_run(&bench, &dir, &format!("overwritten: {files:?}"));
+    }
 }
 
 #[test]

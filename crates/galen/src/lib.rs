@@ -15,6 +15,11 @@ pub mod stdout;
 
 use clap::Parser as _;
 
+/// Bytes the unit tests may hold: a parser that sizes a buffer by a number it did not check aborts them.
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: cap::Cap<std::alloc::System> = cap::Cap::new(std::alloc::System, 512 << 20);
+
 /// Parses the process's arguments and runs the command. Returns the exit code; prints any error itself.
 pub fn run() -> u8 {
     let cli = match cli::Cli::try_parse() {

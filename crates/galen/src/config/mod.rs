@@ -146,4 +146,6 @@ fn given<'a>(entries: &'a [Entry], name: &str) -> Option<&'a Entry> {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

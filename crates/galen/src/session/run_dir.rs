@@ -177,3 +177,50 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     };
     write().with_context(|| path.display().to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use galen_testkit::fuzz;
+
+    #[test]
+    fn a_directory_is_a_runs_when_a_run_wrote_all_of_it() {
+        for (files, expect) in [
+            (&[][..], true),
+            (&["config.yaml"], true),
+            (&["config.yaml", ".tmp-run.json"], true),
+            (&["config.yaml", "run.json", "thesis.txt"], true),
+            (&["log.jsonl"], true),
+            (&["config.yaml", "thesis.txt"], false),
+            (&["adapter_model.safetensors"], false),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            for file in files {
+                std::fs::write(dir.path().join(file), "x").unwrap();
+            }
+            assert_eq!(holds_a_run(dir.path()), expect, "{files:?}");
+            let overwritten = prepare_dir(dir.path(), &Start::Overwrite).is_ok();
+            assert_eq!(overwritten, expect, "{files:?}");
+            let left = std::fs::read_dir(dir.path()).unwrap().count();
+            assert_eq!(left, if expect { 0 } else { files.len() }, "{files:?}");
+        }
+    }
+
+    #[test]
+    fn fuzz_of_run_json() {
+        let dir = fuzz::folder();
+        std::fs::write(dir.path().join("adapter_config.json"), "{}").unwrap();
+        std::fs::write(dir.path().join("adapter_model.safetensors"), "").unwrap();
+        let path = dir.path().join("run.json");
+        let name = dir.path().display().to_string();
+        let (mut dated, mut sound) = (0, 0);
+        let today = chrono::Utc::now().date_naive();
+        let inputs = fuzz::run("run_record", &fuzz::corpus("run_record"), |bytes| {
+            std::fs::write(&path, bytes).unwrap();
+            dated += u64::from(date_of(dir.path()) < today);
+            sound += u64::from(super::super::train::resolve_run(&name, true).is_ok());
+        });
+        println!("run_record: {inputs} inputs, {dated} with a date, {sound} that name a base");
+        assert!(dated > 0 && sound > 0);
+    }
+}
