@@ -2,6 +2,7 @@
 //! its own because its allocator refuses large allocations.
 //!
 //! `GALEN_FUZZ_SECONDS` (default 2) or `GALEN_FUZZ_INPUTS` a file; corpus in `tests/fuzz`.
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 use cap::Cap;
 use galen_adapter::{ModuleShape, load_peft, save_peft};
