@@ -245,19 +245,7 @@ impl SftRun<'_> {
     }
 
     fn restore(&mut self, path: &Path, optimizer: &mut AdamW) -> Result<RunState> {
-        let saved = checkpoint::load_state(path)?;
-        let names = saved.fingerprint.keys().chain(self.fingerprint.keys());
-        let absent = String::from("(absent)");
-        for name in names {
-            let (was, is) = (saved.fingerprint.get(name), self.fingerprint.get(name));
-            if was != is {
-                let (was, is) = (was.unwrap_or(&absent), is.unwrap_or(&absent));
-                let what = format!(
-                    "the run was started with `{name}: {was}`, now it is `{is}`\nhint: resume with the run's own config.yaml, or start anew with --overwrite"
-                );
-                return run_error(path.display(), what);
-            }
-        }
+        checkpoint::load_state_of(path, &self.fingerprint)?;
         self.read_adapter(path)?;
         checkpoint::load(path, optimizer)
     }

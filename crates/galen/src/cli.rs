@@ -27,7 +27,7 @@ pub struct Globals {
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// CPU threads; default: all cores. The result is the same to the bit whatever the number
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, value_name = "N", value_parser = threads)]
     pub threads: Option<NonZeroU16>,
     /// Where to compute: `auto`, `cpu` or `cuda:N`
     #[arg(long, global = true, value_name = "DEVICE", default_value = "auto")]
@@ -38,6 +38,10 @@ pub struct Globals {
     /// Results as JSON on stdout
     #[arg(long, global = true)]
     pub json: bool,
+}
+
+fn threads(text: &str) -> Result<NonZeroU16, String> {
+    text.parse().map_err(|_| format!("takes 1 to {}", u16::MAX))
 }
 
 /// Where to compute.

@@ -100,11 +100,11 @@ fn draw(
     let mut chart = ChartBuilder::on(&root)
         .margin_top(8)
         .margin_right(14)
-        .x_label_area_size(24)
-        .y_label_area_size(52)
+        .x_label_area_size(26)
+        .y_label_area_size(58)
         .build_cartesian_2d(x_axis, y_axis)
         .map_err(text)?;
-    let label = TextStyle::from(("sans-serif", 12)).color(&TEXT);
+    let label = TextStyle::from(("sans-serif", 14)).color(&TEXT);
     chart
         .configure_mesh()
         .disable_x_mesh()

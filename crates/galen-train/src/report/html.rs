@@ -202,7 +202,7 @@ mod tests {
             "6.9",
             "70.0",
             "+63.1",
-            "3 · 10^-64",
+            "3 · 10⁻⁶⁴",
             "Learning rate",
             "Gradient norm",
             "3f5a",

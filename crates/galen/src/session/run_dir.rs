@@ -32,6 +32,10 @@ const FREE_KEYS: &[&str] = &[
 ];
 
 pub(super) fn prepare_dir(dir: &Path, start: &Start) -> anyhow::Result<()> {
+    if dir.exists() && !dir.is_dir() {
+        let message = format!("`output_dir` {} is a file", dir.display());
+        return Err(UsageError::new(message, "name a folder; it is made where it does not exist").into());
+    }
     let occupied = std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
     if occupied && *start == Start::New {
         let message = format!("`output_dir` {} is not empty", dir.display());
@@ -148,7 +152,7 @@ pub(super) fn write_record(
         "base_model": recorded_name(base),
         "compute": if compute == Compute::F32 { "f32" } else { "bf16" },
         "base_precision": if config.base_precision() == Precision::Nf4 { "nf4" } else { "stored" },
-        "base_model_name_or_path": base.resolved.hf_id,
+        "base_model_name_or_path": published_name(config, base),
         "base_source": base.resolved.source,
         "template_date": date.to_string(),
         "sha256": hashes,
@@ -157,6 +161,11 @@ pub(super) fn write_record(
     let mut text = serde_json::to_string_pretty(&record)?;
     text.push('\n');
     replace(&path, text.as_bytes())
+}
+
+/// The base's name on the hub: as the configuration says, else as it was found.
+pub(super) fn published_name(config: &Config, base: &Base) -> Option<String> {
+    config.base_model_name_or_path.clone().or_else(|| base.resolved.hf_id.clone())
 }
 
 /// The base as it can be found again from any working directory.
