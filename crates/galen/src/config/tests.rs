@@ -211,7 +211,7 @@ fn overrides_have_the_same_checks() {
         ("lora_rank=8", "--set: unknown key `lora_rank`\nhint: did you mean `lora_r`?"),
         ("lora_r=x", "--set: `lora_r` takes an integer of 0 or more, not `x`"),
         ("lora_r", "--set: `lora_r` has no `=`\nhint: write `--set learning_rate=1e-4`"),
-        ("datasets[3].path=x", "--set: `datasets[3].path=x`: there is no `3`"),
+        ("datasets[3].path=x", "--set: `datasets[3].path=x`: there is no `3` in `datasets`"),
         ("=1", "--set: `=1` names no key\nhint: write `--set learning_rate=1e-4`"),
         (
             "load_in_8bit=true",
