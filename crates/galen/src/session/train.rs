@@ -160,7 +160,7 @@ fn tell_rows(prepared: &Prepared) {
     for (path, r) in &prepared.reports {
         let mut line = format!(
             "{path}: {}, {} tokens, {} supervised",
-            counted(r.kept as u64, "row"),
+            counted(r.kept, "row"),
             r.tokens,
             r.supervised_tokens
         );
