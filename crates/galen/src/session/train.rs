@@ -13,6 +13,7 @@ use galen_adapter::{Adapter, BaseRecord, load_peft};
 use galen_data::template::ChatTemplate;
 use galen_hub::Options;
 use galen_model::{Model, Precision};
+use galen_ops::profile::span;
 use galen_train::report::RunSummary;
 use galen_train::{Outcome, SftRun, StepPlan, module_shapes};
 use serde_json::Value;
@@ -61,13 +62,22 @@ pub fn train(
         Some(revision) => format!("{}@{revision}", config.base_model),
         None => config.base_model.clone(),
     };
-    let base = Base::open(&name, offline)?;
+    let base = {
+        let _span = span("open base");
+        Base::open(&name, offline)?
+    };
     let date = date_of(&dir);
     let preparer = Preparer { base: &base, config, offline, date };
     let template = preparer.template()?;
-    let prepared = preparer.prepare()?;
+    let prepared = {
+        let _span = span("prepare data");
+        preparer.prepare()?
+    };
     tell_rows(&prepared);
-    let model = base.model(config.base_precision())?;
+    let model = {
+        let _span = span("load weights");
+        base.model(config.base_precision())?
+    };
     let (adapter, record) = adapter_of(config, &base, &model, offline)?;
     let lengths: Vec<usize> = prepared.train.iter().map(|r| r.ids().len()).collect();
     let plan = StepPlan::new(
@@ -86,7 +96,10 @@ pub fn train(
         adapter.n_parameters(),
         bytes(model.nbytes() as u64),
     ));
-    let hashes = hashes(config, &base, template.as_ref(), &prepared)?;
+    let hashes = {
+        let _span = span("hash inputs");
+        hashes(config, &base, template.as_ref(), &prepared)?
+    };
     let resume = checkpoint_of(config, &dir, &start);
     write_record(&dir, config, &base, &hashes, date, resume.as_deref())?;
     let flag = AtomicBool::new(false);
@@ -115,6 +128,7 @@ pub fn train(
         ));
         return Err(signal.into());
     }
+    let _span = span("write run");
     let mut summary = summarise(config, &base, &prepared, &outcome, eval_losses, &hashes, &dir);
     if config.report_samples > 0 {
         let rows = if prepared.validation.is_empty() { &prepared.train } else { &prepared.validation };
