@@ -46,7 +46,7 @@ fn main() -> anyhow::Result<()> {
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global()?;
     let mut onednn = args.onednn.as_deref().map(OneDnn::start).transpose()?;
     eprintln!(
-        "kernel path {}, {} rounds, GF/s on one core (median; % of its ceiling)",
+        "kernel path {}, {} rounds, GF/s on one core, medians; shares of the bf16 ceiling and of oneDNN, forward and backward",
         galen_ops::isa().name(),
         args.rounds
     );
@@ -232,15 +232,18 @@ fn print_table([m, k, n]: [usize; 3], rows: &[(String, Vec<f64>)]) {
         *slot = median(rates);
         eprintln!("  {name:<18}{:>8.1}", slot.unwrap_or(0.0));
     }
-    eprintln!("  {:<18}{:>8} {:>9}{:>10}", "", "forward", "backward", "of bf16");
-    let peer = of("onednn bf16 forward").or(bf16_ceiling);
+    let beside = if of("onednn bf16 forward").is_some() { "  of onednn bf16" } else { "" };
+    eprintln!("  {:<18}{:>8} {:>9}  of ceiling{beside}", "", "forward", "backward");
+    let ceiling = bf16_ceiling.or(f32_ceiling).unwrap_or(f64::NAN);
     for (name, forward) in rows {
         let Some(name) = name.strip_suffix(" forward") else { continue };
-        let (forward, backward) =
-            (median(forward).unwrap_or(0.0), of(&format!("{name} backward")).unwrap_or(0.0));
-        let ceiling = bf16_ceiling.or(f32_ceiling).map_or(0.0, |c| 100.0 * forward / c);
-        let beside = peer.map_or_else(String::new, |p| format!(", {:.0} % of oneDNN", 100.0 * forward / p));
-        let beside = if of("onednn bf16 forward").is_some() { beside } else { String::new() };
-        eprintln!("  {name:<18}{forward:>8.1} {backward:>9.1}{ceiling:>8.0} %{beside}");
+        let forward = median(forward).unwrap_or(f64::NAN);
+        let backward = of(&format!("{name} backward")).unwrap_or(f64::NAN);
+        let shares = |whole: [f64; 2]| {
+            format!("{:>5.0} {:>3.0} %", 100.0 * forward / whole[0], 100.0 * backward / whole[1])
+        };
+        let peer = of("onednn bf16 forward").zip(of("onednn bf16 backward"));
+        let peer = peer.map_or_else(String::new, |(f, b)| format!("     {}", shares([f, b])));
+        eprintln!("  {name:<18}{forward:>8.1} {backward:>9.1} {}{peer}", shares([ceiling; 2]));
     }
 }

@@ -47,8 +47,12 @@ struct Point {
     peak_rss_mb: u64,
 }
 
-/// What varies along an axis, and its name in the plot.
-const AXES: [(&str, &str, fn(&Point) -> usize); 5] = [
+/// Axis, its name in the plot, and what varies along it.
+type Axis = (&'static str, &'static str, fn(&Point) -> usize);
+/// Title, colour and what is measured.
+type Measure = (&'static str, RGBColor, fn(&Point) -> f64);
+
+const AXES: [Axis; 5] = [
     ("tokens", "tokens of a step (rows of 128)", |p| p.rows * p.tokens),
     ("segment", "tokens of a row (1,024 a step)", |p| p.tokens),
     ("layers", "blocks", |p| p.layers),
@@ -146,7 +150,7 @@ fn draw(points: &[Point]) -> Result<String, String> {
     let mut out = String::new();
     let root = SVGBackend::with_string(&mut out, (1500, 560)).into_drawing_area();
     root.fill(&WHITE).map_err(text)?;
-    let values: [(&str, RGBColor, fn(&Point) -> f64); 2] = [
+    let values: [Measure; 2] = [
         ("tokens/s", RGBColor(31, 97, 172), |p| p.tokens_per_second),
         ("peak memory, MB", RGBColor(176, 70, 27), |p| p.peak_rss_mb as f64),
     ];

@@ -22,14 +22,16 @@ fn a_profile_nests_and_its_shares_add_up() {
     }
     let steps = calls[&("step".into(), "run".into())];
     assert_eq!(steps, 20, "rows of the epoch: 20 of 24, two a batch, two epochs");
-    for phase in ["recompute", "backward"] {
+    for phase in ["forward", "recompute", "backward"] {
         assert_eq!(calls[&("block".into(), phase.into())], 2 * steps);
         assert_eq!(calls[&("lora_projection".into(), phase.into())], 2 * 7 * steps);
     }
     for stage in ["prepare data", "load weights", "pack", "optimizer", "gradient norm", "save", "validate"] {
         assert!(calls.contains_key(&(stage.into(), "run".into())), "{stage}: {calls:?}");
     }
-    assert!(calls.contains_key(&("log_prob_head".into(), "forward".into())), "{calls:?}");
+    for phase in ["forward", "evaluate"] {
+        assert!(calls.contains_key(&("log_prob_head".into(), phase.into())), "{phase}: {calls:?}");
+    }
     let layers: Vec<u64> = events
         .iter()
         .filter(|e| e["name"] == "attention" && e["cat"] == "backward")

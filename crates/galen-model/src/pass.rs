@@ -95,7 +95,8 @@ impl<'a> Pass<'a> {
         batch: &PackedBatch,
         options: PassOptions,
     ) -> Result<Self> {
-        let _forward = scope("forward", Phase::Forward, None);
+        let phase = if options.training { Phase::Forward } else { Phase::Evaluate };
+        let _forward = scope("forward", phase, None);
         let context = HookContext {
             rows: batch.rows().into(),
             positions: batch.positions().into(),
@@ -111,7 +112,7 @@ impl<'a> Pass<'a> {
         };
         let mut links = Vec::new();
         for layer in 0..model.blocks.len() {
-            let _block = scope("block", Phase::Forward, Some(layer));
+            let _block = scope("block", phase, Some(layer));
             let recording = options.training && layer >= first && !options.checkpointing;
             let record = shared.block(layer, &hidden, layer > first, recording)?;
             let input = Traced::constant(hidden);
@@ -120,7 +121,7 @@ impl<'a> Pass<'a> {
                 links.push(Link { input, record: recording.then_some(record) });
             }
         }
-        let _head = scope("head", Phase::Forward, None);
+        let _head = scope("head", phase, None);
         let training = options.training && first < model.blocks.len();
         let mut tape = if training { Tape::new() } else { Tape::frozen() };
         let input = tape.leaf(hidden);
@@ -163,12 +164,11 @@ impl<'a> Pass<'a> {
         let first = blocks - self.links.len();
         while let (Some(link), Some(gradient)) = (self.links.pop(), flowing.take()) {
             let layer = first + self.links.len();
-            let record = match link.record {
-                Some(record) => record,
-                None => {
-                    let _again = scope("block", Phase::Recompute, Some(layer));
-                    self.shared.block(layer, link.input.tensor(), layer > first, true)?
-                }
+            let record = if let Some(record) = link.record {
+                record
+            } else {
+                let _again = scope("block", Phase::Recompute, Some(layer));
+                self.shared.block(layer, link.input.tensor(), layer > first, true)?
             };
             let _block = scope("block", Phase::Backward, Some(layer));
             drop(link.input);

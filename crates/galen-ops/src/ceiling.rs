@@ -57,8 +57,9 @@ fn portable(rounds: u64) -> u64 {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        __m512bh, _mm256_fmadd_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps, _mm512_dpbf16_ps,
-        _mm512_fmadd_ps, _mm512_set1_epi16, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+        __m512bh, __m512i, _mm256_fmadd_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
+        _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_set1_epi16, _mm512_set1_ps, _mm512_setzero_ps,
+        _mm512_storeu_ps,
     };
     use std::hint::black_box;
 
@@ -123,8 +124,8 @@ mod x86 {
         // 0x3a83 is 1e-3 in bf16.
         let pairs = _mm512_set1_epi16(black_box(0x3a83));
         // SAFETY: both are 512 bits in which every pattern is a value.
-        let (a, b): (__m512bh, __m512bh) =
-            unsafe { (std::mem::transmute(pairs), std::mem::transmute(pairs)) };
+        let pair = unsafe { std::mem::transmute::<__m512i, __m512bh>(pairs) };
+        let (a, b) = (pair, pair);
         let mut sums = [_mm512_setzero_ps(); SUMS_512];
         for _ in 0..rounds {
             for sum in &mut sums {

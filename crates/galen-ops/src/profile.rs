@@ -19,6 +19,8 @@ pub enum Phase {
     Run,
     /// Forward.
     Forward,
+    /// Forward without training: validation.
+    Evaluate,
     /// Forward again, for gradient checkpointing.
     Recompute,
     /// Backward.
@@ -26,11 +28,12 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// `run`, `forward`, `recompute`, `backward`.
+    /// `run`, `forward`, `evaluate`, `recompute`, `backward`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Run => "run",
             Self::Forward => "forward",
+            Self::Evaluate => "evaluate",
             Self::Recompute => "recompute",
             Self::Backward => "backward",
         }

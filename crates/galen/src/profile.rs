@@ -13,7 +13,7 @@ use std::path::Path;
 pub struct Share {
     /// The operation or stage.
     pub name: &'static str,
-    /// `run`, `forward`, `recompute` or `backward`.
+    /// `run`, `forward`, `evaluate`, `recompute` or `backward`.
     pub phase: &'static str,
     /// How often.
     pub calls: u64,

@@ -45,6 +45,7 @@ struct Kernels {
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the unit is part of a field's name in JSON too")]
 struct Memory {
     total_bytes: Option<u64>,
     available_bytes: Option<u64>,
