@@ -122,8 +122,9 @@ fn points(layers: usize) -> Vec<Point> {
         tokens,
         ..base("segment")
     }));
-    let parts = [1, 2, 3, 4, 5, 6].map(|i| (layers * i).div_ceil(6));
-    all.extend(parts.map(|layers| Point { layers, ..base("layers") }));
+    let mut parts: Vec<usize> = (1..=6).map(|i| (layers * i).div_ceil(6)).collect();
+    parts.dedup();
+    all.extend(parts.into_iter().map(|layers| Point { layers, ..base("layers") }));
     all.extend([4, 8, 16, 32, 64, 128].map(|r| Point { r, ..base("rank") }));
     all.extend((1..=threads).map(|threads| Point { threads, ..base("threads") }));
     all
@@ -179,7 +180,7 @@ fn draw(points: &[Point]) -> Result<String, String> {
             .y_labels(5)
             .x_desc(*label)
             .label_style(("sans-serif", 11).into_font().color(&INK))
-            .x_label_formatter(&|x| format!("{x:.0}"))
+            .x_label_formatter(&|x| if x.fract() == 0.0 { format!("{x:.0}") } else { String::new() })
             .y_label_formatter(&|y| format!("{y:.0}"))
             .draw()
             .map_err(text)?;
