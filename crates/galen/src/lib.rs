@@ -8,6 +8,7 @@ pub mod commands;
 pub mod config;
 pub mod error;
 pub mod plan;
+pub mod profile;
 pub mod progress;
 pub mod session;
 pub mod signals;
@@ -44,6 +45,11 @@ fn start(cli: cli::Cli) -> anyhow::Result<()> {
     if let cli::Device::Cuda(n) = cli.globals.device {
         let message = format!("`--device cuda:{n}`: this build has no CUDA kernels");
         return Err(error::UsageError::new(message, "leave `--device` out: galen computes on the CPU").into());
+    }
+    if let Err(e) = galen_ops::check_isa() {
+        let text = e.to_string();
+        let (what, hint) = text.split_once("\nhint: ").unwrap_or((&text, ""));
+        return Err(error::UsageError::new(what, hint).into());
     }
     if let Some(threads) = cli.globals.threads {
         rayon::ThreadPoolBuilder::new().num_threads(usize::from(threads.get())).build_global()?;

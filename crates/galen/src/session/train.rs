@@ -17,6 +17,7 @@ use galen_data::template::ChatTemplate;
 use galen_hub::Options;
 use galen_model::{LoadOptions, Model, Precision};
 use galen_ops::ops::Compute;
+use galen_ops::profile::span;
 use galen_train::report::RunSummary;
 use galen_train::{Outcome, SftRun, StepPlan, checkpoint, module_shapes};
 use serde_json::Value;
@@ -65,20 +66,32 @@ pub fn train(
         Some(revision) => format!("{}@{revision}", config.base_model),
         None => config.base_model.clone(),
     };
-    let base = Base::open(&name, offline)?;
+    let base = {
+        let _span = span("open base");
+        Base::open(&name, offline)?
+    };
     let date = date_of(&dir);
     let preparer = Preparer { base: &base, config, offline, date };
     let template = preparer.template()?;
-    let prepared = preparer.prepare()?;
+    let prepared = {
+        let _span = span("prepare data");
+        preparer.prepare()?
+    };
     tell_rows(&prepared);
-    let hashes = hashes(config, &base, template.as_ref(), &prepared)?;
+    let hashes = {
+        let _span = span("hash inputs");
+        hashes(config, &base, template.as_ref(), &prepared)?
+    };
     let fingerprint = fingerprint(config, &hashes);
     let resume = checkpoint_of(config, &dir, &start);
     if let Some(path) = &resume {
         // Before anything is written: another configuration must leave no trace in the run it does not go on with.
         checkpoint::load_state_of(path, &fingerprint)?;
     }
-    let model = base.model(config.load_options(base.n_weights()))?;
+    let model = {
+        let _span = span("load weights");
+        base.model(config.load_options(base.n_weights()))?
+    };
     let (adapter, record) = adapter_of(config, &base, &model, offline)?;
     let lengths: Vec<usize> = prepared.train.iter().map(|r| r.ids().len()).collect();
     let plan = StepPlan::new(
@@ -124,6 +137,7 @@ pub fn train(
         ));
         return Err(signal.into());
     }
+    let _span = span("write run");
     let mut summary = summarise(config, &base, &prepared, &outcome, eval_losses, &hashes, &dir);
     if config.report_samples > 0 {
         let rows = if prepared.validation.is_empty() { &prepared.train } else { &prepared.validation };

@@ -9,7 +9,7 @@ pub use prologue::Prologue;
 use super::{Compute, Dropout, Frozen};
 use crate::error::{Result, shape_error};
 use crate::tape::{Op, Saved};
-use crate::tensor::{dims2, f32_tensor, f32_view};
+use crate::tensor::{dims2, f32_tensor, f32_view, kept};
 use candle_core::Tensor;
 use std::sync::Arc;
 
@@ -186,7 +186,7 @@ impl Op for Projections {
         let factors = self.factors(&matrices.iter().collect::<Vec<_>>())?;
         let views = grads.iter().map(|g| g.as_ref().map(f32_view).transpose()).collect::<Result<Vec<_>>>()?;
         let dys: Vec<Option<&[f32]>> = views.iter().map(|v| v.as_deref()).collect();
-        let own = self.prologue.kept(own)?;
+        let own = own.iter().map(kept).collect::<Result<Vec<_>>>()?;
         let x = (ranks > 0).then(|| self.prologue.values(&own)).transpose()?;
         let u = f32_view(u)?;
         let wants_x = needs.iter().take(self.prologue.inputs()).any(|n| *n);

@@ -3,7 +3,7 @@
 
 use crate::error::{Result, shape_error};
 use crate::ops::{Compute, Gated, RmsNorm};
-use crate::tensor::{Values, f32_view, keep, kept};
+use crate::tensor::{Values, f32_view, keep};
 use candle_core::Tensor;
 
 /// How x `[T, in]` comes from the inputs.
@@ -45,10 +45,6 @@ impl Prologue {
             Self::Norm(_) => Ok(inputs.iter().map(|i| (*i).clone()).collect()),
             _ => inputs.iter().map(|i| keep(i, compute)).collect(),
         }
-    }
-
-    pub(super) fn kept<'a>(&self, saved: &'a [Tensor]) -> Result<Vec<Values<'a>>> {
-        saved.iter().map(kept).collect()
     }
 
     /// x again.
