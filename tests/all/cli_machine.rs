@@ -9,7 +9,7 @@ fn a_profile_nests_and_its_shares_add_up() {
     let bench = Bench::new();
     let args = ["train", "c.yaml", "--set", "gradient_checkpointing=true", "--profile", "trace.json"];
     let said = bench.galen(&args).exits(0);
-    assert_has(&said.stderr, &["profile of", "lora_projection (backward)", "spans in trace.json"]);
+    assert_has(&said.stderr, &["profile of", "projections (backward)", "spans in trace.json"]);
     let trace: Value = serde_json::from_str(&bench.read("trace.json")).expect("JSON");
     let events = trace["traceEvents"].as_array().expect("events");
 
@@ -24,7 +24,7 @@ fn a_profile_nests_and_its_shares_add_up() {
     assert_eq!(steps, 20, "rows of the epoch: 20 of 24, two a batch, two epochs");
     for phase in ["forward", "recompute", "backward"] {
         assert_eq!(calls[&("block".into(), phase.into())], 2 * steps);
-        assert_eq!(calls[&("lora_projection".into(), phase.into())], 2 * 7 * steps);
+        assert_eq!(calls[&("projections".into(), phase.into())], 2 * 4 * steps);
     }
     for stage in ["prepare data", "load weights", "pack", "optimizer", "gradient norm", "save", "validate"] {
         assert!(calls.contains_key(&(stage.into(), "run".into())), "{stage}: {calls:?}");

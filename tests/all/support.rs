@@ -2,15 +2,19 @@
 
 use crate::goldens::path;
 use galen_adapter::{Adapter, AdapterConfig, Init, Targets};
-use galen_model::{Model, Weights};
+use galen_model::{LoadOptions, Model, Weights};
 use galen_types::{Origin, PackedBatch, Segment, Target, Tokenized};
 use std::path::PathBuf;
 
 pub const TINY: [&str; 6] = ["llama_tied", "llama_untied", "mistral", "qwen2", "qwen3", "gemma3"];
 
 pub fn tiny(name: &str) -> Model {
+    tiny_with(name, LoadOptions::default())
+}
+
+pub fn tiny_with(name: &str, options: LoadOptions) -> Model {
     let weights = Weights::open(&path(&format!("tiny/{name}"))).unwrap_or_else(|e| panic!("{name}: {e}"));
-    Model::load(&weights, galen_model::Precision::Stored).unwrap_or_else(|e| panic!("{name}: {e}"))
+    Model::load(&weights, options).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
 pub fn lora(r: usize, alpha: f64) -> AdapterConfig {

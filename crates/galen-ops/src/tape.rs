@@ -8,6 +8,7 @@ use crate::error::{Result, shape_error};
 use crate::profile;
 use crate::tensor::{f32_tensor, f32_view};
 use candle_core::Tensor;
+use rayon::prelude::*;
 
 /// What an operation keeps for its backward pass.
 pub type Saved = Vec<Tensor>;
@@ -175,7 +176,7 @@ fn accumulate(slot: &mut Option<Tensor>, grad: Tensor) -> Result<()> {
             }
             let sum: Vec<f32> = {
                 let (a, b) = (f32_view(&old)?, f32_view(&grad)?);
-                a.iter().zip(b.iter()).map(|(a, b)| a + b).collect()
+                a.par_iter().zip(&b[..]).map(|(a, b)| a + b).collect()
             };
             f32_tensor(sum, old.shape())?
         }

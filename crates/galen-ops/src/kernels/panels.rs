@@ -93,6 +93,10 @@ multiversion! {
         let len = ((j0 + cols).div_ceil(block) * block).min(w.cols()) - first;
         let mut scratch = [0f32; 512];
         for (p, out) in panel.chunks_exact_mut(NR).take(kc).enumerate() {
+            let out: &mut [f32; NR] = &mut out.as_chunks_mut().0[0];
+            if cols == NR && w.dequantize_part_inline(k0 + p, j0, out) {
+                continue;
+            }
             if first == j0 && len == NR {
                 w.dequantize_block_inline(k0 + p, j0, out);
             } else {

@@ -16,6 +16,7 @@ use crate::tape::{Op, Saved};
 use crate::tensor::{dims2, f32_tensor, f32_view};
 use candle_core::Tensor;
 use galen_types::Target;
+use rayon::prelude::*;
 use std::sync::{Arc, Mutex};
 
 /// Vocabulary entries whose logits exist at once.
@@ -127,9 +128,10 @@ impl Op for LogProbHead {
                     target_logits[i] = logits[of[i] * chunk + j];
                 }
             }
-            for (r, row) in logits.chunks_exact_mut(chunk).enumerate() {
-                factors[r] = online_row(row, &mut max[r], &mut sum[r], self.with_gradient);
-            }
+            let sums = max.par_iter_mut().zip(&mut sum).zip(&mut factors);
+            logits.par_chunks_exact_mut(chunk).zip(sums).for_each(|(row, ((max, sum), factor))| {
+                *factor = online_row(row, max, sum, self.with_gradient);
+            });
             if self.with_gradient {
                 // Each chunk's part by itself: in one chain over the whole vocabulary the many small probabilities
                 // would be lost against what is summed already.
@@ -142,10 +144,10 @@ impl Op for LogProbHead {
                     let weight = Weight { weight: self.weight.matrix(), first: v0 };
                     gemm(n, c, chunk, Lhs::rows(logits, chunk), &weight, &mut part, false);
                 }
-                let rows = expectation.chunks_exact_mut(c.max(1)).zip(part.chunks_exact(c.max(1)));
-                for ((e, part), factor) in rows.zip(&factors) {
+                let rows = expectation.par_chunks_exact_mut(c.max(1)).zip(part.par_chunks_exact(c.max(1)));
+                rows.zip(&factors).for_each(|((e, part), factor)| {
                     e.iter_mut().zip(part).for_each(|(e, part)| *e = *e * factor + part);
-                }
+                });
             }
         }
         let log_prob = |(i, logit): (usize, &f32)| logit - max[of[i]] - sum[of[i]].ln();

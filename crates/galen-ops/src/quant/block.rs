@@ -8,6 +8,15 @@
 pub trait BlockFormat<const B: usize, const E: usize> {
     /// Decodes one block.
     fn dequantize_block(block: &[u8; B], out: &mut [f32; E]);
+
+    /// Decodes elements `32 part .. 32 part + 32` of a block of more. Where a format does not say how, by way of the
+    /// whole.
+    #[inline(always)]
+    fn dequantize_part(block: &[u8; B], part: usize, out: &mut [f32; 32]) {
+        let mut whole = [0f32; E];
+        Self::dequantize_block(block, &mut whole);
+        out.copy_from_slice(&whole[32 * part..32 * part + 32]);
+    }
 }
 
 /// Decodes as many whole blocks as both `bytes` and `out` hold, for inlining into a caller's own kernel.

@@ -132,6 +132,19 @@ impl QuantMatrix {
         self.decode(row, col0, out, super::dequantize_inline);
     }
 
+    /// Elements `col0 .. col0 + 32` of `row`, `col0` a multiple of 32, of a format whose blocks are larger than that and
+    /// keep to rows; false, and nothing done, for others. Decodes no more than these where the format allows.
+    #[inline(always)]
+    pub fn dequantize_part_inline(&self, row: usize, col0: usize, out: &mut [f32; 32]) -> bool {
+        let (size, width) = (self.dtype.block_size(), self.dtype.block_bytes());
+        if self.nf4.is_some() || size <= 32 || !col0.is_multiple_of(32) || col0 + 32 > self.cols {
+            return false;
+        }
+        let block = &self.row_bytes(row)[col0 / size * width..];
+        super::dequantize_part_inline(self.dtype, block, col0 % size / 32, out);
+        true
+    }
+
     /// All values, row-major: for tests and small tensors.
     pub fn to_f32(&self) -> Vec<f32> {
         let mut out = vec![0.0; self.rows * self.cols];

@@ -150,6 +150,19 @@ macro_rules! formats {
             }
         }
 
+        /// Elements `32 part .. 32 part + 32` of a block of more than 32, compiled for the instruction set of the
+        /// function it is inlined into. NF4: without its magnitude.
+        #[inline(always)]
+        pub fn dequantize_part_inline(dtype: WeightDtype, block: &[u8], part: usize, out: &mut [f32; 32]) {
+            match dtype {
+                $(WeightDtype::$dtype => {
+                    if let Some(block) = block.first_chunk::<$bytes>() {
+                        <$decoder as BlockFormat<$bytes, $size>>::dequantize_part(block, part, out);
+                    }
+                }),*
+            }
+        }
+
         /// Decodes as many whole blocks as both slices hold, compiled for the instruction set of the function it is
         /// inlined into. NF4: without magnitudes.
         #[inline(always)]

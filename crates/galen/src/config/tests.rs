@@ -276,6 +276,7 @@ fn every_honoured_key_is_read() {
         ("tokenizer_config", "x"),
         ("max_memory", "{cpu: 1GiB}"),
         ("bf16", "true"),
+        ("weight_cache", "stream"),
         ("fp16", "true"),
         ("bfloat16", "true"),
         ("float16", "true"),

@@ -82,19 +82,44 @@ fn group(panels: usize, threads: usize, depth: usize) -> usize {
     (1..=fit).rev().min_by_key(|np| turns(*np)).unwrap_or(1)
 }
 
+/// A new `C[m, n] = sum of the pieces`, row-major.
+pub(crate) fn product16(m: usize, n: usize, pieces: &[Piece]) -> Vec<f32> {
+    if pieces.iter().all(|p| p.a.k() == 0) {
+        return vec![0.0; m * n];
+    }
+    // Not filled first: at these sizes that would take a twentieth of a training step.
+    let mut c = Vec::with_capacity(m * n);
+    // SAFETY: C has room for `m` rows of `n`, and as the sums are not empty every element of them is written.
+    unsafe {
+        run(m, n, pieces, Start::Zero, c.as_mut_ptr(), n);
+        c.set_len(m * n);
+    }
+    c
+}
+
 /// `C[m, n] = start + sum of the pieces`, C row-major with row stride `ldc`, over all threads of the current pool.
 pub(crate) fn gemm16(m: usize, n: usize, pieces: &[Piece], start: Start, c: &mut [f32], ldc: usize) {
     if m == 0 || n == 0 {
         return;
     }
     assert!(n <= ldc && c.len() >= (m - 1) * ldc + n, "C holds {} of {m} x {n} at stride {ldc}", c.len());
-    assert!(pieces.iter().all(|p| p.a.m() == m), "left operands of other than {m} rows");
-    let stretches = stretches(pieces);
     if let Start::Bias(bias) = start {
         c.chunks_mut(ldc).take(m).for_each(|row| row[..n].copy_from_slice(&bias[..n]));
-    } else if stretches.is_empty() && start == Start::Zero {
+    } else if pieces.iter().all(|p| p.a.k() == 0) {
         c.chunks_mut(ldc).take(m).for_each(|row| row[..n].fill(0.0));
     }
+    // SAFETY: C was just seen to hold the rows.
+    unsafe { run(m, n, pieces, start, c.as_mut_ptr(), ldc) }
+}
+
+/// # Safety
+/// `c` has room for `m` rows of `n` with stride `ldc`, and holds their start unless that is [`Start::Zero`].
+unsafe fn run(m: usize, n: usize, pieces: &[Piece], start: Start, c: *mut f32, ldc: usize) {
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!(pieces.iter().all(|p| p.a.m() == m), "left operands of other than {m} rows");
+    let stretches = stretches(pieces);
     let depth = stretches.iter().map(|s| s.iter().map(|p| p.kc + 1).sum::<usize>()).max().unwrap_or(0);
     let (blocks, panels) = (m.div_ceil(MR), n.div_ceil(NR));
     let threads = rayon::current_num_threads();
@@ -103,8 +128,8 @@ pub(crate) fn gemm16(m: usize, n: usize, pieces: &[Piece], start: Start, c: &mut
     // With few panels the rows are split too; each element is computed whole either way.
     let row_tasks = if tasks >= threads { 1 } else { threads.div_ceil(tasks).min(blocks.div_ceil(4)).max(1) };
     let row_blocks = blocks.div_ceil(row_tasks);
-    let out = Out(c.as_mut_ptr());
-    let run = |task: usize| {
+    let out = Out(c);
+    let task = |task: usize| {
         let (first, rows) = (task % tasks * np, task / tasks);
         let held = first..(first + np).min(panels);
         let cols = |panel: usize| (n - panel * NR).min(NR);
@@ -156,9 +181,9 @@ pub(crate) fn gemm16(m: usize, n: usize, pieces: &[Piece], start: Start, c: &mut
     };
     assert!(stretches.iter().all(|s| s.len() <= MAX_PARTS), "more than {MAX_PARTS} pieces in a product");
     if threads == 1 || tasks * row_tasks == 1 {
-        (0..tasks * row_tasks).for_each(run);
+        (0..tasks * row_tasks).for_each(task);
     } else {
-        (0..tasks * row_tasks).into_par_iter().with_max_len(1).for_each(run);
+        (0..tasks * row_tasks).into_par_iter().with_max_len(1).for_each(task);
     }
 }
 

@@ -15,7 +15,7 @@ mod pack;
 mod panels;
 mod tile;
 
-pub(crate) use gemm::{Piece, Start, gemm16};
+pub(crate) use gemm::{Piece, Start, gemm16, product16};
 pub(crate) use pack::PackedA;
 pub use panels::PackedWeight;
 pub(crate) use panels::{Backward, Forward, Rows16, Transposed16};

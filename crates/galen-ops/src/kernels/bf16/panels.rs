@@ -109,14 +109,22 @@ multiversion! {
     }
 }
 
+/// `cols` elements of a row, at most a panel's.
+#[inline(always)]
+fn part(w: &QuantMatrix, row: usize, j0: usize, cols: usize, out: &mut [f32; NR]) {
+    if cols < NR || !w.dequantize_part_inline(row, j0, out) {
+        w.dequantize_block_inline(row, j0, &mut out[..cols]);
+    }
+}
+
 multiversion! {
     // Columns `j0..` of a weight, its rows `k0..` as rows of a panel.
     fn weight_backward(w: &QuantMatrix, j0: usize, cols: usize, k0: usize, kc: usize, panel: &mut [u32]) {
         let (mut even, mut odd) = ([0f32; NR], [0f32; NR]);
         for (q, out) in panel.as_chunks_mut::<NR>().0.iter_mut().enumerate().take(kc.div_ceil(2)) {
-            w.dequantize_block_inline(k0 + 2 * q, j0, &mut even[..cols]);
+            part(w, k0 + 2 * q, j0, cols, &mut even);
             if 2 * q + 1 < kc {
-                w.dequantize_block_inline(k0 + 2 * q + 1, j0, &mut odd[..cols]);
+                part(w, k0 + 2 * q + 1, j0, cols, &mut odd);
             } else {
                 odd = [0.0; NR];
             }

@@ -3,7 +3,7 @@
 
 use super::{Backward, FactorGradients, Factors, Forward, Found, Projections, add};
 use crate::error::Result;
-use crate::kernels::bf16::{self, PackedA, Piece, Rows16, Start, Transposed16, gemm16};
+use crate::kernels::bf16::{self, PackedA, Piece, Rows16, Start, Transposed16, gemm16, product16};
 use crate::tensor::f32_view;
 
 /// Columns of a member's branch in u: (first, rank).
@@ -60,8 +60,14 @@ pub(super) fn forward(
     let mut ys = Vec::new();
     for ((base, _), (f, place)) in op.members.iter().zip(factors.iter().zip(&places)) {
         let n = base.out_features();
-        let mut y = vec![0f32; tokens * n];
-        let start = base.bias.as_deref().map_or(Start::Zero, Start::Bias);
+        let product = |pieces: &[Piece]| match &base.bias {
+            Some(bias) => {
+                let mut y = vec![0f32; tokens * n];
+                gemm16(tokens, n, pieces, Start::Bias(bias), &mut y, n);
+                y
+            }
+            None => product16(tokens, n, pieces),
+        };
         let (weight, copy) = (base.weight.matrix(), base.weight.packed_copy());
         let weight = bf16::Forward { weight, packed: copy, first: 0 };
         let main = Piece { a: &packed, b: &weight };
@@ -69,11 +75,10 @@ pub(super) fn forward(
             let b = f32_view(f.b)?;
             let own = PackedA::rows(&u[*first..], ranks, tokens, *r, f.branch.scale);
             let branch = Piece { a: &own, b: &Transposed16 { values: &b, stride: *r } };
-            gemm16(tokens, n, &[main, branch], start, &mut y, n);
+            ys.push(product(&[main, branch]));
         } else {
-            gemm16(tokens, n, &[main], start, &mut y, n);
+            ys.push(product(&[main]));
         }
-        ys.push(y);
     }
     Ok((ys, u))
 }
@@ -109,10 +114,12 @@ pub(super) fn backward(op: &Projections, work: &Backward) -> Result<Found> {
         }
         // The transpose of dB = s dy^T u, as the rank is the small dimension.
         let ut = PackedA::columns(work.u, ranks, first, r, tokens);
-        let mut turned = vec![0f32; r * n];
         let rows = Rows16 { values: dy, stride: n };
-        gemm16(r, n, &[Piece { a: &ut, b: &rows }], Start::Zero, &mut turned, n);
-        let b = (0..n * r).map(|i| scale * turned[i % r * n + i / r]).collect();
+        let turned = product16(r, n, &[Piece { a: &ut, b: &rows }]);
+        let mut b = vec![0f32; n * r];
+        for (j, turned) in turned.chunks_exact(n).enumerate() {
+            b.iter_mut().skip(j).step_by(r).zip(turned).for_each(|(b, t)| *b = scale * t);
+        }
         found.push(Some(FactorGradients { a: vec![], b }));
     }
     let together = shared(work.factors);
@@ -136,15 +143,13 @@ pub(super) fn backward(op: &Projections, work: &Backward) -> Result<Found> {
     let mut pieces: Vec<Piece> =
         packed.iter().zip(&weights).filter_map(|(a, b)| a.as_ref().map(|a| Piece { a, b })).collect();
     pieces.push(Piece { a: &branches, b: &rows });
-    let mut dx = vec![0f32; tokens * k];
-    gemm16(tokens, k, &pieces, Start::Zero, &mut dx, k);
+    let mut dx = product16(tokens, k, &pieces);
     if !together {
         for (f, (first, r)) in work.factors.iter().flatten().zip(places.iter().flatten()) {
             let a = f32_view(f.a)?;
             let own = PackedA::rows(&du[*first..], ranks, tokens, *r, 1.0);
-            let mut d = vec![0f32; tokens * k];
             let rows = Rows16 { values: &a, stride: k };
-            gemm16(tokens, k, &[Piece { a: &own, b: &rows }], Start::Zero, &mut d, k);
+            let d = product16(tokens, k, &[Piece { a: &own, b: &rows }]);
             let d = f.branch.dropout.as_ref().map_or(Ok(None), |m| m.apply(&d, k).map(Some))?.unwrap_or(d);
             add(&mut dx, &d);
         }
@@ -163,10 +168,9 @@ fn input_gradients(
 ) -> Result<()> {
     let mut all = Vec::new();
     if together {
-        all = vec![0f32; ranks * k];
         let turned = PackedA::columns(du, ranks, 0, ranks, work.tokens);
         let rows = Rows16 { values: x, stride: k };
-        gemm16(ranks, k, &[Piece { a: &turned, b: &rows }], Start::Zero, &mut all, k);
+        all = product16(ranks, k, &[Piece { a: &turned, b: &rows }]);
     }
     for ((f, place), found) in work.factors.iter().zip(places).zip(found) {
         let (Some(f), Some((first, r)), Some(found)) = (f, place, found) else { continue };
@@ -176,9 +180,7 @@ fn input_gradients(
             let own = f.branch.dropout.as_ref().map(|d| d.apply(x, k)).transpose()?;
             let turned = PackedA::columns(du, ranks, *first, *r, work.tokens);
             let rows = Rows16 { values: own.as_deref().unwrap_or(x), stride: k };
-            let mut a = vec![0f32; r * k];
-            gemm16(*r, k, &[Piece { a: &turned, b: &rows }], Start::Zero, &mut a, k);
-            a
+            product16(*r, k, &[Piece { a: &turned, b: &rows }])
         };
     }
     Ok(())
