@@ -3,7 +3,7 @@
 use crate::cache::KvLayer;
 use galen_ops::hook::{HookContext, ProjectionHook, Site};
 use galen_ops::ops::{
-    Activation, Add, Attention, AttentionShape, CachedAttention, Gated, Projection, RmsNorm,
+    Activation, Add, Attention, AttentionShape, CachedAttention, Gated, Projection, RmsNorm, StepAttention,
 };
 use galen_ops::ops::{Rope, RopeTable};
 use galen_ops::{Result, Tape, Traced};
@@ -61,8 +61,10 @@ pub struct Block {
 pub enum Context<'a> {
     /// Segments of a batch, differentiable.
     Train(Arc<[Segment]>),
-    /// Everything cached, then the new tokens.
+    /// Everything cached, then the new tokens of one sequence.
     Cached(&'a mut KvLayer),
+    /// Everything cached, then one new token of each of these sequences.
+    Step(Vec<&'a mut KvLayer>),
 }
 
 /// A block at work on a batch.
@@ -87,6 +89,8 @@ impl BlockRun<'_> {
     /// The module's projection, adapted where an adapter covers it.
     pub fn linear(&mut self, module: Module, x: &Traced) -> Result<Traced> {
         let base = &self.block.projections[module as usize];
+        let decoding = (!matches!(self.context, Context::Train(_))).then(|| base.for_decoding());
+        let base = decoding.as_ref().unwrap_or(base);
         match self.hook {
             Some((hook, leaves)) => {
                 let site = Site { layer: self.layer, module: module.name() };
@@ -120,6 +124,13 @@ impl BlockRun<'_> {
                 cache.push(k.tensor(), v.tensor())?;
                 let out = CachedAttention { shape }.run(q.tensor(), &cache.keys, &cache.values)?;
                 Ok(Traced::constant(out))
+            }
+            Context::Step(caches) => {
+                for (i, cache) in caches.iter_mut().enumerate() {
+                    cache.push(&k.tensor().narrow(0, i, 1)?, &v.tensor().narrow(0, i, 1)?)?;
+                }
+                let seen: Vec<_> = caches.iter().map(|c| (&c.keys[..], &c.values[..])).collect();
+                Ok(Traced::constant(StepAttention { shape }.run(q.tensor(), &seen)?))
             }
         }
     }

@@ -2,7 +2,9 @@
 //! the tiling or the number of threads: so packed, shared and one-by-one runs agree to the bit.
 
 pub(crate) mod attention;
+pub(crate) mod decode_attention;
 pub(crate) mod gemm;
+pub(crate) mod gemv;
 pub(crate) mod isa;
 pub(crate) mod math;
 pub(crate) mod micro;

@@ -4,6 +4,8 @@
 
 mod add;
 mod attention;
+mod decode;
+mod decode_attention;
 mod dropout;
 mod embedding;
 mod gated;
@@ -14,6 +16,7 @@ mod rope;
 
 pub use add::Add;
 pub use attention::{Attention, AttentionShape, CachedAttention};
+pub use decode_attention::StepAttention;
 pub use dropout::{Dropout, DropoutKey};
 pub use embedding::embed;
 pub use gated::{Activation, Gated};

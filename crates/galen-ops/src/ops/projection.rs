@@ -3,6 +3,7 @@
 use crate::error::{Result, shape_error};
 use crate::kernels::gemm::{Lhs, gemm};
 use crate::kernels::panels::{Rows, Transposed, Weight, WeightTransposed};
+use crate::ops::decode::{self, FEW_ROWS, FewRows, LowRank};
 use crate::quant::QuantMatrix;
 use crate::tape::{Op, Saved};
 use crate::tensor::{dims2, f32_tensor, f32_view};
@@ -14,6 +15,7 @@ use std::sync::Arc;
 pub struct Projection {
     weight: Arc<QuantMatrix>,
     bias: Option<Arc<[f32]>>,
+    decoding: bool,
 }
 
 impl Projection {
@@ -23,8 +25,19 @@ impl Projection {
             Some(b) if b.len() != weight.rows() => {
                 shape_error("projection", format!("bias of {} for {} outputs", b.len(), weight.rows()))
             }
-            _ => Ok(Self { weight, bias }),
+            _ => Ok(Self { weight, bias, decoding: false }),
         }
+    }
+
+    /// The same projection for generation: few rows are multiplied with the stored blocks as they are, their sums in
+    /// another order than in training.
+    #[must_use]
+    pub fn for_decoding(&self) -> Self {
+        Self { decoding: true, ..self.clone() }
+    }
+
+    fn few_rows<'a>(&'a self, branch: Option<LowRank<'a>>) -> FewRows<'a> {
+        FewRows { weight: &self.weight, bias: self.bias.as_deref(), branch }
     }
 
     /// Input features.
@@ -47,6 +60,10 @@ impl Projection {
         let (n, k) = (self.out_features(), self.in_features());
         if width != k {
             return shape_error("projection", format!("input `{:?}` for a weight of `[{n}, {k}]`", x.dims()));
+        }
+        if self.decoding && tokens <= FEW_ROWS {
+            let y = decode::project(tokens, &f32_view(x)?, &[self.few_rows(None)]).pop();
+            return Ok((y.map(|(y, _)| y).unwrap_or_default(), tokens));
         }
         let mut y = vec![0f32; tokens * n];
         if let Some(bias) = &self.bias {
@@ -119,6 +136,14 @@ impl Op for LoraProjection {
             _ => return shape_error("lora", "takes three or four inputs"),
         };
         let r = self.rank(a, b)?;
+        let (tokens, width) = dims2("lora", x)?;
+        if self.base.decoding && inputs.len() == 3 && tokens <= FEW_ROWS && width == self.base.in_features() {
+            let (av, bv) = (f32_view(a)?, f32_view(b)?);
+            let branch = LowRank { a: &av, b: &bv, rank: r, scale: self.scale };
+            let y = decode::project(tokens, &f32_view(x)?, &[self.base.few_rows(Some(branch))]).pop();
+            let y = y.map(|(y, _)| y).unwrap_or_default();
+            return Ok((vec![f32_tensor(y, (tokens, self.base.out_features()))?], vec![]));
+        }
         let (mut y, tokens) = self.base.product(x)?;
         let (n, k) = (self.base.out_features(), self.base.in_features());
         if dropped.dims() != x.dims() {
