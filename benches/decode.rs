@@ -1,4 +1,4 @@
-//! Prefill and decoding, timed: greedy, from a prompt of fixed tokens. Prints one JSON line; `llama_cpp.py` does the
+//! Prefill and decoding, timed: greedy, from a prompt of fixed tokens. Prints one JSON line; `decode_llama_cpp.py` does the
 //! same with llama.cpp.
 //!
 //! `cargo run --release -p galen-bench --bin decode -- MODEL [PROMPT] [NEW] [SEQUENCES] [THREADS] [LORA_RANK]`

@@ -15,7 +15,8 @@ const PREFILL: usize = 512;
 /// The adapter's matrices as the blocks take them, made once for all sequences of a family.
 type Leaves = Arc<OnceLock<Vec<Vec<Traced>>>>;
 
-/// One sequence being extended. Uses the training projections, so what is measured is what was trained.
+/// One sequence being extended; a clone goes on from the same tokens. Uses the training projections, so what is measured is what was trained.
+#[derive(Clone)]
 pub struct Session<'a> {
     model: &'a Model,
     hook: Option<&'a dyn ProjectionHook>,

@@ -6,17 +6,20 @@
 use super::{MAX_ROWS, Out, Weights};
 use crate::quant::WeightDtype;
 use std::arch::x86_64::{
-    __m256i, __m512, __m512i, _mm_cvtsi32_si128, _mm_cvtsi64_si128, _mm_loadu_si128, _mm256_and_si256,
-    _mm256_castsi256_si128, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_extracti128_si256,
-    _mm256_loadu_si256, _mm256_mul_ps, _mm256_or_si256, _mm256_set1_epi8, _mm256_set1_epi16,
-    _mm256_set1_epi32, _mm256_slli_epi16, _mm256_srl_epi16, _mm256_storeu_ps, _mm256_sub_epi8, _mm512_add_ps,
-    _mm512_and_si512, _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps,
-    _mm512_cvtepu8_epi32, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_mask_or_epi32, _mm512_movehdup_ps, _mm512_moveldup_ps, _mm512_mul_ps, _mm512_permutex2var_ps,
-    _mm512_permutexvar_ps, _mm512_reduce_add_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_ps,
-    _mm512_setzero_ps, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_sub_ps,
+    __m256i, __m512, __m512i, _MM_HINT_T0, _mm_cvtsi32_si128, _mm_cvtsi64_si128, _mm_loadu_si128,
+    _mm_prefetch, _mm256_and_si256, _mm256_castsi256_si128, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32,
+    _mm256_extracti128_si256, _mm256_loadu_si256, _mm256_mul_ps, _mm256_or_si256, _mm256_set1_epi8,
+    _mm256_set1_epi16, _mm256_set1_epi32, _mm256_slli_epi16, _mm256_srl_epi16, _mm256_storeu_ps,
+    _mm256_sub_epi8, _mm512_add_ps, _mm512_and_si512, _mm512_castps512_ps256, _mm512_castsi512_ps,
+    _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtepu16_epi32, _mm512_cvtph_ps,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_or_epi32, _mm512_movehdup_ps, _mm512_moveldup_ps,
+    _mm512_mul_ps, _mm512_permutex2var_ps, _mm512_permutexvar_ps, _mm512_reduce_add_ps, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_setr_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_sub_ps,
 };
 use std::ops::Range;
+
+/// Bytes prefetched beyond the next rows.
+const AHEAD: usize = 2048;
 
 /// A format, decoded `16 G` elements (a part) at a time.
 trait Decode<const G: usize> {
@@ -53,6 +56,11 @@ unsafe fn tile<D: Decode<G>, const G: usize, const M: usize, const R: usize>(
         for b in 0..blocks {
             for r in 0..R {
                 let block = bytes.add(r * stride + b * D::BYTES);
+                // What comes half a page after the same block of the next rows: the processor itself does not foresee
+                // R interleaved streams. Measured: 5 to 8.5 GB/s for Q4_1.
+                for line in (0..D::BYTES).step_by(64) {
+                    _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(R * stride + AHEAD + line).cast());
+                }
                 let head = D::head(block);
                 for part in 0..D::PARTS {
                     let weights = D::part(block, &head, part);
