@@ -1,11 +1,12 @@
 //! One LoRA training step, timed: rank 16 on every projection, the loss on every token, AdamW. Prints one JSON line
 //! with the fields of the PyTorch stack's counterpart.
 //!
-//! `cargo run --release -p galen-bench --bin dense_step -- MODEL BATCH TOKENS CHECKPOINT(0|1) [STEPS] [THREADS]`
+//! `cargo run --release -p galen-bench --bin dense_step -- MODEL BATCH TOKENS CHECKPOINT(0|1) [STEPS] [THREADS] [f32|bf16|stream]`
 
 use anyhow::Context as _;
 use galen_adapter::{Adapter, AdapterConfig, Init, Targets};
-use galen_model::{Model, Precision, Weights};
+use galen_model::{LoadOptions, Model, WeightCache, Weights};
+use galen_ops::ops::Compute;
 use galen_optim::{AdamW, AdamWConfig};
 use galen_train::{BestMetric, Cadence, TrainSettings, module_shapes, peak_rss_bytes, step_gradient};
 use galen_types::{Origin, Tokenized};
@@ -15,13 +16,27 @@ use std::time::Instant;
 fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [path, batch, tokens, checkpoint, rest @ ..] = &args[..] else {
-        anyhow::bail!("usage: dense_step MODEL BATCH TOKENS CHECKPOINT(0|1) [STEPS] [THREADS]");
+        anyhow::bail!(
+            "usage: dense_step MODEL BATCH TOKENS CHECKPOINT(0|1) [STEPS] [THREADS] [f32|bf16|stream]"
+        );
     };
     let (batch, tokens): (usize, usize) = (batch.parse()?, tokens.parse()?);
     let steps: usize = rest.first().map_or(Ok(4), |s| s.parse())?;
     let threads: usize = rest.get(1).map_or(Ok(2), |s| s.parse())?;
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
-    let model = Model::load(&Weights::open(Path::new(path))?, Precision::Stored)?;
+    let compute = rest.get(2).map_or("bf16", String::as_str);
+    let options = match compute {
+        "f32" => LoadOptions::default(),
+        "bf16" | "stream" => LoadOptions {
+            compute: Compute::Bf16,
+            weight_cache: if compute == "bf16" { WeightCache::Packed } else { WeightCache::Stream },
+            ..LoadOptions::default()
+        },
+        other => anyhow::bail!("`{other}` is none of f32, bf16, stream"),
+    };
+    let began = Instant::now();
+    let model = Model::load(&Weights::open(Path::new(path))?, options)?;
+    let load_s = began.elapsed().as_secs_f64();
     let config = AdapterConfig {
         method: "lora".into(),
         r: 16,
@@ -79,11 +94,12 @@ fn main() -> anyhow::Result<()> {
     times.sort_by(f64::total_cmp);
     let median = *times.get(times.len() / 2).context("at least one step")?;
     let line = serde_json::json!({
-        "mode": format!("galen {}", model_formats(Path::new(path))?),
+        "mode": format!("galen {} {compute}", model_formats(Path::new(path))?),
         "batch": batch,
         "tokens": tokens,
         "checkpoint": checkpoint == "1",
         "threads": threads,
+        "load_s": load_s,
         "median_s": median,
         "tokens_per_second": (batch * tokens) as f64 / median,
         "peak_rss_mb": peak_rss_bytes() / (1 << 20),

@@ -3,8 +3,8 @@
 use crate::random::{Random, direction, dot, numbers, widen};
 use galen_ops::Op;
 use galen_ops::ops::{
-    Activation, Add, Attention, AttentionShape, Dropout, DropoutKey, Gated, LogProbHead, LoraProjection,
-    Projection, RmsNorm, Rope, RopeTable,
+    Activation, Add, Attention, AttentionShape, Branch, Compute, Dropout, DropoutKey, Frozen, Gated,
+    LogProbHead, Projection, Projections, RmsNorm, Rope, RopeTable,
 };
 use galen_ops::quant::{QuantMatrix, WeightDtype};
 use galen_ops::tensor::{f32_tensor, f32_view};
@@ -15,9 +15,17 @@ use galen_testkit::reference::{
 use galen_types::{Segment, Target};
 use std::sync::{Arc, Mutex};
 
-/// Of the size of the value, or of a hundredth of the largest beside it where that is more (and likewise for
-/// derivatives and the gradient's norm).
-const TOLERANCE: f64 = 1e-3;
+/// Largest error: of the size of the value, or of a share of the largest beside it where that is more (and likewise
+/// for derivatives and the gradient's norm).
+#[derive(Clone, Copy)]
+struct Tolerance {
+    error: f64,
+    floor: f64,
+}
+
+const EXACT: Tolerance = Tolerance { error: 1e-3, floor: 0.01 };
+/// bfloat16 keeps eight bits.
+const ROUNDED: Tolerance = Tolerance { error: 1.5e-2, floor: 1.0 };
 const DIRECTIONS: usize = 4;
 
 struct Input {
@@ -32,27 +40,44 @@ fn input(random: &mut Random, dims: &[usize]) -> Input {
 /// Compares `op` with `twin`, which takes the same inputs: the output elementwise, and for each input the gradient of
 /// `sum c y` (random c) along random directions.
 fn check(name: &str, op: &dyn Op, inputs: &[Input], twin: &dyn Fn(&[Vec<f64>]) -> Vec<f64>) {
+    check_within(EXACT, name, op, inputs, twin);
+}
+
+/// [`check`] of any number of outputs, one after the other.
+fn check_within(
+    tolerance: Tolerance,
+    name: &str,
+    op: &dyn Op,
+    inputs: &[Input],
+    twin: &dyn Fn(&[Vec<f64>]) -> Vec<f64>,
+) {
+    let Tolerance { error: most, floor } = tolerance;
     let mut random = Random::new(name.len() as u64);
     let tensors: Vec<_> =
         inputs.iter().map(|i| f32_tensor(i.values.clone(), &i.dims[..]).expect("a tensor")).collect();
     let wide: Vec<Vec<f64>> = inputs.iter().map(|i| widen(&i.values)).collect();
     let (outputs, saved) = op.forward(&tensors.iter().collect::<Vec<_>>()).expect("forward runs");
-    let [y] = &outputs[..] else { panic!("{name}: {} outputs", outputs.len()) };
-    let got = widen(&f32_view(y).expect("f32"));
+    let got: Vec<f64> = outputs.iter().flat_map(|y| widen(&f32_view(y).expect("f32"))).collect();
     let want = twin(&wide);
     assert_eq!(got.len(), want.len(), "{name}: length");
     let largest = want.iter().fold(0f64, |m, w| m.max(w.abs()));
     let mut worst = [0f64; 2];
     for (i, (g, w)) in got.iter().zip(&want).enumerate() {
-        let error = (g - w).abs() / w.abs().max(0.01 * largest);
-        assert!(error <= TOLERANCE, "{name}: y[{i}] = {g} for {w}");
+        let error = (g - w).abs() / w.abs().max(floor * largest);
+        assert!(error <= most, "{name}: y[{i}] = {g} for {w}");
         worst[0] = worst[0].max(error);
     }
 
     let c = numbers(&mut random, got.len());
     let backward = |needs: &[bool]| {
-        let grad = f32_tensor(c.clone(), y.shape()).expect("a tensor");
-        let grads = op.backward(&saved, vec![Some(grad)], needs).expect("backward runs");
+        let mut rest = &c[..];
+        let of_output = |y: &candle_core::Tensor| {
+            let (own, later) = rest.split_at(y.elem_count());
+            rest = later;
+            Some(f32_tensor(own.to_vec(), y.shape()).expect("a tensor"))
+        };
+        let grads = outputs.iter().map(of_output).collect();
+        let grads = op.backward(&saved, grads, needs).expect("backward runs");
         assert_eq!(grads.len(), inputs.len(), "{name}: one gradient for each input");
         grads.into_iter().map(|g| g.map(|g| widen(&f32_view(&g).expect("f32")))).collect::<Vec<_>>()
     };
@@ -62,7 +87,7 @@ fn check(name: &str, op: &dyn Op, inputs: &[Input], twin: &dyn Fn(&[Vec<f64>]) -
     let largest = grads.iter().map(norm).fold(0f64, f64::max);
     for (i, grad) in grads.iter().enumerate() {
         let grad = grad.as_ref().unwrap_or_else(|| panic!("{name}: no gradient of input {i}"));
-        let norm = dot(grad, grad).sqrt().max(0.01 * largest);
+        let norm = dot(grad, grad).sqrt().max(floor * largest);
         for _ in 0..DIRECTIONS {
             let d = direction(&mut random, grad.len());
             let value = |x: &[f64]| {
@@ -71,8 +96,8 @@ fn check(name: &str, op: &dyn Op, inputs: &[Input], twin: &dyn Fn(&[Vec<f64>]) -
                 dot(&c, &twin(&moved))
             };
             let (got, want) = (dot(grad, &d), directional(value, &wide[i], &d));
-            let error = (got - want).abs() / want.abs().max(0.01 * norm);
-            assert!(error <= TOLERANCE, "{name}: derivative by input {i} is {got} for {want}");
+            let error = (got - want).abs() / want.abs().max(floor * norm);
+            assert!(error <= most, "{name}: derivative by input {i} is {got} for {want}");
             worst[1] = worst[1].max(error);
         }
         // A gradient nobody asked for is not given; one that is asked for does not depend on the others.
@@ -170,10 +195,11 @@ fn projections_in_every_kind_of_format() {
         for tokens in [1, 29] {
             let bias = numbers(r, outputs);
             let x = [input(r, &[tokens, inputs])];
-            let op = Projection::new(w.clone(), Some(bias.clone().into())).expect("a projection");
+            let base = Projection::new(w.clone(), Some(bias.clone().into())).expect("a projection");
+            let op = Projections::frozen(base);
             let twin = |x: &[Vec<f64>]| projection_ref(&x[0], &wide, inputs, Some(&widen(&bias)));
             check(&format!("projection {dtype} [{outputs}, {inputs}] of {tokens}, bias"), &op, &x, &twin);
-            let op = Projection::new(w.clone(), None).expect("a projection");
+            let op = Projections::frozen(Projection::new(w.clone(), None).expect("a projection"));
             let twin = |x: &[Vec<f64>]| projection_ref(&x[0], &wide, inputs, None);
             check(&format!("projection {dtype} [{outputs}, {inputs}] of {tokens}"), &op, &x, &twin);
         }
@@ -189,7 +215,7 @@ fn lora_projections_with_and_without_a_separate_branch_input() {
         for (tokens, rank) in [(1, 1), (23, 5), (31, 16)] {
             let bias = numbers(r, outputs);
             let base = Projection::new(w.clone(), Some(bias.clone().into())).expect("a projection");
-            let op = LoraProjection { base, scale: 2.5 };
+            let op = Projections::low_rank(base.clone(), 2.5);
             let mut x =
                 vec![input(r, &[tokens, inputs]), input(r, &[rank, inputs]), input(r, &[outputs, rank])];
             let name = format!("lora {dtype} [{outputs}, {inputs}] of {tokens}, rank {rank}");
@@ -199,7 +225,41 @@ fn lora_projections_with_and_without_a_separate_branch_input() {
             };
             check(&name, &op, &x, &twin);
             x.push(input(r, &[tokens, inputs]));
+            let op = Projections { members: vec![(base, Some(Branch { scale: 2.5, dropped: true }))] };
             check(&format!("{name}, dropped"), &op, &x, &twin);
+        }
+    }
+}
+
+/// Two adapted projections and a frozen one that read one input, as q, k and v do, in both arithmetics.
+#[test]
+fn projections_of_one_input_together() {
+    let r = &mut Random::new(8);
+    for (dtype, inputs) in [(WeightDtype::F32, 45), (WeightDtype::Q4_1, 96), (WeightDtype::Q4_K, 512)] {
+        let weights = [37, 70, 32].map(|outputs| matrix(r, dtype, outputs, inputs));
+        let wide = weights.each_ref().map(|w| widen(&w.to_f32()));
+        let branches = [Some(2.5), None, Some(0.5)].map(|s| s.map(|scale| Branch { scale, dropped: false }));
+        for tokens in [1, 29] {
+            let mut x = vec![input(r, &[tokens, inputs])];
+            for (outputs, rank) in [(37, 5), (32, 16)] {
+                x.push(input(r, &[rank, inputs]));
+                x.push(input(r, &[outputs, rank]));
+            }
+            let twin = |x: &[Vec<f64>]| {
+                let low = |i: usize, s| lora_ref(&x[0], &x[i], &x[i + 1], inputs, s);
+                let base = |i: usize| projection_ref(&x[0], &wide[i], inputs, None);
+                [add_ref(&base(0), &low(1, 2.5)), base(1), add_ref(&base(2), &low(3, 0.5))].concat()
+            };
+            let frozen = [
+                ("f32", EXACT, weights.clone().map(Frozen::from)),
+                ("bf16", ROUNDED, weights.clone().map(|w| Frozen::new(w, Compute::Bf16))),
+                ("packed", ROUNDED, weights.clone().map(Frozen::packed)),
+            ];
+            for (how, tolerance, frozen) in frozen {
+                let project = |w| Projection::new(w, None).expect("a projection");
+                let op = Projections { members: frozen.map(project).into_iter().zip(branches).collect() };
+                check_within(tolerance, &format!("{how} {dtype} of {tokens}"), &op, &x, &twin);
+            }
         }
     }
 }
@@ -257,7 +317,7 @@ fn log_prob_head_with_shared_rows() {
         targets[1].token = vocabulary as u32 - 1;
         let correct = Arc::new(Mutex::new(Vec::new()));
         let op = LogProbHead {
-            weight: w.clone(),
+            weight: w.clone().into(),
             targets: targets.clone().into(),
             with_gradient: true,
             correct: correct.clone(),

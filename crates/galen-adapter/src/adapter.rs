@@ -3,6 +3,7 @@
 use crate::config::{AdapterConfig, scale};
 use crate::error::{Error, Result};
 use crate::method::{self, Method, dropped};
+use crate::method::{Adapted, Member};
 use crate::targets::ModuleShape;
 use galen_ops::hook::{HookContext, ProjectionHook, Site};
 use galen_ops::ops::Projection;
@@ -174,29 +175,28 @@ impl ProjectionHook for Adapter {
         &self,
         tape: &mut Tape,
         leaves: &[Traced],
-        site: Site,
+        sites: &[Site],
         x: &Traced,
-        base: &Projection,
+        bases: &[&Projection],
         context: &HookContext,
-    ) -> galen_ops::Result<Traced> {
-        let entries = self.layers.get(site.layer).map_or(&[][..], |l| &l.entries);
-        let mut first = 0;
-        for e in entries {
-            let n = e.ranges.len();
-            if e.shape.module == site.module {
-                let module = (site.layer as u64) << 32 ^ name_key(site.module);
-                let dropped = dropped(tape, x, self.config.dropout, self.config.seed, module, context)?;
-                return self.method.project(
-                    tape,
-                    &leaves[first..first + n],
-                    x,
-                    dropped.as_ref(),
-                    base,
-                    e.scale,
-                );
+    ) -> galen_ops::Result<Vec<Traced>> {
+        let mut members = Vec::with_capacity(bases.len());
+        for (site, base) in sites.iter().zip(bases) {
+            let entries = self.layers.get(site.layer).map_or(&[][..], |l| &l.entries);
+            let mut adapted = None;
+            let mut first = 0;
+            for e in entries {
+                let n = e.ranges.len();
+                if e.shape.module == site.module {
+                    let module = (site.layer as u64) << 32 ^ name_key(site.module);
+                    let dropped = dropped(tape, x, self.config.dropout, self.config.seed, module, context)?;
+                    let leaves = &leaves[first..first + n];
+                    adapted = Some(Adapted { leaves, dropped, scale: e.scale });
+                }
+                first += n;
             }
-            first += n;
+            members.push(Member { base, adapted });
         }
-        tape.apply(base.clone(), &[x])
+        self.method.project(tape, x, members)
     }
 }

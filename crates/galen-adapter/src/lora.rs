@@ -1,8 +1,8 @@
 //! LoRA (Hu et al. 2021) and, by its scale alone, rsLoRA (Kalajdzievski 2023).
 
 use crate::config::Init;
-use crate::method::{Method, Parameter};
-use galen_ops::ops::{LoraProjection, Projection};
+use crate::method::{Member, Method, Parameter};
+use galen_ops::ops::{Branch, Projections};
 use galen_ops::{Result, Tape, Traced};
 
 pub(crate) struct Lora;
@@ -24,26 +24,18 @@ impl Method for Lora {
         vec![a, b]
     }
 
-    fn project(
-        &self,
-        tape: &mut Tape,
-        leaves: &[Traced],
-        x: &Traced,
-        dropped: Option<&Traced>,
-        base: &Projection,
-        scale: f32,
-    ) -> Result<Traced> {
-        let [a, b] = leaves else {
-            return Err(galen_ops::Error::Shape {
-                op: "lora",
-                what: format!("{} matrices for A and B", leaves.len()),
+    fn project(&self, tape: &mut Tape, x: &Traced, members: Vec<Member>) -> Result<Vec<Traced>> {
+        let mut inputs = vec![x];
+        let mut projections = Vec::new();
+        for Member { base, adapted } in &members {
+            let branch = adapted.as_ref().map(|adapted| {
+                inputs.extend(adapted.leaves);
+                inputs.extend(&adapted.dropped);
+                Branch { scale: adapted.scale, dropped: adapted.dropped.is_some() }
             });
-        };
-        let op = LoraProjection { base: base.clone(), scale };
-        match dropped {
-            Some(dropped) => tape.apply(op, &[x, a, b, dropped]),
-            None => tape.apply(op, &[x, a, b]),
+            projections.push(((*base).clone(), branch));
         }
+        tape.apply_many(Projections { members: projections }, &inputs)
     }
 
     fn delta(&self, values: &[&[f32]], r: usize, inputs: usize, outputs: usize, scale: f32) -> Vec<f32> {

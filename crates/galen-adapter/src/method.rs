@@ -14,6 +14,24 @@ pub struct Parameter {
     pub dims: [usize; 2],
 }
 
+/// A projection among those that read one input.
+pub struct Member<'a> {
+    /// The frozen part.
+    pub base: &'a Projection,
+    /// Its adapter, where it has one.
+    pub adapted: Option<Adapted<'a>>,
+}
+
+/// An adapter at a projection.
+pub struct Adapted<'a> {
+    /// Its matrices, in the order of [`Method::parameters`].
+    pub leaves: &'a [Traced],
+    /// The input after dropout, where there is any.
+    pub dropped: Option<Traced>,
+    /// Factor of the change.
+    pub scale: f32,
+}
+
 /// A parameter-efficient change of a projection. A method knows neither the format of the frozen weight nor the
 /// model around it.
 pub trait Method: Sync + Send {
@@ -26,16 +44,8 @@ pub trait Method: Sync + Send {
     /// Their starting values, in the same order.
     fn init(&self, init: Init, r: usize, inputs: usize, outputs: usize, key: [u64; 3]) -> Vec<Vec<f32>>;
 
-    /// The adapted projection. `dropped` is `x` after dropout where there is any.
-    fn project(
-        &self,
-        tape: &mut Tape,
-        leaves: &[Traced],
-        x: &Traced,
-        dropped: Option<&Traced>,
-        base: &Projection,
-        scale: f32,
-    ) -> Result<Traced>;
+    /// Projections of one `x`, in order, each adapted or not.
+    fn project(&self, tape: &mut Tape, x: &Traced, members: Vec<Member>) -> Result<Vec<Traced>>;
 
     /// The change of the weight `[outputs, inputs]`, row-major, that has the same effect without dropout.
     fn delta(&self, values: &[&[f32]], r: usize, inputs: usize, outputs: usize, scale: f32) -> Vec<f32>;

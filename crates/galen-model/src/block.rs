@@ -3,7 +3,8 @@
 use crate::cache::KvLayer;
 use galen_ops::hook::{HookContext, ProjectionHook, Site};
 use galen_ops::ops::{
-    Activation, Add, Attention, AttentionShape, CachedAttention, Gated, Projection, RmsNorm, StepAttention,
+    Activation, Add, Attention, AttentionShape, CachedAttention, Gated, Projection, Projections, RmsNorm,
+    StepAttention,
 };
 use galen_ops::ops::{Rope, RopeTable};
 use galen_ops::{Result, Tape, Traced};
@@ -86,18 +87,27 @@ pub struct BlockRun<'a> {
 }
 
 impl BlockRun<'_> {
+    /// The modules' projections of one x, adapted where an adapter covers them.
+    pub fn linears<const N: usize>(&mut self, modules: [Module; N], x: &Traced) -> Result<[Traced; N]> {
+        let decoding = !matches!(self.context, Context::Train(_));
+        let bases = modules.map(|m| self.block.projections[m as usize].clone().decoding(decoding));
+        let outputs = if let Some((hook, leaves)) = self.hook {
+            let sites = modules.map(|m| Site { layer: self.layer, module: m.name() });
+            hook.project(self.tape, leaves, &sites, x, &bases.each_ref(), self.hook_context)?
+        } else {
+            let members = bases.into_iter().map(|base| (base, None)).collect();
+            self.tape.apply_many(Projections { members }, &[x])?
+        };
+        outputs.try_into().map_err(|outputs: Vec<Traced>| galen_ops::Error::Shape {
+            op: "projections",
+            what: format!("{} outputs of {N}", outputs.len()),
+        })
+    }
+
     /// The module's projection, adapted where an adapter covers it.
     pub fn linear(&mut self, module: Module, x: &Traced) -> Result<Traced> {
-        let base = &self.block.projections[module as usize];
-        let decoding = (!matches!(self.context, Context::Train(_))).then(|| base.for_decoding());
-        let base = decoding.as_ref().unwrap_or(base);
-        match self.hook {
-            Some((hook, leaves)) => {
-                let site = Site { layer: self.layer, module: module.name() };
-                hook.project(self.tape, leaves, site, x, base, self.hook_context)
-            }
-            None => self.tape.apply(base.clone(), &[x]),
-        }
+        let [y] = self.linears([module], x)?;
+        Ok(y)
     }
 
     /// The norm of that name. The loader has checked that the block has every norm its architecture lists.
@@ -137,7 +147,7 @@ impl BlockRun<'_> {
 
     /// `down(act(gate x) * up x)`.
     pub fn feed_forward(&mut self, x: &Traced) -> Result<Traced> {
-        let (gate, up) = (self.linear(Module::Gate, x)?, self.linear(Module::Up, x)?);
+        let [gate, up] = self.linears([Module::Gate, Module::Up], x)?;
         let m = self.tape.apply(Gated { activation: self.block.activation }, &[&gate, &up])?;
         drop((gate, up));
         self.linear(Module::Down, &m)

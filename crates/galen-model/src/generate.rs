@@ -59,7 +59,7 @@ impl<'a> Session<'a> {
             for ids in ids.chunks(PREFILL) {
                 last = forward(&mut [self], ids)?;
             }
-            logits(&self.model.head, &last)
+            logits(self.model.head.matrix(), &last)
         })
     }
 
@@ -75,7 +75,7 @@ impl<'a> Session<'a> {
         if !sessions.iter().all(|s| Arc::ptr_eq(&s.leaves, &leaves)) {
             return fail("sequences of different families".into());
         }
-        rayon::scope(|_| logits(&model.head, &forward(sessions, ids)?))
+        rayon::scope(|_| logits(model.head.matrix(), &forward(sessions, ids)?))
     }
 
     fn leaves(&self) -> Result<&[Vec<Traced>]> {

@@ -16,7 +16,7 @@ pub mod weights;
 pub use block::{Block, BlockRun, Context, MODULES, Module};
 pub use cache::KvLayer;
 pub use generate::Session;
-pub use model::{LoadError, Model, ModuleSize, Precision};
+pub use model::{LoadError, LoadOptions, Model, ModuleSize, Precision, WeightCache};
 pub use pass::{Pass, PassOptions};
 pub use sample::{Sampling, argmax};
 pub use weights::{ModelConfig, Weights, WeightsError};

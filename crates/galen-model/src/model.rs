@@ -3,7 +3,7 @@
 use crate::arch::{self, Architecture};
 use crate::block::{Block, MODULES};
 use crate::weights::{ModelConfig, Weights, WeightsError};
-use galen_ops::ops::{AttentionShape, Projection, RopeTable};
+use galen_ops::ops::{AttentionShape, Compute, Frozen, Projection, RopeTable};
 use galen_ops::quant::QuantMatrix;
 use std::sync::Arc;
 
@@ -16,6 +16,42 @@ pub enum Precision {
     /// Projections quantised to NF4 with double quantisation (Dettmers et al. 2023); blocks that the file has
     /// quantised already stay as they are.
     Nf4,
+}
+
+/// Where products with frozen weights read them, when they are computed in bfloat16. The bits are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WeightCache {
+    /// From a copy that is rounded and packed once, two bytes an element: fast.
+    Packed,
+    /// From the stored blocks, decoded panel by panel: small.
+    #[default]
+    Stream,
+}
+
+/// How a model is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LoadOptions {
+    /// How the base is held.
+    pub precision: Precision,
+    /// The arithmetic of its matrix products.
+    pub compute: Compute,
+    /// For [`Compute::Bf16`].
+    pub weight_cache: WeightCache,
+}
+
+impl From<Precision> for LoadOptions {
+    fn from(precision: Precision) -> Self {
+        Self { precision, ..Self::default() }
+    }
+}
+
+impl LoadOptions {
+    fn frozen(self, matrix: Arc<QuantMatrix>) -> Frozen {
+        match (self.compute, self.weight_cache) {
+            (Compute::Bf16, WeightCache::Packed) => Frozen::packed(matrix),
+            (compute, _) => Frozen::new(matrix, compute),
+        }
+    }
 }
 
 /// A model cannot be loaded.
@@ -56,7 +92,8 @@ pub struct Model {
     pub(crate) embedding_scale: f32,
     pub(crate) blocks: Vec<Block>,
     pub(crate) final_norm: Arc<[f32]>,
-    pub(crate) head: Arc<QuantMatrix>,
+    pub(crate) head: Frozen,
+    options: LoadOptions,
     pub(crate) eps: f32,
     /// Distinct rotary frequencies; a block names its own by number.
     frequencies: Vec<Vec<f32>>,
@@ -64,7 +101,8 @@ pub struct Model {
 
 impl Model {
     /// Takes the weights from their files; bytes stay mapped where no change is needed.
-    pub fn load(weights: &Weights, precision: Precision) -> Result<Self, LoadError> {
+    pub fn load(weights: &Weights, options: impl Into<LoadOptions>) -> Result<Self, LoadError> {
+        let options = options.into();
         let config = weights.config().clone();
         let fail = |what: String| LoadError::Model { path: weights.path().display().to_string(), what };
         let Some(architecture) = arch::find(config.architecture) else {
@@ -82,7 +120,7 @@ impl Model {
             let mut projections = Vec::with_capacity(MODULES.len());
             for (_, module) in MODULES {
                 let stored = weights.matrix(&name(&format!("{module}.weight")))?;
-                let matrix = match precision {
+                let matrix = match options.precision {
                     Precision::Nf4 if stored.dtype().block_size() == 1 => {
                         QuantMatrix::quantize_nf4(stored.rows(), stored.cols(), &stored.to_f32())
                             .map_err(|e| fail(format!("`{}`: {e}", name(module))))?
@@ -95,7 +133,7 @@ impl Model {
                 } else {
                     None
                 };
-                let projection = Projection::new(Arc::new(matrix), bias);
+                let projection = Projection::new(options.frozen(Arc::new(matrix)), bias);
                 projections.push(projection.map_err(|e| fail(format!("`{}`: {e}", name(module))))?);
             }
             let mut norms = Vec::new();
@@ -129,11 +167,17 @@ impl Model {
             embedding_scale: config.embedding_scale,
             blocks,
             final_norm: weights.vector("model.norm.weight")?.into(),
-            head,
+            head: options.frozen(head),
+            options,
             eps: config.rms_norm_eps,
             frequencies,
             config,
         })
+    }
+
+    /// How it was loaded.
+    pub fn options(&self) -> LoadOptions {
+        self.options
     }
 
     /// Every linear projection of every block, in order.
@@ -153,8 +197,9 @@ impl Model {
     /// Bytes of frozen weights.
     pub fn nbytes(&self) -> usize {
         let blocks: usize =
-            self.blocks.iter().flat_map(|b| &b.projections).map(|p| p.weight().nbytes()).sum();
-        let head = if Arc::ptr_eq(&self.embedding, &self.head) { 0 } else { self.head.nbytes() };
+            self.blocks.iter().flat_map(|b| &b.projections).map(|p| p.weight().matrix().nbytes()).sum();
+        let head = self.head.matrix();
+        let head = if Arc::ptr_eq(&self.embedding, head) { 0 } else { head.nbytes() };
         blocks + self.embedding.nbytes() + head
     }
 

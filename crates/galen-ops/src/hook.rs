@@ -35,14 +35,15 @@ pub trait ProjectionHook: Sync {
     /// Whether a block has any.
     fn has_leaves(&self, layer: usize) -> bool;
 
-    /// The adapted projection of `x`; `leaves` are the block's, from [`ProjectionHook::leaves`].
+    /// The adapted projections of one `x` by the modules of a block, in order; `leaves` are the block's, from
+    /// [`ProjectionHook::leaves`].
     fn project(
         &self,
         tape: &mut Tape,
         leaves: &[Traced],
-        site: Site,
+        sites: &[Site],
         x: &Traced,
-        base: &Projection,
+        bases: &[&Projection],
         context: &HookContext,
-    ) -> Result<Traced>;
+    ) -> Result<Vec<Traced>>;
 }

@@ -102,6 +102,21 @@ impl Bytes {
         &all[self.range.clone()]
     }
 
+    /// Lets the system take back the pages of a mapped file until they are read again. Best effort.
+    pub fn release(&self) {
+        #[cfg(unix)]
+        if let Owner::Mapped(file) = &self.owner {
+            // SAFETY: the map is read-only and of a file, so that pages come back with the same contents.
+            let _ = unsafe {
+                file.map.unchecked_advise_range(
+                    memmap2::UncheckedAdvice::DontNeed,
+                    self.range.start,
+                    self.range.len(),
+                )
+            };
+        }
+    }
+
     /// Number of bytes.
     pub fn len(&self) -> usize {
         self.range.len()

@@ -6,6 +6,7 @@
 pub mod checkpoint;
 mod error;
 mod log;
+mod memory;
 mod plan;
 pub mod report;
 mod settings;
@@ -14,8 +15,9 @@ mod step;
 mod validate;
 
 pub use error::{Error, Result};
+pub use memory::{available_bytes, peak_rss_bytes};
 pub use plan::StepPlan;
 pub use settings::{BestMetric, Cadence, TrainSettings};
-pub use sft::{Observer, Outcome, SftRun, module_shapes, peak_rss_bytes};
+pub use sft::{Observer, Outcome, SftRun, module_shapes};
 pub use step::{StepGradient, step_gradient};
 pub use validate::{Validation, validate};

@@ -3,6 +3,7 @@
 use crate::checkpoint::{self, RunState};
 use crate::error::{Error, Result, run_error};
 use crate::log::Log;
+use crate::memory::peak_rss_bytes;
 use crate::plan::StepPlan;
 use crate::settings::{BestMetric, TrainSettings};
 use crate::step::{StepGradient, step_gradient};
@@ -271,11 +272,4 @@ pub fn module_shapes(model: &Model) -> Vec<ModuleShape> {
         outputs: p.outputs,
     };
     model.projections().into_iter().map(shape).collect()
-}
-
-/// Largest resident memory of this process so far, bytes; 0 where the system does not tell.
-pub fn peak_rss_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
-    line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok()).map_or(0, |kb| kb * 1024)
 }

@@ -25,7 +25,7 @@ impl Architecture for Gemma3 {
 
     fn block(&self, run: &mut BlockRun, x: &Traced) -> Result<Traced> {
         let h = run.norm("input_layernorm", x)?;
-        let (q, k, v) = (run.linear(Module::Q, &h)?, run.linear(Module::K, &h)?, run.linear(Module::V, &h)?);
+        let [q, k, v] = run.linears([Module::Q, Module::K, Module::V], &h)?;
         let (q, k) = (run.norm("self_attn.q_norm", &q)?, run.norm("self_attn.k_norm", &k)?);
         let (q, k) = (run.rope(&q)?, run.rope(&k)?);
         let a = run.attention(&q, &k, &v)?;

@@ -27,7 +27,7 @@ pub(super) fn pre_norm_block(
     head: impl Fn(&mut BlockRun, Module, Traced) -> Result<Traced>,
 ) -> Result<Traced> {
     let h = run.norm("input_layernorm", x)?;
-    let (q, k, v) = (run.linear(Module::Q, &h)?, run.linear(Module::K, &h)?, run.linear(Module::V, &h)?);
+    let [q, k, v] = run.linears([Module::Q, Module::K, Module::V], &h)?;
     drop(h);
     let (q, k) = (head(run, Module::Q, q)?, head(run, Module::K, k)?);
     let (q, k) = (run.rope(&q)?, run.rope(&k)?);

@@ -5,6 +5,8 @@ use std::sync::OnceLock;
 /// A kernel path. The same seed gives the same bits on one path, whatever the number of threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isa {
+    /// [`Self::Avx512`] with dot products of bfloat16 pairs.
+    Avx512Bf16,
     /// 512-bit vectors with fused multiply-add.
     Avx512,
     /// 256-bit vectors with fused multiply-add.
@@ -14,9 +16,10 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// `avx512`, `avx2`, `portable`: also what `GALEN_ISA` takes.
+    /// `avx512_bf16`, `avx512`, `avx2`, `portable`: also what `GALEN_ISA` takes.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Avx512Bf16 => "avx512_bf16",
             Self::Avx512 => "avx512",
             Self::Avx2 => "avx2",
             Self::Portable => "portable",
@@ -46,6 +49,9 @@ pub fn available() -> Vec<Isa> {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
         {
+            if is_x86_feature_detected!("avx512bf16") {
+                have.push(Isa::Avx512Bf16);
+            }
             have.push(Isa::Avx512);
         }
         if avx2 {
@@ -98,7 +104,9 @@ macro_rules! multiversion {
                 fn avx2($($arg: $ty),*) $(-> $ret)? { body::<$crate::kernels::isa::Fused>($($arg),*) }
                 match $crate::kernels::isa::isa() {
                     // SAFETY: `isa` names a path only after detecting its features.
-                    $crate::kernels::isa::Isa::Avx512 => return unsafe { avx512($($arg),*) },
+                    $crate::kernels::isa::Isa::Avx512Bf16 | $crate::kernels::isa::Isa::Avx512 => {
+                        return unsafe { avx512($($arg),*) };
+                    }
                     // SAFETY: as above.
                     $crate::kernels::isa::Isa::Avx2 => return unsafe { avx2($($arg),*) },
                     $crate::kernels::isa::Isa::Portable => {}

@@ -2,6 +2,7 @@
 //! the tiling or the number of threads: so packed, shared and one-by-one runs agree to the bit.
 
 pub(crate) mod attention;
+pub(crate) mod bf16;
 pub(crate) mod decode_attention;
 pub(crate) mod gemm;
 pub(crate) mod gemv;

@@ -5,11 +5,13 @@
 //! accumulated like attention's output, so that backward is a scaling.
 
 use crate::error::{Result, shape_error};
+use crate::kernels::bf16::{self, PackedA, Piece, Start, gemm16};
 use crate::kernels::gemm::{Lhs, gemm};
 use crate::kernels::gemv::{Product, Weights, gemv};
 use crate::kernels::isa::multiversion;
 use crate::kernels::math::{exp, lane_sum};
 use crate::kernels::panels::{Weight, WeightTransposed};
+use crate::ops::{Compute, Frozen};
 use crate::quant::QuantMatrix;
 use crate::tape::{Op, Saved};
 use crate::tensor::{dims2, f32_tensor, f32_view};
@@ -23,7 +25,7 @@ const CHUNK: usize = 4096;
 /// Input hidden `[T, C]`, output `[N]`: `log softmax(W h[index])[token]` of each target. W `[V, C]` is frozen.
 pub struct LogProbHead {
     /// The output embedding.
-    pub weight: Arc<QuantMatrix>,
+    pub weight: Frozen,
     /// What is predicted from where.
     pub targets: Arc<[Target]>,
     /// Form the gradient too.
@@ -81,7 +83,7 @@ impl Op for LogProbHead {
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Vec<Tensor>, Saved)> {
         let [hidden] = inputs else { return shape_error("log_prob_head", "takes one input") };
         let (tokens, c) = dims2("log_prob_head", hidden)?;
-        let (vocabulary, width) = (self.weight.rows(), self.weight.cols());
+        let (vocabulary, width) = (self.weight.matrix().rows(), self.weight.matrix().cols());
         if c != width {
             return shape_error(
                 "log_prob_head",
@@ -101,6 +103,8 @@ impl Op for LogProbHead {
         let view = f32_view(hidden)?;
         let mut h = Vec::with_capacity(n * c);
         rows.iter().for_each(|r| h.extend_from_slice(&view[r * c..(r + 1) * c]));
+        let rounded = self.weight.compute() == Compute::Bf16;
+        let packed = rounded.then(|| PackedA::rows(&h, c, n, c, 1.0));
         let mut max = vec![f32::NEG_INFINITY; n];
         let mut sum = vec![0f32; n];
         let mut target_logits = vec![0f32; self.targets.len()];
@@ -111,15 +115,14 @@ impl Op for LogProbHead {
         for v0 in (0..vocabulary).step_by(CHUNK) {
             let chunk = (vocabulary - v0).min(CHUNK);
             let logits = &mut logits[..n * chunk];
-            gemm(
-                n,
-                chunk,
-                c,
-                Lhs::rows(&h, c),
-                &WeightTransposed { weight: &self.weight, first: v0 },
-                logits,
-                false,
-            );
+            if let Some(h) = &packed {
+                let (weight, copy) = (self.weight.matrix(), self.weight.packed_copy());
+                let b = bf16::Forward { weight, packed: copy, first: v0 };
+                gemm16(n, chunk, &[Piece { a: h, b: &b }], Start::Zero, logits, chunk);
+            } else {
+                let panels = WeightTransposed { weight: self.weight.matrix(), first: v0 };
+                gemm(n, chunk, c, Lhs::rows(&h, c), &panels, logits, false);
+            }
             for (i, t) in self.targets.iter().enumerate() {
                 if let Some(j) = (t.token as usize).checked_sub(v0).filter(|j| *j < chunk) {
                     target_logits[i] = logits[of[i] * chunk + j];
@@ -131,8 +134,15 @@ impl Op for LogProbHead {
             if self.with_gradient {
                 // Each chunk's part by itself: in one chain over the whole vocabulary the many small probabilities
                 // would be lost against what is summed already.
-                let weight = Weight { weight: &self.weight, first: v0 };
-                gemm(n, c, chunk, Lhs::rows(logits, chunk), &weight, &mut part, false);
+                if rounded {
+                    let (weight, copy) = (self.weight.matrix(), self.weight.packed_copy());
+                    let b = bf16::Backward { weight, packed: copy, first: v0 };
+                    let a = PackedA::rows(logits, chunk, n, chunk, 1.0);
+                    gemm16(n, c, &[Piece { a: &a, b: &b }], Start::Zero, &mut part, c);
+                } else {
+                    let weight = Weight { weight: self.weight.matrix(), first: v0 };
+                    gemm(n, c, chunk, Lhs::rows(logits, chunk), &weight, &mut part, false);
+                }
                 let rows = expectation.chunks_exact_mut(c.max(1)).zip(part.chunks_exact(c.max(1)));
                 for ((e, part), factor) in rows.zip(&factors) {
                     e.iter_mut().zip(part).for_each(|(e, part)| *e = *e * factor + part);
@@ -161,13 +171,13 @@ impl Op for LogProbHead {
             return shape_error("log_prob_head", "forward ran without its gradient");
         };
         let (_, tokens) = dims2("log_prob_head", shape)?;
-        let c = self.weight.cols();
+        let c = self.weight.matrix().cols();
         let (grad, expectation) = (f32_view(grad)?, f32_view(expectation)?);
         let (_, of) = self.rows();
         let mut dh = vec![0f32; tokens * c];
         let mut row = vec![0f32; c];
         for (i, t) in self.targets.iter().enumerate() {
-            self.weight.dequantize_block(t.token as usize, 0, &mut row);
+            self.weight.matrix().dequantize_block(t.token as usize, 0, &mut row);
             let out = &mut dh[t.index as usize * c..(t.index as usize + 1) * c];
             for ((d, w), e) in out.iter_mut().zip(&row).zip(&expectation[of[i] * c..(of[i] + 1) * c]) {
                 *d += grad[i] * (w - e);

@@ -4,10 +4,10 @@
 
 mod add;
 mod attention;
-mod decode;
 mod decode_attention;
 mod dropout;
 mod embedding;
+mod frozen;
 mod gated;
 mod log_prob;
 mod projection;
@@ -19,9 +19,10 @@ pub use attention::{Attention, AttentionShape, CachedAttention};
 pub use decode_attention::StepAttention;
 pub use dropout::{Dropout, DropoutKey};
 pub use embedding::embed;
+pub use frozen::{Compute, Frozen};
 pub use gated::{Activation, Gated};
 pub use log_prob::{LogProbHead, LogProbs, logits};
-pub use projection::{LoraProjection, Projection};
+pub use projection::{Branch, Projection, Projections};
 pub use rms_norm::RmsNorm;
 pub use rope::{Rope, RopeTable};
 

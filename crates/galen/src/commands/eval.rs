@@ -1,6 +1,7 @@
 //! `galen eval`, `galen eval ls`, `galen eval validate`.
 
 use crate::cli::{Globals, Limit};
+use crate::config::native_compute;
 use crate::error::UsageError;
 use crate::progress::{Progress, Unit};
 use crate::session::{Base, ModelScorer, TemplateChoice, open_adapter, resolve_run};
@@ -10,7 +11,7 @@ use galen_eval::{
     ChatMessage, ChoiceRequest, ChoiceScore, EvalOptions, EvalReport, GenerateRequest, Generation,
     PromptOptions, QuestionScore, RunMeta, ScoreError, Scorer, Task, TaskResult, evaluate,
 };
-use galen_model::Precision;
+use galen_model::LoadOptions;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -152,8 +153,10 @@ fn validate(name: &str, include_path: &[PathBuf], globals: &Globals) -> anyhow::
 }
 
 fn score(args: Args, globals: &Globals) -> anyhow::Result<()> {
-    let (name, precision) = match (&args.model, args.adapter.first()) {
-        (Some(model), _) => (model.clone(), Precision::Stored),
+    let (name, load) = match (&args.model, args.adapter.first()) {
+        (Some(model), _) => {
+            (model.clone(), LoadOptions { compute: native_compute(), ..LoadOptions::default() })
+        }
         (None, Some(adapter)) => resolve_run(adapter, globals.offline)?,
         (None, None) => return Err(UsageError::new("no model", "`--model M`").into()),
     };
@@ -164,7 +167,7 @@ fn score(args: Args, globals: &Globals) -> anyhow::Result<()> {
     if args.apply_chat_template && template.is_none() {
         base.required_template(TemplateChoice::default())?;
     }
-    let model = base.model(precision)?;
+    let model = base.model_for_passes(load)?;
     let options = EvalOptions {
         prompt: PromptOptions {
             num_fewshot: args.num_fewshot,

@@ -1,12 +1,13 @@
 //! `galen generate`.
 
 use crate::cli::Globals;
+use crate::config::native_compute;
 use crate::error::UsageError;
 use crate::session::{Base, GenerateOptions, TemplateChoice, generate, open_adapter, resolve_run};
 use crate::stdout;
 use galen_data::template::RenderOptions;
 use galen_eval::{Prompt, encode_prompt};
-use galen_model::{Precision, Sampling};
+use galen_model::{LoadOptions, Sampling};
 use galen_ops::hook::ProjectionHook;
 use serde_json::json;
 use std::io::Read as _;
@@ -70,13 +71,15 @@ pub struct Args {
 
 /// Completes the prompt, streaming to stdout.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
-    let (name, precision) = match (&args.model, &args.adapter) {
-        (Some(model), _) => (model.clone(), Precision::Stored),
+    let (name, options) = match (&args.model, &args.adapter) {
+        (Some(model), _) => {
+            (model.clone(), LoadOptions { compute: native_compute(), ..LoadOptions::default() })
+        }
         (None, Some(adapter)) => resolve_run(adapter, globals.offline)?,
         (None, None) => return Err(UsageError::new("no model", "`--model M`").into()),
     };
     let base = Base::open(&name, globals.offline)?;
-    let model = base.model(precision)?;
+    let model = base.model(options)?;
     let adapter = args.adapter.as_deref().map(|a| open_adapter(a, &model, 0, globals.offline)).transpose()?;
     let prompt = match args.prompt {
         Some(prompt) => prompt,

@@ -1,12 +1,29 @@
 //! From keys to what the other crates take.
 
-use super::schedule::Every;
+use super::schedule::{Every, Precision};
 use super::table::Config;
-use super::types::{AdapterKind, Checkpointing, InitLora, Targets};
+use super::types::{AdapterKind, Checkpointing, InitLora, Targets, WeightCache};
 use galen_adapter::{AdapterConfig, Init};
 use galen_data::{DatasetSpec, OnBadRow};
+use galen_model::LoadOptions;
+use galen_ops::ops::Compute;
 use galen_optim::AdamWConfig;
 use galen_train::{BestMetric, Cadence, TrainSettings};
+
+/// The arithmetic that this processor has instructions for.
+pub fn native_compute() -> Compute {
+    if galen_ops::isa() == galen_ops::Isa::Avx512Bf16 { Compute::Bf16 } else { Compute::F32 }
+}
+
+/// A packed copy where it takes at most half of `limit`, or of the memory that is free.
+pub fn weight_cache(weights: u64, limit: Option<u64>) -> galen_model::WeightCache {
+    let room = limit.or_else(galen_train::available_bytes).unwrap_or(u64::MAX);
+    if weights.saturating_mul(2) <= room / 2 {
+        galen_model::WeightCache::Packed
+    } else {
+        galen_model::WeightCache::Stream
+    }
+}
 
 impl Config {
     /// A new adapter, by these keys.
@@ -40,6 +57,21 @@ impl Config {
         } else {
             galen_model::Precision::Stored
         }
+    }
+
+    /// How the base is loaded, given its number of weights.
+    pub fn load_options(&self, weights: u64) -> LoadOptions {
+        let compute = match self.precision() {
+            Precision::F32 => Compute::F32,
+            Precision::Bf16 => Compute::Bf16,
+            Precision::Auto => native_compute(),
+        };
+        let weight_cache = match self.weight_cache {
+            WeightCache::Bf16 => galen_model::WeightCache::Packed,
+            WeightCache::Stream => galen_model::WeightCache::Stream,
+            WeightCache::Auto => weight_cache(weights, self.max_memory.0.get("cpu").copied()),
+        };
+        LoadOptions { precision: self.base_precision(), compute, weight_cache }
     }
 
     /// How the run trains, given the steps of one epoch (`StepPlan::steps_per_epoch`) and whether activations are

@@ -4,7 +4,7 @@ use super::datasets::Datasets;
 use super::key::key_table;
 use super::types::{
     AdapterKind, Bf16, Checkpointing, ExcessLength, InitLora, MaxMemory, OnBadRow, Optimizer, Scheduler,
-    SpecialTokens, Steps, Strategy, Targets,
+    SpecialTokens, Steps, Strategy, Targets, WeightCache,
 };
 use serde_json::{Map, Value};
 
@@ -28,8 +28,8 @@ key_table! {
     max_memory: MaxMemory = MaxMemory::default();
 
     ["Precision"]
-    /// Leave to compute activations in bf16; kernels without it compute in f32, which is closer still. Sums and
-    /// optimiser state are f32 always.
+    /// Operands of matrix products in bf16: `auto` where the processor has instructions for it. Sums, the residual
+    /// stream, the adapter and the optimiser's state are f32 always.
     bf16: Bf16 = Bf16::Auto;
     /// The same leave: trains in bf16 or f32, both of wider range than f16, so that no loss scaling is needed.
     fp16: bool = false;
@@ -37,8 +37,11 @@ key_table! {
     bfloat16: bool = false;
     /// The same as `fp16: true`.
     float16: bool = false;
-    /// f32 activations only.
+    /// f32 operands only.
     float32: bool = false;
+    /// Where bf16 products read the base: `bf16`, a packed copy of two bytes a weight (fast); `stream`, the stored
+    /// blocks (small); `auto`, the copy where it takes at most half of `max_memory`, or of what is free.
+    weight_cache: WeightCache = WeightCache::Auto;
 
     ["Adapter"]
     /// `lora`, or `qlora` over a 4-bit base. A `.gguf` base is used in its own blocks by either.

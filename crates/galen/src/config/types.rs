@@ -54,6 +54,18 @@ choices! {
 }
 
 choices! {
+    /// Where bf16 products read the frozen weights.
+    pub enum WeightCache {
+        /// `bf16` where it fits, else `stream`.
+        Auto = "auto",
+        /// From a packed copy of two bytes a weight: fast.
+        Bf16 = "bf16",
+        /// From the stored blocks: small.
+        Stream = "stream",
+    }
+}
+
+choices! {
     /// What happens to a row longer than `sequence_len`.
     pub enum ExcessLength {
         /// It is left out, counted and reported.

@@ -1,11 +1,13 @@
 //! A base model found, opened and ready.
 
+use crate::config::weight_cache;
+use crate::plan::ModelShape;
 use crate::progress::{Progress, Unit, say};
 use anyhow::Context as _;
 use galen_data::template::{ChatTemplate, SpecialTokens, builtin};
 use galen_hub::{Options, Resolved};
 use galen_model::tokenizer::Tokenizer;
-use galen_model::{Model, Precision, Weights};
+use galen_model::{LoadOptions, Model, Weights};
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -84,8 +86,18 @@ impl Base {
     }
 
     /// Takes the weights.
-    pub fn model(&self, precision: Precision) -> anyhow::Result<Model> {
-        Ok(Model::load(&self.weights, precision)?)
+    pub fn model(&self, options: LoadOptions) -> anyhow::Result<Model> {
+        Ok(Model::load(&self.weights, options)?)
+    }
+
+    /// Takes the weights for many long passes: packed where there is room.
+    pub fn model_for_passes(&self, options: LoadOptions) -> anyhow::Result<Model> {
+        self.model(LoadOptions { weight_cache: weight_cache(self.n_weights(), None), ..options })
+    }
+
+    /// Number of weights, norms left out.
+    pub fn n_weights(&self) -> u64 {
+        ModelShape::from(self.weights.config()).params()
     }
 
     /// The chat template of that choice; none where the model has none and nothing else was said.

@@ -9,6 +9,7 @@ use crate::error::UsageError;
 use anyhow::Context as _;
 use galen_data::template::ChatTemplate;
 use galen_model::Precision;
+use galen_ops::ops::Compute;
 use galen_train::checkpoint;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ const FREE_KEYS: &[&str] = &[
     "auto_resume_from_checkpoints",
     "report_samples",
     "max_memory",
+    "weight_cache",
 ];
 
 pub(super) fn prepare_dir(dir: &Path, start: &Start) -> anyhow::Result<()> {
@@ -92,6 +94,7 @@ pub(super) fn fingerprint(config: &Config, hashes: &BTreeMap<String, String>) ->
         map.insert(format!("sha256 of the {name}"), hash.clone());
     }
     map.insert("kernel path".into(), galen_ops::isa().name().into());
+    map.insert("arithmetic".into(), format!("{:?}", config.load_options(0).compute));
     map
 }
 
@@ -136,12 +139,14 @@ pub(super) fn write_record(
         "threads": rayon::current_num_threads(),
         "host": std::fs::read_to_string("/proc/sys/kernel/hostname").map(|h| h.trim().to_owned()).ok(),
     }));
+    let compute = config.load_options(0).compute;
     let record = json!({
         "galen": env!("CARGO_PKG_VERSION"),
         "kernel_path": galen_ops::isa().name(),
         "os": std::env::consts::OS,
         "arch": std::env::consts::ARCH,
         "base_model": recorded_name(base),
+        "compute": if compute == Compute::F32 { "f32" } else { "bf16" },
         "base_precision": if config.base_precision() == Precision::Nf4 { "nf4" } else { "stored" },
         "base_model_name_or_path": base.resolved.hf_id,
         "base_source": base.resolved.source,

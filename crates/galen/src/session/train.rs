@@ -5,6 +5,7 @@ use super::prepare::{Prepared, Preparer};
 use super::run_dir::{checkpoint_of, date_of, fingerprint, hashes, prepare_dir, write_record};
 use super::shown::Shown;
 use super::summary::{samples, summarise, write_reports};
+use crate::config::native_compute;
 use crate::config::{Config, Report};
 use crate::progress::{bytes, say, verbosity};
 use crate::signals::Stop;
@@ -12,7 +13,8 @@ use anyhow::Context as _;
 use galen_adapter::{Adapter, BaseRecord, load_peft};
 use galen_data::template::ChatTemplate;
 use galen_hub::Options;
-use galen_model::{Model, Precision};
+use galen_model::{LoadOptions, Model, Precision};
+use galen_ops::ops::Compute;
 use galen_train::report::RunSummary;
 use galen_train::{Outcome, SftRun, StepPlan, module_shapes};
 use serde_json::Value;
@@ -54,7 +56,7 @@ pub fn train(
     offline: bool,
     stop: &Stop,
 ) -> anyhow::Result<Trained> {
-    announce(config, report);
+    announce(report);
     let dir = PathBuf::from(&config.output_dir);
     prepare_dir(&dir, &start)?;
     let name = match &config.revision_of_model {
@@ -67,7 +69,7 @@ pub fn train(
     let template = preparer.template()?;
     let prepared = preparer.prepare()?;
     tell_rows(&prepared);
-    let model = base.model(config.base_precision())?;
+    let model = base.model(config.load_options(base.n_weights()))?;
     let (adapter, record) = adapter_of(config, &base, &model, offline)?;
     let lengths: Vec<usize> = prepared.train.iter().map(|r| r.ids().len()).collect();
     let plan = StepPlan::new(
@@ -128,15 +130,12 @@ pub fn train(
 }
 
 /// Keys without effect and notes, a line each.
-fn announce(config: &Config, report: &Report) {
+fn announce(report: &Report) {
     for (reason, keys) in crate::commands::plan::no_effect(report) {
         say(&format!("no effect: {}: {reason}", keys.join(" ")));
     }
     for (key, note) in &report.notes {
         say(&format!("note: {key}: {note}"));
-    }
-    if config.precision() == crate::config::Precision::Bf16 {
-        say("note: bf16: the CPU kernels compute in f32 so far: the same or a wider range");
     }
 }
 
@@ -208,7 +207,7 @@ pub fn open_adapter(
 }
 
 /// The base that an adapter or run directory records, and how it was held: what is measured is what was trained.
-pub fn resolve_run(adapter: &str, offline: bool) -> anyhow::Result<(String, Precision)> {
+pub fn resolve_run(adapter: &str, offline: bool) -> anyhow::Result<(String, LoadOptions)> {
     let resolved = galen_hub::resolve_adapter(adapter, &Options::from_env(offline, super::base::hub_bars()))?;
     for (file, key) in [("run.json", "base_model"), ("adapter_config.json", "base_model_name_or_path")] {
         let path = resolved.path.join(file);
@@ -216,7 +215,13 @@ pub fn resolve_run(adapter: &str, offline: bool) -> anyhow::Result<(String, Prec
         let value: Value = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
         if let Some(name) = value[key].as_str() {
             let nf4 = value["base_precision"].as_str() == Some("nf4");
-            return Ok((name.to_owned(), if nf4 { Precision::Nf4 } else { Precision::Stored }));
+            let precision = if nf4 { Precision::Nf4 } else { Precision::Stored };
+            let compute = match value["compute"].as_str() {
+                Some("f32") => Compute::F32,
+                Some("bf16") => Compute::Bf16,
+                _ => native_compute(),
+            };
+            return Ok((name.to_owned(), LoadOptions { precision, compute, ..LoadOptions::default() }));
         }
     }
     anyhow::bail!("{adapter}: it names no base model\nhint: name it with `--model`")

@@ -1,0 +1,88 @@
+//! Products in f32.
+
+use super::{Backward, FactorGradients, Factors, Forward, Found, Projections, columns};
+use crate::error::Result;
+use crate::kernels::gemm::{Lhs, gemm};
+use crate::kernels::panels::{Rows, Transposed, Weight, WeightTransposed};
+use crate::tensor::f32_view;
+use candle_core::Tensor;
+
+pub(super) fn forward(
+    op: &Projections,
+    x: &Tensor,
+    tokens: usize,
+    factors: &[Option<Factors>],
+) -> Result<Forward> {
+    let xv = f32_view(x)?;
+    let ranks: usize = factors.iter().flatten().map(|f| f.rank).sum();
+    let (mut ys, mut us, mut first) = (Vec::new(), vec![0f32; tokens * ranks], 0);
+    for ((base, _), f) in op.members.iter().zip(factors) {
+        let (n, k) = (base.out_features(), base.in_features());
+        let mut y = vec![0f32; tokens * n];
+        if let Some(bias) = &base.bias {
+            y.chunks_exact_mut(n).for_each(|y| y.copy_from_slice(bias));
+        }
+        let panels = WeightTransposed { weight: base.weight.matrix(), first: 0 };
+        gemm(tokens, n, k, Lhs::rows(&xv, k), &panels, &mut y, base.bias.is_some());
+        if let Some(f) = f {
+            let r = f.rank;
+            let (a, b, x) = (f32_view(f.a)?, f32_view(f.b)?, f32_view(f.dropped.unwrap_or(x))?);
+            let mut u = vec![0f32; tokens * r];
+            gemm(tokens, r, k, Lhs::rows(&x, k), &Transposed { values: &a, stride: k }, &mut u, false);
+            for (all, u) in us.chunks_exact_mut(ranks).zip(u.chunks_exact(r)) {
+                all[first..first + r].copy_from_slice(u);
+            }
+            u.iter_mut().for_each(|u| *u *= f.scale);
+            gemm(tokens, n, r, Lhs::rows(&u, r), &Transposed { values: &b, stride: r }, &mut y, true);
+            first += r;
+        }
+        ys.push(y);
+    }
+    Ok((ys, us))
+}
+
+pub(super) fn backward(op: &Projections, work: &Backward) -> Result<Found> {
+    let tokens = work.tokens;
+    let ranks: usize = work.factors.iter().flatten().map(|f| f.rank).sum();
+    let (mut dx, mut found, mut first) = (None::<Vec<f32>>, Vec::new(), 0);
+    for (((base, _), f), dy) in op.members.iter().zip(work.factors).zip(work.dys) {
+        let (n, k) = (base.out_features(), base.in_features());
+        let at = first;
+        first += f.map_or(0, |f| f.rank);
+        let Some(dy) = dy else {
+            found.push(None);
+            continue;
+        };
+        if work.wants_x {
+            let added = dx.is_some();
+            let dx = dx.get_or_insert_with(|| vec![0f32; tokens * k]);
+            let weight = Weight { weight: base.weight.matrix(), first: 0 };
+            gemm(tokens, k, n, Lhs::rows(dy, n), &weight, dx, added);
+        }
+        let (Some(f), Some(x)) = (f, work.x) else {
+            found.push(None);
+            continue;
+        };
+        let r = f.rank;
+        let (av, bv, xv) = (f32_view(f.a)?, f32_view(f.b)?, f32_view(f.dropped.unwrap_or(x))?);
+        // u carries the scale for B, du for A and x.
+        let u = columns(work.u, ranks, at, r, f.scale);
+        let mut b = vec![0f32; n * r];
+        gemm(n, r, tokens, Lhs::transposed(dy, n), &Rows { values: &u, stride: r }, &mut b, false);
+        let mut du = vec![0f32; tokens * r];
+        gemm(tokens, r, n, Lhs::rows(dy, n), &Rows { values: &bv, stride: r }, &mut du, false);
+        du.iter_mut().for_each(|d| *d *= f.scale);
+        let mut a = vec![0f32; r * k];
+        gemm(r, k, tokens, Lhs::transposed(&du, r), &Rows { values: &xv, stride: k }, &mut a, false);
+        let branch = Rows { values: &av, stride: k };
+        let mut dropped = None;
+        if f.dropped.is_some() && work.wants_dropped {
+            let d = dropped.insert(vec![0f32; tokens * k]);
+            gemm(tokens, k, r, Lhs::rows(&du, r), &branch, d, false);
+        } else if let (None, Some(dx)) = (f.dropped, &mut dx) {
+            gemm(tokens, k, r, Lhs::rows(&du, r), &branch, dx, true);
+        }
+        found.push(Some(FactorGradients { a, b, dropped }));
+    }
+    Ok((dx, found))
+}
