@@ -25,7 +25,8 @@ def main() -> None:
         return [100 + i * 2_654_435_761 % vocabulary for i in range(n)]
 
     def last() -> int:
-        return int(np.argmax(llm.scores[llm.n_tokens - 1]))
+        logits = llm._ctx.get_logits_ith(-1)
+        return int(np.argmax(np.ctypeslib.as_array(logits, shape=(llm.n_vocab(),))))
 
     # Warm, as `decode.rs` is.
     for token in ids(4):

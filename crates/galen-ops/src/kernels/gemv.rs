@@ -6,11 +6,13 @@
 //! of [`super::gemm`], which sums in another order.
 
 #[cfg(target_arch = "x86_64")]
-mod avx512;
+mod formats;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
-use super::isa::{Fma, Isa, isa, multiversion};
+use super::isa::{Fma, multiversion};
 use super::math::{LANES, fold};
 use crate::quant::QuantMatrix;
 use rayon::prelude::*;
@@ -159,8 +161,8 @@ pub(crate) fn gemv(m: usize, products: &mut [Product]) {
 /// `x` is `[m, k]` with at most [`MAX_ROWS`] rows; `columns` of `out` are the caller's.
 unsafe fn columns_of(w: Weights, x: &[f32], columns: Range<usize>, out: Out) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: the caller's promise; `isa` names a path only after detecting its features.
-    if !matches!(isa(), Isa::Avx2 | Isa::Portable) && unsafe { avx512::columns(w, x, columns.clone(), out) } {
+    // SAFETY: the caller's promise.
+    if unsafe { x86::columns(w, x, columns.clone(), out) } {
         return;
     }
     let rows = x.len() / w.cols();

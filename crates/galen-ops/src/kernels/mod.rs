@@ -1,5 +1,6 @@
 //! CPU kernels. Every result element is one fixed chain of operations, whatever the number of rows beside it,
-//! the tiling or the number of threads: so packed, shared and one-by-one runs agree to the bit.
+//! the tiling or the number of threads: so packed, shared and one-by-one runs agree to the bit. Generation has a chain of
+//! its own ([`gemv`]).
 
 pub(crate) mod attention;
 pub(crate) mod bf16;
