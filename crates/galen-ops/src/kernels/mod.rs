@@ -8,6 +8,7 @@ pub(crate) mod decode_attention;
 pub(crate) mod gemm;
 pub(crate) mod gemv;
 pub(crate) mod isa;
+pub(crate) mod lanes;
 pub(crate) mod math;
 pub(crate) mod micro;
 pub(crate) mod panels;

@@ -43,21 +43,25 @@ impl StepAttention {
         }
         let qv = f32_view(q)?;
         let qv = &*qv;
-        let group = n_heads / n_kv_heads * d;
+        let group = n_heads / n_kv_heads;
         let mut out = vec![0f32; rows * width];
-        let head = |task: usize, o: &mut [f32]| {
-            let ((keys, values), g) = (caches[task / n_kv_heads], task % n_kv_heads);
+        // A task takes the query heads of a key-value head; with few of those one query head, for threads to end
+        // together.
+        let heads = if rows * n_kv_heads < 4 * rayon::current_num_threads() { 1 } else { group };
+        let task = |task: usize, o: &mut [f32]| {
+            let head = task * heads;
+            let ((keys, values), g) = (caches[head / n_heads], head % n_heads / group);
             let end = keys.len() / stride;
             let first = window.map_or(0, |w| end.saturating_sub(w));
             let cached = Cached { keys: &keys[g * d..], values: &values[g * d..], stride, first, end };
-            let q = &qv[task * group..(task + 1) * group];
+            let q = &qv[head * d..(head + heads) * d];
             SCORES.with_borrow_mut(|scores| attend(q, cached, d, scale, scores, o));
         };
-        let work: usize = caches.iter().map(|(k, _)| 2 * k.len() * (n_heads / n_kv_heads)).sum();
+        let work: usize = caches.iter().map(|(k, _)| 2 * k.len() * group).sum();
         if work < SERIAL {
-            out.chunks_exact_mut(group).enumerate().for_each(|(task, o)| head(task, o));
+            out.chunks_exact_mut(heads * d).enumerate().for_each(|(i, o)| task(i, o));
         } else {
-            out.par_chunks_exact_mut(group).enumerate().for_each(|(task, o)| head(task, o));
+            out.par_chunks_exact_mut(heads * d).enumerate().for_each(|(i, o)| task(i, o));
         }
         f32_tensor(out, (rows, width))
     }

@@ -3,7 +3,7 @@
 //!
 //! Every `unsafe fn` here asks for a readable block and a processor with AVX2 and F16C.
 
-use super::x86::Lanes;
+use super::x86::Stored;
 use std::arch::x86_64::{
     __m128i, __m256i, _mm_cvtph_ps, _mm_cvtsi32_si128, _mm_cvtsi64_si128, _mm_cvtss_f32, _mm_loadu_si128,
     _mm_movehdup_ps, _mm_setr_epi8, _mm_srli_epi16, _mm256_and_si256, _mm256_andnot_si256,
@@ -25,7 +25,7 @@ pub(super) trait Decode<const G: usize> {
 
     unsafe fn head(block: *const u8) -> Self::Head;
 
-    unsafe fn part<V: Lanes>(block: *const u8, head: &Self::Head, part: usize) -> [V; G];
+    unsafe fn part<V: Stored>(block: *const u8, head: &Self::Head, part: usize) -> [V; G];
 }
 
 /// Thirty-two codes, and the factor and offset of each half of them.
@@ -54,7 +54,7 @@ impl<C: Coded> Decode<2> for C {
     }
 
     #[inline(always)]
-    unsafe fn part<V: Lanes>(block: *const u8, head: &C::Head, part: usize) -> [V; 2] {
+    unsafe fn part<V: Stored>(block: *const u8, head: &C::Head, part: usize) -> [V; 2] {
         // SAFETY: as above.
         unsafe {
             let (codes, [low, high]) = C::codes(block, head, part);
@@ -78,7 +78,7 @@ macro_rules! floats {
             unsafe fn head(_: *const u8) {}
 
             #[inline(always)]
-            unsafe fn part<V: Lanes>(block: *const u8, (): &(), _: usize) -> [V; 1] {
+            unsafe fn part<V: Stored>(block: *const u8, (): &(), _: usize) -> [V; 1] {
                 // SAFETY: as above.
                 unsafe { [$load(block)] }
             }

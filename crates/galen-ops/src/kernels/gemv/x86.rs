@@ -4,50 +4,32 @@
 use super::formats::{self, Decode};
 use super::{MAX_ROWS, Out, Weights};
 use crate::kernels::isa::{Isa, isa};
+use crate::kernels::lanes::{Lanes, Pair};
 use crate::quant::WeightDtype;
 use std::arch::x86_64::{
-    __m128i, __m256, __m512, _MM_HINT_T0, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_loadu_si128,
-    _mm_movehdup_ps, _mm_movehl_ps, _mm_prefetch, _mm_srli_si128, _mm256_add_ps, _mm256_castps256_ps128,
-    _mm256_castsi256_ps, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps,
-    _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_mul_ps,
-    _mm256_set1_ps, _mm256_setzero_ps, _mm256_slli_epi32, _mm256_sub_ps, _mm512_castsi512_ps,
-    _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_fmadd_ps,
-    _mm512_loadu_ps, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_slli_epi32, _mm512_sub_ps,
+    __m128i, __m512, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm_srli_si128, _mm256_castsi256_ps,
+    _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_loadu_si256,
+    _mm256_slli_epi32, _mm512_castsi512_ps, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32,
+    _mm512_cvtph_ps, _mm512_slli_epi32,
 };
 use std::ops::Range;
 
 /// Bytes prefetched beyond the next rows.
 const AHEAD: usize = 2048;
 
-/// Sixteen floats.
+/// Sixteen weights from what is stored.
 ///
 /// # Safety
-/// Of every method: the processor has the type's features, and pointers are readable for sixteen elements.
-pub(super) trait Lanes: Copy {
-    unsafe fn splat(x: f32) -> Self;
-    unsafe fn load(at: *const f32) -> Self;
+/// As [`Lanes`].
+pub(super) trait Stored: Lanes {
     unsafe fn load_f16(at: *const u8) -> Self;
     unsafe fn load_bf16(at: *const u8) -> Self;
     /// Sixteen signed bytes.
     unsafe fn from_codes(codes: __m128i) -> Self;
-    unsafe fn mul(self, b: Self) -> Self;
-    unsafe fn sub(self, b: Self) -> Self;
-    /// `self * b + c`, rounded once.
-    unsafe fn fma(self, b: Self, c: Self) -> Self;
-    unsafe fn sum(self) -> f32;
 }
 
 // SAFETY, of every block below: the trait's.
-impl Lanes for __m512 {
-    #[inline(always)]
-    unsafe fn splat(x: f32) -> Self {
-        unsafe { _mm512_set1_ps(x) }
-    }
-    #[inline(always)]
-    unsafe fn load(at: *const f32) -> Self {
-        unsafe { _mm512_loadu_ps(at) }
-    }
+impl Stored for __m512 {
     #[inline(always)]
     unsafe fn load_f16(at: *const u8) -> Self {
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(at.cast())) }
@@ -63,37 +45,9 @@ impl Lanes for __m512 {
     unsafe fn from_codes(codes: __m128i) -> Self {
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes)) }
     }
-    #[inline(always)]
-    unsafe fn mul(self, b: Self) -> Self {
-        unsafe { _mm512_mul_ps(self, b) }
-    }
-    #[inline(always)]
-    unsafe fn sub(self, b: Self) -> Self {
-        unsafe { _mm512_sub_ps(self, b) }
-    }
-    #[inline(always)]
-    unsafe fn fma(self, b: Self, c: Self) -> Self {
-        unsafe { _mm512_fmadd_ps(self, b, c) }
-    }
-    #[inline(always)]
-    unsafe fn sum(self) -> f32 {
-        unsafe { _mm512_reduce_add_ps(self) }
-    }
 }
 
-/// The low and the high eight.
-#[derive(Clone, Copy)]
-pub(super) struct Pair(__m256, __m256);
-
-impl Lanes for Pair {
-    #[inline(always)]
-    unsafe fn splat(x: f32) -> Self {
-        unsafe { Self(_mm256_set1_ps(x), _mm256_set1_ps(x)) }
-    }
-    #[inline(always)]
-    unsafe fn load(at: *const f32) -> Self {
-        unsafe { Self(_mm256_loadu_ps(at), _mm256_loadu_ps(at.add(8))) }
-    }
+impl Stored for Pair {
     #[inline(always)]
     unsafe fn load_f16(at: *const u8) -> Self {
         unsafe {
@@ -118,27 +72,6 @@ impl Lanes for Pair {
             Self(float(codes), float(_mm_srli_si128::<8>(codes)))
         }
     }
-    #[inline(always)]
-    unsafe fn mul(self, b: Self) -> Self {
-        unsafe { Self(_mm256_mul_ps(self.0, b.0), _mm256_mul_ps(self.1, b.1)) }
-    }
-    #[inline(always)]
-    unsafe fn sub(self, b: Self) -> Self {
-        unsafe { Self(_mm256_sub_ps(self.0, b.0), _mm256_sub_ps(self.1, b.1)) }
-    }
-    #[inline(always)]
-    unsafe fn fma(self, b: Self, c: Self) -> Self {
-        unsafe { Self(_mm256_fmadd_ps(self.0, b.0, c.0), _mm256_fmadd_ps(self.1, b.1, c.1)) }
-    }
-    #[inline(always)]
-    unsafe fn sum(self) -> f32 {
-        unsafe {
-            let eight = _mm256_add_ps(self.0, self.1);
-            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
-            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
-        }
-    }
 }
 
 /// `Y` of `R` rows of W and `M` rows of x.
@@ -146,7 +79,7 @@ impl Lanes for Pair {
 /// # Safety
 /// `bytes` holds R rows of `blocks` blocks at `stride`, every `x` as many elements; the processor has the features.
 #[inline(always)]
-unsafe fn tile<V: Lanes, D: Decode<G>, const G: usize, const M: usize, const R: usize>(
+unsafe fn tile<V: Stored, D: Decode<G>, const G: usize, const M: usize, const R: usize>(
     bytes: *const u8,
     stride: usize,
     blocks: usize,
@@ -201,7 +134,7 @@ impl Task<'_> {
     /// # Safety
     /// As [`super::columns_of`]; rows are whole blocks of the format; the processor has the features of `V`.
     #[inline(always)]
-    unsafe fn run<V: Lanes, D: Decode<G>, const G: usize, const M: usize, const R: usize>(&self) {
+    unsafe fn run<V: Stored, D: Decode<G>, const G: usize, const M: usize, const R: usize>(&self) {
         let (rows, stride) = (self.x.len() / self.k, self.stride);
         let blocks = self.k / (D::PARTS * G * 16);
         for i0 in (0..rows).step_by(M) {
