@@ -46,7 +46,8 @@ fn an_evaluation_decodes_many_prompts_together_as_each_alone() {
     // More than are decoded at once; two prompts are the same, one is a single token.
     let prompt = |i: usize| if i == 4 { "x".into() } else { format!("Say {}.", "so ".repeat(i % 5)) };
     bench.write_rows("e.jsonl", &(0..11).map(|i| json!({"q": prompt(i)})).collect::<Vec<_>>());
-    let out = ["eval", "-m", "m.gguf", "--tasks", "say.yaml", "--log_samples", "--out", "g.json"];
+    let out =
+        ["eval", "-m", "m.gguf", "--tasks", "say.yaml", "--log_samples", "--out", "g.json", "--seed", "0"];
     bench.galen(&out).exits(0);
     let samples = bench.read("g.samples.jsonl");
     let samples: Vec<Value> = samples.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();

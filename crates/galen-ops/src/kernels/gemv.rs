@@ -73,7 +73,7 @@ unsafe impl Sync for Out {}
 
 impl Out {
     /// Y without its first `i` rows. Through a method, so that a task holds the whole wrapper.
-    fn from_row(self, i: usize) -> Self {
+    fn below(self, i: usize) -> Self {
         Self { values: self.values.wrapping_add(i * self.n), ..self }
     }
 
@@ -107,7 +107,7 @@ impl Plan<'_> {
         for i0 in (0..m).step_by(MAX_ROWS) {
             let x = &self.x[i0 * k..m.min(i0 + MAX_ROWS) * k];
             // SAFETY: `columns` are this task's alone, and `gemv` has checked the sizes.
-            unsafe { columns_of(self.w, x, columns.clone(), self.out.from_row(i0)) };
+            unsafe { columns_of(self.w, x, columns.clone(), self.out.below(i0)) };
         }
     }
 }

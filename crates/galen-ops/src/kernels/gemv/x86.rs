@@ -142,7 +142,7 @@ impl Task<'_> {
             let rows = (rows - i0).min(M);
             let x: [*const f32; M] =
                 std::array::from_fn(|i| self.x[(i0 + i.min(rows - 1)) * self.k..].as_ptr());
-            let out = self.out.from_row(i0);
+            let out = self.out.below(i0);
             let mut j = self.columns.start;
             // SAFETY: the caller's promise; the slices check the rows' bytes.
             unsafe {
