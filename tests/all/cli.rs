@@ -58,7 +58,16 @@ pub struct Bench {
 
 impl Bench {
     pub fn new() -> Self {
-        let bench = Self { dir: tempfile::tempdir().expect("a directory") };
+        Self::within(tempfile::tempdir().expect("a directory"))
+    }
+
+    /// In memory where the system has such a place, for runs that wait for the disk hundreds of times.
+    pub fn in_memory() -> Self {
+        Self::within(galen_testkit::fuzz::folder())
+    }
+
+    fn within(dir: TempDir) -> Self {
+        let bench = Self { dir };
         std::fs::write(bench.path("m.gguf"), tiny_gguf(5)).expect("a file");
         let row = |i: usize| {
             json!({"messages": [

@@ -168,3 +168,82 @@ fn mistakes_are_named_with_line_and_remedy() {
     assert_has(&bench.galen(&["man"]).exits(0).stdout, &[".TH galen"]);
     assert_has(&bench.galen(&["--version"]).exits(0).stdout, &["galen "]);
 }
+
+#[test]
+fn a_run_stands_for_its_base_and_keeps_its_template() {
+    let bench = Bench::new();
+    let template = "{% for m in messages %}<{{ m.role }}>{{ m.content }};{% endfor %}";
+    bench.write("t.jinja", template);
+    let sets = ["--set", "chat_template_jinja=t.jinja", "--set", "base_model_name_or_path=org/base"];
+    bench.galen(&[&["train", "c.yaml"], &sets[..]].concat()).exits(0);
+    let say = |flags: &[&str]| {
+        let prompt = ["--chat", "-p", "Say 1.", "-n", "6", "--json"];
+        bench.galen(&[&["generate"], flags, &prompt].concat()).exits(0).json()
+    };
+    let run = say(&["--model", "run"]);
+    assert_eq!(run, say(&["--adapter", "run"]));
+    assert_eq!(run, say(&["-m", "m.gguf", "--adapter", "run", "--chat-template", "t.jinja"]));
+    assert_ne!(run["prompt_tokens"], say(&["-m", "m.gguf"])["prompt_tokens"]);
+    // The name given for the base is in everything that names it.
+    let record: serde_json::Value = serde_json::from_str(&bench.read("run/run.json")).expect("JSON");
+    assert_eq!(record["base_model_name_or_path"], "org/base");
+    assert_has(&bench.read("run/README.md"), &["base_model: \"org/base\"", "from_pretrained(\"org/base\")"]);
+}
+
+#[test]
+fn what_cannot_be_resumed_leaves_no_trace() {
+    let bench = Bench::new();
+    bench.galen(&["train", "c.yaml", "--set", "max_steps=4"]).exits(0);
+    let files = || {
+        let names = std::fs::read_dir(bench.path("run")).expect("a folder").flatten();
+        let mut names: Vec<_> = names.map(|e| e.file_name()).collect();
+        names.sort();
+        (names, bench.read("run/run.json"), bench.read("run/config.yaml"))
+    };
+    let before = files();
+    let resume = ["train", "c.yaml", "--set", "max_steps=4", "--resume"];
+    let said = bench.galen(&[&resume[..], &["--set", "learning_rate=0.5"]].concat()).exits(1);
+    assert_has(&said.stderr, &["was started with `learning_rate: 0.01`, now it is `0.5`", "lora_model_dir"]);
+    let rows = bench.read("d.jsonl");
+    bench.write("d.jsonl", rows.split_once('\n').expect("two rows").1);
+    let said = bench.galen(&resume).exits(1);
+    assert_has(&said.stderr, &["the data is not what the run was started with"]);
+    assert_eq!(before, files());
+}
+
+#[test]
+fn data_that_cannot_be_used_is_told_apart() {
+    let bench = Bench::new();
+    bench.write("empty.jsonl", "\n");
+    bench.write("broken.jsonl", "{\"text\": \n");
+    bench.write("semi.csv", "instruction;output\na;b\n");
+    for (file, expect) in [
+        ("empty.jsonl", "error: empty.jsonl: it has no rows\n"),
+        ("none.jsonl", "error: none.jsonl: no such file or folder\n"),
+        ("broken.jsonl", "error: broken.jsonl:1: not valid JSON"),
+        ("semi.csv", "separate them by commas"),
+    ] {
+        let said = bench.galen(&["data", "check", file, "-m", "m.gguf"]).exits(1);
+        assert_has(&said.stderr, &[expect]);
+    }
+    bench.write("file", "");
+    bench.galen(&["train", "c.yaml", "--set", "output_dir=file"]).exits(2);
+}
+
+#[test]
+fn questions_with_answers_are_found() {
+    let bench = Bench::new();
+    let row =
+        |i: usize| serde_json::json!({"id": i, "question": format!("Q{i}?"), "answer": format!("A{i}")});
+    bench.write_rows("qa.jsonl", &(0..8).map(row).collect::<Vec<_>>());
+    bench.galen(&["init", "-m", "m.gguf", "-d", "qa.jsonl", "-o", "qa.yaml"]).exits(0);
+    let shown =
+        bench.galen(&["data", "inspect", "qa.yaml", "--stage", "rendered", "-n", "1", "--json"]).exits(0);
+    let shown = shown.json();
+    assert_eq!(
+        (&shown["text"], &shown["supervised_bytes"]),
+        (&"Q0?\nA0".into(), &serde_json::json!([[4, 6]]))
+    );
+    let kind = "{field_instruction: question, field_output: answer}";
+    bench.galen(&["data", "check", "qa.jsonl", "-m", "m.gguf", "--type", kind]).exits(0);
+}

@@ -3,6 +3,7 @@
 mod arch_gradients;
 mod cli;
 mod cli_data;
+mod cli_machine;
 mod cli_misc;
 mod exactness;
 mod goldens;

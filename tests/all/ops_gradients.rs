@@ -4,7 +4,7 @@ use crate::random::{Random, direction, dot, numbers, widen};
 use galen_ops::Op;
 use galen_ops::ops::{
     Activation, Add, Attention, AttentionShape, Branch, Compute, Dropout, DropoutKey, Frozen, Gated,
-    LogProbHead, Projection, Projections, RmsNorm, Rope, RopeTable,
+    LogProbHead, Projection, Projections, Prologue, RmsNorm, Rope, RopeTable,
 };
 use galen_ops::quant::{QuantMatrix, WeightDtype};
 use galen_ops::tensor::{f32_tensor, f32_view};
@@ -215,40 +215,68 @@ fn lora_projections_with_and_without_a_separate_branch_input() {
         for (tokens, rank) in [(1, 1), (23, 5), (31, 16)] {
             let bias = numbers(r, outputs);
             let base = Projection::new(w.clone(), Some(bias.clone().into())).expect("a projection");
-            let op = Projections::low_rank(base.clone(), 2.5);
-            let mut x =
-                vec![input(r, &[tokens, inputs]), input(r, &[rank, inputs]), input(r, &[outputs, rank])];
+            let op = Projections::low_rank(base.clone(), Branch { scale: 2.5, dropout: None });
+            let x = vec![input(r, &[tokens, inputs]), input(r, &[rank, inputs]), input(r, &[outputs, rank])];
             let name = format!("lora {dtype} [{outputs}, {inputs}] of {tokens}, rank {rank}");
             let twin = |x: &[Vec<f64>]| {
                 let base = projection_ref(&x[0], &wide, inputs, Some(&widen(&bias)));
-                add_ref(&base, &lora_ref(x.get(3).unwrap_or(&x[0]), &x[1], &x[2], inputs, 2.5))
+                add_ref(&base, &lora_ref(&x[0], &x[1], &x[2], inputs, 2.5))
             };
             check(&name, &op, &x, &twin);
-            x.push(input(r, &[tokens, inputs]));
-            let op = Projections { members: vec![(base, Some(Branch { scale: 2.5, dropped: true }))] };
-            check(&format!("{name}, dropped"), &op, &x, &twin);
+            let dropout = Dropout { p: 0.3, key: dropout_key(tokens) };
+            let ones = dropout.apply(&vec![1.0; tokens * inputs], inputs).expect("a mask");
+            let kept: Vec<bool> = ones.iter().map(|m| *m > 0.0).collect();
+            let branch = Branch { scale: 2.5, dropout: Some(dropout) };
+            for (how, tolerance, frozen) in
+                [("f32", EXACT, Frozen::from(w.clone())), ("bf16", ROUNDED, Frozen::packed(w.clone()))]
+            {
+                let base = Projection::new(frozen, Some(bias.clone().into())).expect("a projection");
+                let op = Projections::low_rank(base, branch.clone());
+                let twin = |x: &[Vec<f64>]| {
+                    let base = projection_ref(&x[0], &wide, inputs, Some(&widen(&bias)));
+                    let dropped = dropout_ref(&x[0], &kept, f64::from(0.3f32));
+                    add_ref(&base, &lora_ref(&dropped, &x[1], &x[2], inputs, 2.5))
+                };
+                check_within(tolerance, &format!("{name}, {how}, dropout"), &op, &x, &twin);
+            }
         }
     }
 }
 
-/// Two adapted projections and a frozen one that read one input, as q, k and v do, in both arithmetics.
+/// Two adapted projections and a frozen one that read one input, as q, k and v do, in both arithmetics and after each
+/// prologue.
 #[test]
 fn projections_of_one_input_together() {
     let r = &mut Random::new(8);
     for (dtype, inputs) in [(WeightDtype::F32, 45), (WeightDtype::Q4_1, 96), (WeightDtype::Q4_K, 512)] {
         let weights = [37, 70, 32].map(|outputs| matrix(r, dtype, outputs, inputs));
         let wide = weights.each_ref().map(|w| widen(&w.to_f32()));
-        let branches = [Some(2.5), None, Some(0.5)].map(|s| s.map(|scale| Branch { scale, dropped: false }));
-        for tokens in [1, 29] {
-            let mut x = vec![input(r, &[tokens, inputs])];
+        let branches = [Some(2.5), None, Some(0.5)].map(|s| s.map(|scale| Branch { scale, dropout: None }));
+        let (weight, eps) = (numbers(r, inputs), 1e-5);
+        let wide_norm = widen(&weight);
+        let prologues = [
+            ("plain", Prologue::Plain),
+            ("norm", Prologue::Norm(RmsNorm { weight: weight.into(), eps })),
+            ("gated", Prologue::Gated(Gated { activation: Activation::Silu })),
+        ];
+        for (tokens, (step, prologue)) in
+            [1, 29].into_iter().flat_map(|t| prologues.iter().map(move |p| (t, p)))
+        {
+            let own = prologue.inputs();
+            let mut x: Vec<Input> = (0..own).map(|_| input(r, &[tokens, inputs])).collect();
             for (outputs, rank) in [(37, 5), (32, 16)] {
                 x.push(input(r, &[rank, inputs]));
                 x.push(input(r, &[outputs, rank]));
             }
             let twin = |x: &[Vec<f64>]| {
-                let low = |i: usize, s| lora_ref(&x[0], &x[i], &x[i + 1], inputs, s);
-                let base = |i: usize| projection_ref(&x[0], &wide[i], inputs, None);
-                [add_ref(&base(0), &low(1, 2.5)), base(1), add_ref(&base(2), &low(3, 0.5))].concat()
+                let h = match prologue {
+                    Prologue::Plain => x[0].clone(),
+                    Prologue::Norm(_) => rms_norm_ref(&x[0], &wide_norm, f64::from(eps)),
+                    Prologue::Gated(g) => gated_ref(g.activation, &x[0], &x[1]),
+                };
+                let low = |i: usize, s| lora_ref(&h, &x[own + i], &x[own + i + 1], inputs, s);
+                let base = |i: usize| projection_ref(&h, &wide[i], inputs, None);
+                [add_ref(&base(0), &low(0, 2.5)), base(1), add_ref(&base(2), &low(2, 0.5))].concat()
             };
             let frozen = [
                 ("f32", EXACT, weights.clone().map(Frozen::from)),
@@ -257,8 +285,11 @@ fn projections_of_one_input_together() {
             ];
             for (how, tolerance, frozen) in frozen {
                 let project = |w| Projection::new(w, None).expect("a projection");
-                let op = Projections { members: frozen.map(project).into_iter().zip(branches).collect() };
-                check_within(tolerance, &format!("{how} {dtype} of {tokens}"), &op, &x, &twin);
+                let op = Projections {
+                    prologue: prologue.clone(),
+                    members: frozen.map(project).into_iter().zip(branches.clone()).collect(),
+                };
+                check_within(tolerance, &format!("{how} {dtype} of {tokens}, {step}"), &op, &x, &twin);
             }
         }
     }
@@ -291,11 +322,16 @@ fn attention_over_trees_of_segments() {
         let segments = segments(of);
         let tokens: u32 = segments.iter().map(|s| s.len).sum();
         let shape = AttentionShape { n_heads, n_kv_heads, head_dim, scale: 0.7, window };
-        let op = Attention { shape, segments: segments.clone().into() };
         let [q, kv] = [n_heads, n_kv_heads].map(|h| [tokens as usize, h * head_dim]);
-        let inputs = [input(r, &q), input(r, &kv), input(r, &kv)];
+        let mut inputs = [input(r, &q), input(r, &kv), input(r, &kv)];
         let twin = |x: &[Vec<f64>]| attention_ref(&x[0], &x[1], &x[2], &segments, &shape);
-        check(&format!("attention {tokens} {shape:?}"), &op, &inputs, &twin);
+        let op = |compute| Attention { shape, segments: segments.clone().into(), compute };
+        check(&format!("attention {tokens} {shape:?}"), &op(Compute::F32), &inputs, &twin);
+        // Scores of values that bfloat16 holds are exact; a rounded score is magnified by the softmax.
+        let values = inputs.iter_mut().flat_map(|i| &mut i.values);
+        values.for_each(|x| *x = half::bf16::from_f32(*x).to_f32());
+        let name = format!("bf16 attention {tokens} {shape:?}");
+        check_within(ROUNDED, &name, &op(Compute::Bf16), &inputs, &twin);
     }
 }
 
@@ -338,22 +374,25 @@ fn log_prob_head_with_shared_rows() {
     }
 }
 
-#[test]
-fn dropout_scales_what_it_keeps_and_its_mask_follows_its_keys() {
-    let r = &mut Random::new(9);
-    let (tokens, width) = (40, 333);
-    let key = DropoutKey {
+fn dropout_key(tokens: usize) -> DropoutKey {
+    DropoutKey {
         seed: 5,
         epoch: 1,
         module: 99,
         rows: (0..tokens as u64).map(|t| t / 8).collect::<Vec<_>>().into(),
         positions: (0..tokens as u32).map(|t| t % 8).collect::<Vec<_>>().into(),
-    };
+    }
+}
+
+#[test]
+fn dropout_scales_what_it_keeps_and_its_mask_follows_its_keys() {
+    let r = &mut Random::new(9);
+    let (tokens, width) = (40, 333);
+    let key = dropout_key(tokens);
     let mask = |p: f32, key: &DropoutKey| -> Vec<bool> {
         let tokens = key.rows.len();
-        let ones = f32_tensor(vec![1.0; tokens * width], (tokens, width)).expect("a tensor");
-        let (y, _) = Dropout { p, key: key.clone() }.forward(&[&ones]).expect("forward runs");
-        f32_view(&y[0]).expect("f32").iter().map(|y| *y != 0.0).collect()
+        let y = Dropout { p, key: key.clone() }.apply(&vec![1.0; tokens * width], width).expect("a mask");
+        y.iter().map(|y| *y != 0.0).collect()
     };
     for p in [0.0, 0.05, 0.5, 0.9] {
         let kept = mask(p, &key);
@@ -362,13 +401,12 @@ fn dropout_scales_what_it_keeps_and_its_mask_follows_its_keys() {
         let p64 = f64::from(p);
         let sigma = (p64 * (1.0 - p64) / n).sqrt();
         assert!((share - (1.0 - p64)).abs() <= 4.0 * sigma, "p = {p}: {share} kept");
-        let twin = |x: &[Vec<f64>]| dropout_ref(&x[0], &kept, p64);
-        check(
-            &format!("dropout {p}"),
-            &Dropout { p, key: key.clone() },
-            &[input(r, &[tokens, width])],
-            &twin,
-        );
+        let x = numbers(r, tokens * width);
+        let y = Dropout { p, key: key.clone() }.apply(&x, width).expect("values");
+        for (y, want) in y.iter().zip(dropout_ref(&widen(&x), &kept, p64)) {
+            let error = (f64::from(*y) - want).abs();
+            assert!(error <= 1e-6 * want.abs(), "dropout {p}: {y} for {want}");
+        }
     }
     let whole = mask(0.5, &key);
     // Tokens in another order take their masks along.

@@ -2,11 +2,10 @@
 
 use crate::config::{AdapterConfig, scale};
 use crate::error::{Error, Result};
-use crate::method::{self, Method, dropped};
-use crate::method::{Adapted, Member};
+use crate::method::{self, Adapted, Member, Method, dropout};
 use crate::targets::ModuleShape;
 use galen_ops::hook::{HookContext, ProjectionHook, Site};
-use galen_ops::ops::Projection;
+use galen_ops::ops::{Projection, Prologue};
 use galen_ops::tensor::f32_tensor;
 use galen_ops::{Tape, Traced};
 use std::ops::Range;
@@ -176,7 +175,8 @@ impl ProjectionHook for Adapter {
         tape: &mut Tape,
         leaves: &[Traced],
         sites: &[Site],
-        x: &Traced,
+        prologue: Prologue,
+        inputs: &[&Traced],
         bases: &[&Projection],
         context: &HookContext,
     ) -> galen_ops::Result<Vec<Traced>> {
@@ -189,14 +189,14 @@ impl ProjectionHook for Adapter {
                 let n = e.ranges.len();
                 if e.shape.module == site.module {
                     let module = (site.layer as u64) << 32 ^ name_key(site.module);
-                    let dropped = dropped(tape, x, self.config.dropout, self.config.seed, module, context)?;
+                    let dropout = dropout(self.config.dropout, self.config.seed, module, context);
                     let leaves = &leaves[first..first + n];
-                    adapted = Some(Adapted { leaves, dropped, scale: e.scale });
+                    adapted = Some(Adapted { leaves, dropout, scale: e.scale });
                 }
                 first += n;
             }
             members.push(Member { base, adapted });
         }
-        self.method.project(tape, x, members)
+        self.method.project(tape, prologue, inputs, members)
     }
 }

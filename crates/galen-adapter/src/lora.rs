@@ -2,7 +2,7 @@
 
 use crate::config::Init;
 use crate::method::{Member, Method, Parameter};
-use galen_ops::ops::{Branch, Projections};
+use galen_ops::ops::{Branch, Projections, Prologue};
 use galen_ops::{Result, Tape, Traced};
 
 pub(crate) struct Lora;
@@ -24,18 +24,23 @@ impl Method for Lora {
         vec![a, b]
     }
 
-    fn project(&self, tape: &mut Tape, x: &Traced, members: Vec<Member>) -> Result<Vec<Traced>> {
-        let mut inputs = vec![x];
+    fn project(
+        &self,
+        tape: &mut Tape,
+        prologue: Prologue,
+        inputs: &[&Traced],
+        members: Vec<Member>,
+    ) -> Result<Vec<Traced>> {
+        let mut inputs = inputs.to_vec();
         let mut projections = Vec::new();
-        for Member { base, adapted } in &members {
-            let branch = adapted.as_ref().map(|adapted| {
+        for Member { base, adapted } in members {
+            let branch = adapted.map(|adapted| {
                 inputs.extend(adapted.leaves);
-                inputs.extend(&adapted.dropped);
-                Branch { scale: adapted.scale, dropped: adapted.dropped.is_some() }
+                Branch { scale: adapted.scale, dropout: adapted.dropout }
             });
-            projections.push(((*base).clone(), branch));
+            projections.push((base.clone(), branch));
         }
-        tape.apply_many(Projections { members: projections }, &inputs)
+        tape.apply_many(Projections { prologue, members: projections }, &inputs)
     }
 
     fn delta(&self, values: &[&[f32]], r: usize, inputs: usize, outputs: usize, scale: f32) -> Vec<f32> {

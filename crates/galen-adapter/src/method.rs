@@ -2,7 +2,7 @@
 
 use crate::config::Init;
 use galen_ops::hook::HookContext;
-use galen_ops::ops::{Dropout, DropoutKey, Projection};
+use galen_ops::ops::{Dropout, DropoutKey, Projection, Prologue};
 use galen_ops::{Result, Tape, Traced};
 
 /// One trainable matrix of an adapted projection.
@@ -26,8 +26,8 @@ pub struct Member<'a> {
 pub struct Adapted<'a> {
     /// Its matrices, in the order of [`Method::parameters`].
     pub leaves: &'a [Traced],
-    /// The input after dropout, where there is any.
-    pub dropped: Option<Traced>,
+    /// Of its input, where there is any.
+    pub dropout: Option<Dropout>,
     /// Factor of the change.
     pub scale: f32,
 }
@@ -44,8 +44,14 @@ pub trait Method: Sync + Send {
     /// Their starting values, in the same order.
     fn init(&self, init: Init, r: usize, inputs: usize, outputs: usize, key: [u64; 3]) -> Vec<Vec<f32>>;
 
-    /// Projections of one `x`, in order, each adapted or not.
-    fn project(&self, tape: &mut Tape, x: &Traced, members: Vec<Member>) -> Result<Vec<Traced>>;
+    /// Projections of one x, which comes from `inputs` by the prologue, in order, each adapted or not.
+    fn project(
+        &self,
+        tape: &mut Tape,
+        prologue: Prologue,
+        inputs: &[&Traced],
+        members: Vec<Member>,
+    ) -> Result<Vec<Traced>>;
 
     /// The change of the weight `[outputs, inputs]`, row-major, that has the same effect without dropout.
     fn delta(&self, values: &[&[f32]], r: usize, inputs: usize, outputs: usize, scale: f32) -> Vec<f32>;
@@ -58,24 +64,14 @@ pub(crate) fn find(name: &str) -> Option<&'static dyn Method> {
     METHODS.iter().copied().find(|m| m.name() == name)
 }
 
-/// `x` after dropout, or nothing where none applies.
-pub(crate) fn dropped(
-    tape: &mut Tape,
-    x: &Traced,
-    p: f32,
-    seed: u64,
-    module: u64,
-    context: &HookContext,
-) -> Result<Option<Traced>> {
-    if p <= 0.0 || !context.training {
-        return Ok(None);
-    }
-    let key = DropoutKey {
+/// The dropout of a module's input, where one applies.
+pub(crate) fn dropout(p: f32, seed: u64, module: u64, context: &HookContext) -> Option<Dropout> {
+    let key = || DropoutKey {
         seed,
         epoch: context.epoch,
         module,
         rows: context.rows.clone(),
         positions: context.positions.clone(),
     };
-    tape.apply(Dropout { p, key }, &[x]).map(Some)
+    (p > 0.0 && context.training).then(|| Dropout { p, key: key() })
 }

@@ -189,6 +189,12 @@ pub fn load_peft(dir: &Path, modules: &[ModuleShape], seed: u64) -> Result<(Adap
         let prefix = format!("base_model.model.model.layers.{}.{}.", m.layer, m.module);
         let Ok(a) = tensors.tensor(&format!("{prefix}lora_A.weight")) else { continue };
         let rank = a.shape().first().copied().unwrap_or(0);
+        // Before anything is sized by the rank: a matrix without columns could state any, and hold no byte.
+        if a.shape() != [rank, m.inputs] {
+            let key = format!("{prefix}lora_A.weight");
+            let what = format!("`{key}` is `{:?}` for a projection of `{}` inputs", a.shape(), m.inputs);
+            return file_error(&weights_origin, what);
+        }
         let name = format!("model.layers.{}.{}", m.layer, m.module);
         let alpha = pattern(&value["alpha_pattern"], &name).unwrap_or(alpha);
         chosen.push((m.clone(), rank, scale(alpha, rank.max(1), rslora) as f32));
@@ -315,5 +321,19 @@ mod tests {
         assert!(load_peft(dir.path(), &modules()[..2], 0).is_err(), "stray tensors");
         std::fs::write(dir.path().join("adapter_model.safetensors"), [255u8; 64]).unwrap();
         assert!(load_peft(dir.path(), &modules(), 0).is_err());
+    }
+    #[test]
+    fn a_rank_without_bytes_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        save_peft(&adapter(), &BaseRecord::default(), dir.path()).unwrap();
+        let key =
+            |which: &str| format!("base_model.model.model.layers.0.self_attn.q_proj.lora_{which}.weight");
+        let (rows, columns) = (200, 0);
+        let a = TensorView::new(Dtype::F32, vec![rows, columns], &[]).unwrap();
+        let b = TensorView::new(Dtype::F32, vec![columns, rows], &[]).unwrap();
+        let bytes = safetensors::serialize(BTreeMap::from([(key("A"), a), (key("B"), b)]), None).unwrap();
+        std::fs::write(dir.path().join("adapter_model.safetensors"), bytes).unwrap();
+        let Err(e) = load_peft(dir.path(), &modules(), 0) else { panic!("accepted") };
+        assert!(e.to_string().contains("is `[200, 0]` for a projection of `6` inputs"), "{e}");
     }
 }

@@ -238,6 +238,17 @@ pub fn load(
         head.push(passable(row, on_bad_row)?);
     }
     let sample: Vec<&Map<String, Value>> = head.iter().flatten().map(|r| &r.fields).collect();
+    if head.is_empty() {
+        let what = format!("{}: it has no rows", spec.path);
+        return Err(DataError::Empty { what, hint: None });
+    }
+    // Where no row can be read, why is worth more than that their type cannot be told.
+    if sample.is_empty() && spec.kind.is_none() && spec.field_messages.is_none() && spec.field.is_none() {
+        if let Some(Err(first)) = head.into_iter().next() {
+            return Err(first);
+        }
+        return Err(DataError::spec(&spec.path, "no readable row to tell the dataset type by"));
+    }
     let (kind, reader) = format::choose(spec, &sample)?;
     let mut out = Loaded { kind, rows: Vec::new(), bad_rows: Vec::new() };
     let mut rows = head;
@@ -312,7 +323,11 @@ fn open(
         format = Some(format.map_or_else(|| named(&spec.path), Ok)?);
         files.extend(wanted.iter().map(PathBuf::from));
     } else {
-        let mut base = resolve(spec).map_err(|what| DataError::spec(&spec.path, what))?;
+        let mut base = resolve(spec).map_err(|what| {
+            let named = what.strip_prefix(&format!("`{}`", spec.path));
+            let what = named.map_or(what.as_str(), |rest| rest.trim_start_matches([':', ' ']));
+            DataError::spec(&spec.path, what)
+        })?;
         if wanted.is_empty() {
             if let Some(sub) = spec.name.as_ref().map(|n| base.join(n)).filter(|p| p.is_dir()) {
                 base = sub;

@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn fuzz() {
-        let inputs = galen_testkit::fuzz::run("literal", &crate::fuzz_corpus("literal"), |bytes| {
+        let inputs = galen_testkit::fuzz::run("literal", &galen_testkit::fuzz::corpus("literal"), |bytes| {
             let text = String::from_utf8_lossy(bytes);
             // What is read is written and read back the same (floats aside: JSON has fewer spellings).
             if let Some(value) = parse(&text).filter(|v| !v.to_string().contains(['.', 'e'])) {

@@ -3,8 +3,8 @@
 use crate::cache::KvLayer;
 use galen_ops::hook::{HookContext, ProjectionHook, Site};
 use galen_ops::ops::{
-    Activation, Add, Attention, AttentionShape, CachedAttention, Gated, Projection, Projections, RmsNorm,
-    StepAttention,
+    Activation, Add, Attention, AttentionShape, CachedAttention, Compute, Gated, Projection, Projections,
+    Prologue, RmsNorm, StepAttention,
 };
 use galen_ops::ops::{Rope, RopeTable};
 use galen_ops::{Result, Tape, Traced};
@@ -58,6 +58,13 @@ pub struct Block {
     pub rope: usize,
 }
 
+impl Block {
+    /// The arithmetic of its products.
+    fn compute(&self) -> Compute {
+        self.projections.first().map_or(Compute::F32, |p| p.weight().compute())
+    }
+}
+
 /// What attention sees.
 pub enum Context<'a> {
     /// Segments of a batch, differentiable.
@@ -87,16 +94,21 @@ pub struct BlockRun<'a> {
 }
 
 impl BlockRun<'_> {
-    /// The modules' projections of one x, adapted where an adapter covers them.
-    pub fn linears<const N: usize>(&mut self, modules: [Module; N], x: &Traced) -> Result<[Traced; N]> {
+    /// The modules' projections of one x, adapted where an adapter covers them. x comes from `inputs` by the prologue.
+    fn project<const N: usize>(
+        &mut self,
+        modules: [Module; N],
+        prologue: Prologue,
+        inputs: &[&Traced],
+    ) -> Result<[Traced; N]> {
         let decoding = !matches!(self.context, Context::Train(_));
         let bases = modules.map(|m| self.block.projections[m as usize].clone().decoding(decoding));
         let outputs = if let Some((hook, leaves)) = self.hook {
             let sites = modules.map(|m| Site { layer: self.layer, module: m.name() });
-            hook.project(self.tape, leaves, &sites, x, &bases.each_ref(), self.hook_context)?
+            hook.project(self.tape, leaves, &sites, prologue, inputs, &bases.each_ref(), self.hook_context)?
         } else {
             let members = bases.into_iter().map(|base| (base, None)).collect();
-            self.tape.apply_many(Projections { members }, &[x])?
+            self.tape.apply_many(Projections { prologue, members }, inputs)?
         };
         outputs.try_into().map_err(|outputs: Vec<Traced>| galen_ops::Error::Shape {
             op: "projections",
@@ -104,18 +116,35 @@ impl BlockRun<'_> {
         })
     }
 
-    /// The module's projection, adapted where an adapter covers it.
+    /// The modules' projections of x after the norm of that name.
+    pub fn normed<const N: usize>(
+        &mut self,
+        norm: &'static str,
+        modules: [Module; N],
+        x: &Traced,
+    ) -> Result<[Traced; N]> {
+        let norm = self.norm_of(norm)?;
+        self.project(modules, Prologue::Norm(norm), &[x])
+    }
+
+    /// The module's projection of x.
     pub fn linear(&mut self, module: Module, x: &Traced) -> Result<Traced> {
-        let [y] = self.linears([module], x)?;
+        let [y] = self.project([module], Prologue::Plain, &[x])?;
         Ok(y)
     }
 
     /// The norm of that name. The loader has checked that the block has every norm its architecture lists.
-    pub fn norm(&mut self, name: &'static str, x: &Traced) -> Result<Traced> {
+    fn norm_of(&self, name: &'static str) -> Result<RmsNorm> {
         let Some((_, weight)) = self.block.norms.iter().find(|(n, _)| *n == name) else {
             return Err(galen_ops::Error::Shape { op: "norm", what: format!("the block has no `{name}`") });
         };
-        self.tape.apply(RmsNorm { weight: weight.clone(), eps: self.block.eps }, &[x])
+        Ok(RmsNorm { weight: weight.clone(), eps: self.block.eps })
+    }
+
+    /// x after the norm of that name.
+    pub fn norm(&mut self, name: &'static str, x: &Traced) -> Result<Traced> {
+        let norm = self.norm_of(name)?;
+        self.tape.apply(norm, &[x])
     }
 
     /// Rotates q or k.
@@ -128,7 +157,8 @@ impl BlockRun<'_> {
         let shape = self.block.attention;
         match &mut self.context {
             Context::Train(segments) => {
-                self.tape.apply(Attention { shape, segments: segments.clone() }, &[q, k, v])
+                let compute = self.block.compute();
+                self.tape.apply(Attention { shape, segments: segments.clone(), compute }, &[q, k, v])
             }
             Context::Cached(cache) => {
                 cache.push(k.tensor(), v.tensor())?;
@@ -145,12 +175,12 @@ impl BlockRun<'_> {
         }
     }
 
-    /// `down(act(gate x) * up x)`.
-    pub fn feed_forward(&mut self, x: &Traced) -> Result<Traced> {
-        let [gate, up] = self.linears([Module::Gate, Module::Up], x)?;
-        let m = self.tape.apply(Gated { activation: self.block.activation }, &[&gate, &up])?;
-        drop((gate, up));
-        self.linear(Module::Down, &m)
+    /// `down(act(gate x) * up x)` of x after the norm of that name.
+    pub fn feed_forward(&mut self, norm: &'static str, x: &Traced) -> Result<Traced> {
+        let [gate, up] = self.normed(norm, [Module::Gate, Module::Up], x)?;
+        let gated = Gated { activation: self.block.activation };
+        let [y] = self.project([Module::Down], Prologue::Gated(gated), &[&gate, &up])?;
+        Ok(y)
     }
 
     /// The residual sum.

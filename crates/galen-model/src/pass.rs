@@ -9,6 +9,7 @@ use crate::model::Model;
 use candle_core::Tensor;
 use galen_ops::hook::{HookContext, ProjectionHook};
 use galen_ops::ops::{LogProbHead, RmsNorm, RopeTable, embed};
+use galen_ops::profile::{Phase, scope, span};
 use galen_ops::tensor::{f32_tensor, f32_view};
 use galen_ops::{Error, Result, Tape, Traced};
 use galen_types::{PackedBatch, Segment, Target, TokenLogProbs};
@@ -94,6 +95,8 @@ impl<'a> Pass<'a> {
         batch: &PackedBatch,
         options: PassOptions,
     ) -> Result<Self> {
+        let phase = if options.training { Phase::Forward } else { Phase::Evaluate };
+        let _forward = scope("forward", phase, None);
         let context = HookContext {
             rows: batch.rows().into(),
             positions: batch.positions().into(),
@@ -103,9 +106,13 @@ impl<'a> Pass<'a> {
         let ropes = model.rope_tables(batch.positions());
         let shared = Shared { model, hook, context, ropes, segments: batch.segments().into() };
         let first = if options.training { shared.trainable_from() } else { model.blocks.len() };
-        let mut hidden = embed(&model.embedding, batch.ids(), model.embedding_scale)?;
+        let mut hidden = {
+            let _span = span("embedding");
+            embed(&model.embedding, batch.ids(), model.embedding_scale)?
+        };
         let mut links = Vec::new();
         for layer in 0..model.blocks.len() {
+            let _block = scope("block", phase, Some(layer));
             let recording = options.training && layer >= first && !options.checkpointing;
             let record = shared.block(layer, &hidden, layer > first, recording)?;
             let input = Traced::constant(hidden);
@@ -114,6 +121,7 @@ impl<'a> Pass<'a> {
                 links.push(Link { input, record: recording.then_some(record) });
             }
         }
+        let _head = scope("head", phase, None);
         let training = options.training && first < model.blocks.len();
         let mut tape = if training { Tape::new() } else { Tape::frozen() };
         let input = tape.leaf(hidden);
@@ -140,22 +148,29 @@ impl<'a> Pass<'a> {
         gradient: Vec<f32>,
         sink: &mut dyn FnMut(usize, Vec<Option<Tensor>>) -> Result<()>,
     ) -> Result<()> {
+        let _backward = scope("backward", Phase::Backward, None);
         let Some((tape, input, logps)) = self.head.take() else {
             let what = "the pass was not run for training, or nothing is trainable".into();
             return Err(Error::Shape { op: "backward", what });
         };
         let n = gradient.len();
-        let mut gradients = tape.backward(&[(&logps, f32_tensor(gradient, n)?)])?;
+        let mut gradients = {
+            let _head = scope("head", Phase::Backward, None);
+            tape.backward(&[(&logps, f32_tensor(gradient, n)?)])?
+        };
         let mut flowing = gradients.take(&input);
         drop((input, logps, gradients));
         let blocks = self.shared.model.blocks.len();
         let first = blocks - self.links.len();
         while let (Some(link), Some(gradient)) = (self.links.pop(), flowing.take()) {
             let layer = first + self.links.len();
-            let record = match link.record {
-                Some(record) => record,
-                None => self.shared.block(layer, link.input.tensor(), layer > first, true)?,
+            let record = if let Some(record) = link.record {
+                record
+            } else {
+                let _again = scope("block", Phase::Recompute, Some(layer));
+                self.shared.block(layer, link.input.tensor(), layer > first, true)?
             };
+            let _block = scope("block", Phase::Backward, Some(layer));
             drop(link.input);
             let Record { tape, input, leaves, output } = record;
             let mut gradients = tape.backward(&[(&output, gradient)])?;

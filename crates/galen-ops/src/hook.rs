@@ -1,7 +1,7 @@
 //! Where an adapter meets a frozen projection. The model asks; `galen-adapter` answers; neither knows the other.
 
 use crate::error::Result;
-use crate::ops::Projection;
+use crate::ops::{Projection, Prologue};
 use crate::tape::{Tape, Traced};
 use std::sync::Arc;
 
@@ -35,14 +35,15 @@ pub trait ProjectionHook: Sync {
     /// Whether a block has any.
     fn has_leaves(&self, layer: usize) -> bool;
 
-    /// The adapted projections of one `x` by the modules of a block, in order; `leaves` are the block's, from
-    /// [`ProjectionHook::leaves`].
+    /// The adapted projections of one x by the modules of a block, in order; x comes from `inputs` by the prologue, and
+    /// `leaves` are the block's, from [`ProjectionHook::leaves`].
     fn project(
         &self,
         tape: &mut Tape,
         leaves: &[Traced],
         sites: &[Site],
-        x: &Traced,
+        prologue: Prologue,
+        inputs: &[&Traced],
         bases: &[&Projection],
         context: &HookContext,
     ) -> Result<Vec<Traced>>;

@@ -7,15 +7,17 @@
 #![allow(clippy::inline_always, reason = "kernel bodies are compiled into each instruction set's wrapper")]
 #![allow(clippy::large_stack_arrays, reason = "panels are dequantised through first-level-cache scratch")]
 
+pub mod ceiling;
 mod error;
 pub mod hook;
 mod kernels;
 pub mod mmap;
 pub mod ops;
+pub mod profile;
 pub mod quant;
 pub mod tape;
 pub mod tensor;
 
 pub use error::{Error, Result};
-pub use kernels::isa::{Isa, available as available_isas, isa};
+pub use kernels::isa::{Isa, IsaError, available as available_isas, check as check_isa, isa};
 pub use tape::{Gradients, Op, Saved, Tape, Traced};

@@ -5,6 +5,7 @@
 //! of whose inputs leads to a trainable leaf: backward stops by itself below the lowest trainable parameter.
 
 use crate::error::{Result, shape_error};
+use crate::profile;
 use crate::tensor::{f32_tensor, f32_view};
 use candle_core::Tensor;
 
@@ -98,7 +99,10 @@ impl Tape {
     /// Runs an operation.
     pub fn apply_many(&mut self, op: impl Op + 'static, inputs: &[&Traced]) -> Result<Vec<Traced>> {
         let tensors: Vec<&Tensor> = inputs.iter().map(|i| &i.tensor).collect();
-        let (outputs, saved) = op.forward(&tensors)?;
+        let (outputs, saved) = {
+            let _span = profile::span(op.name());
+            op.forward(&tensors)?
+        };
         if self.frozen || inputs.iter().all(|i| i.id.is_none()) {
             return Ok(outputs.into_iter().map(Traced::constant).collect());
         }
@@ -128,7 +132,10 @@ impl Tape {
                 continue;
             }
             let needs: Vec<bool> = node.inputs.iter().map(Option::is_some).collect();
-            let found = node.op.backward(&node.saved, out, &needs)?;
+            let found = {
+                let _span = profile::span(node.op.name());
+                node.op.backward(&node.saved, out, &needs)?
+            };
             if found.len() != node.inputs.len() {
                 let what = format!("{} gradients for {} inputs", found.len(), node.inputs.len());
                 return shape_error(node.op.name(), what);
@@ -162,6 +169,7 @@ fn accumulate(slot: &mut Option<Tensor>, grad: Tensor) -> Result<()> {
     *slot = Some(match slot.take() {
         None => grad,
         Some(old) => {
+            let _span = profile::span("accumulate");
             if old.dims() != grad.dims() {
                 return shape_error("accumulate", format!("`{:?}` + `{:?}`", old.dims(), grad.dims()));
             }

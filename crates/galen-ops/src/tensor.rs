@@ -1,7 +1,12 @@
 //! Reading and making f32 tensors without copies.
 
 use crate::error::{Result, shape_error};
-use candle_core::{CpuStorage, Device, Shape, Storage, Tensor};
+use crate::kernels::bf16::round;
+use crate::kernels::isa::multiversion;
+use crate::ops::Compute;
+use candle_core::{CpuStorage, DType, Device, Shape, Storage, Tensor};
+use half::bf16;
+use rayon::prelude::*;
 use std::ops::{Deref, Range};
 use std::sync::RwLockReadGuard;
 
@@ -34,6 +39,78 @@ pub fn f32_view(tensor: &Tensor) -> Result<F32View<'_>> {
         return shape_error("f32_view", what);
     }
     Ok(F32View { storage, range: start..end })
+}
+
+/// Values read from a tensor of either width.
+pub(crate) enum Values<'a> {
+    /// As they lie.
+    View(F32View<'a>),
+    /// Another's.
+    Slice(&'a [f32]),
+    /// Computed or widened.
+    Own(Vec<f32>),
+}
+
+impl Deref for Values<'_> {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match self {
+            Self::View(view) => view,
+            Self::Slice(values) => values,
+            Self::Own(values) => values,
+        }
+    }
+}
+
+/// What backward keeps of an activation: in bf16 arithmetic two bytes a value.
+pub(crate) fn keep(tensor: &Tensor, compute: Compute) -> Result<Tensor> {
+    if compute == Compute::F32 {
+        return Ok(tensor.clone());
+    }
+    let values = f32_view(tensor)?;
+    let mut kept = vec![bf16::ZERO; values.len()];
+    let values = &*values;
+    kept.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK)).for_each(|(kept, values)| narrow(values, kept));
+    Ok(Tensor::from_vec(kept, tensor.shape().clone(), &Device::Cpu)?)
+}
+
+/// The values of what [`keep`] kept.
+pub(crate) fn kept(tensor: &Tensor) -> Result<Values<'_>> {
+    if tensor.dtype() != DType::BF16 {
+        return f32_view(tensor).map(Values::View);
+    }
+    let (storage, layout) = tensor.storage_and_layout();
+    let (Storage::Cpu(CpuStorage::BF16(values)), Some((start, end))) =
+        (&*storage, layout.contiguous_offsets())
+    else {
+        return shape_error("kept", format!("`{layout:?}` is not contiguous on the CPU"));
+    };
+    let mut wide = vec![0f32; end - start];
+    wide.par_chunks_mut(CHUNK)
+        .zip(values[start..end].par_chunks(CHUNK))
+        .for_each(|(wide, kept)| widen(kept, wide));
+    Ok(Values::Own(wide))
+}
+
+const CHUNK: usize = 1 << 14;
+
+multiversion! {
+    fn narrow(values: &[f32], kept: &mut [bf16]) {
+        for (kept, x) in kept.iter_mut().zip(values) {
+            *kept = bf16::from_bits(round(*x));
+        }
+        let _ = F::fma;
+    }
+}
+
+multiversion! {
+    fn widen(kept: &[bf16], wide: &mut [f32]) {
+        for (x, kept) in wide.iter_mut().zip(kept) {
+            *x = f32::from_bits(u32::from(kept.to_bits()) << 16);
+        }
+        let _ = F::fma;
+    }
 }
 
 /// A CPU tensor that takes over `values`.

@@ -1,6 +1,8 @@
 //! A deterministic byte mutator: the same seed and corpus give the same inputs everywhere.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// Values that break careless arithmetic, written little-endian in 1, 2, 4 or 8 bytes.
 const EXTREMES: &[u64] = &[
@@ -22,7 +24,7 @@ const EXTREMES: &[u64] = &[
     0xffff_ffff_ffff_ffff,
 ];
 
-/// Text that means something to a JSON parser.
+/// Text that means something to the parsers: JSON first, then YAML, templates, XML, CSV.
 const FRAGMENTS: &[&str] = &[
     "null",
     "true",
@@ -38,6 +40,22 @@ const FRAGMENTS: &[&str] = &[
     "0.0",
     "{}",
     "[]",
+    "\n",
+    "\r\n",
+    ": ",
+    "- ",
+    "&a ",
+    "*a",
+    "<<: ",
+    "{{ ",
+    " }}",
+    "{% ",
+    " %}",
+    "</",
+    "&#x110000;",
+    ",\"",
+    "\u{feff}",
+    "é\u{2028}",
 ];
 
 /// Counter-based random numbers (`SplitMix64`).
@@ -101,33 +119,70 @@ pub fn mutate(random: &mut Random, bytes: &mut Vec<u8>, other: &[u8]) {
     }
 }
 
+/// The committed inputs of the parser called so, in order of their names: `tests/fuzz/NAME`.
+pub fn corpus(parser: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz").join(parser);
+    let fail = |e: std::io::Error| -> ! { panic!("{}: {e}", folder.display()) };
+    let entries = std::fs::read_dir(&folder).unwrap_or_else(|e| fail(e));
+    let mut files: Vec<_> = entries.map(|e| e.unwrap_or_else(|e| fail(e)).path()).collect();
+    files.sort();
+    assert!(!files.is_empty(), "{} is empty", folder.display());
+    files.iter().map(|f| std::fs::read(f).unwrap_or_else(|e| fail(e))).collect()
+}
+
+/// An empty folder for inputs that are parsed as files, in memory where the system has such a place: a disk would take
+/// most of the time.
+pub fn folder() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let made = if memory.is_dir() {
+        tempfile::tempdir_in(memory).or_else(|_| tempfile::tempdir())
+    } else {
+        tempfile::tempdir()
+    };
+    made.unwrap_or_else(|e| panic!("a temporary folder: {e}"))
+}
+
+/// Panics of other people's crates are no longer printed; for parsers that catch them and make errors of them.
+pub fn hush_dependencies() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !info.location().is_some_and(|l| l.file().contains("/registry/src/")) {
+            tell(info);
+        }
+    }));
+}
+
 /// Gives mutated corpus entries to `parse` until `GALEN_FUZZ_INPUTS` inputs or `GALEN_FUZZ_SECONDS` seconds (default
-/// 2) are done; first every entry and every prefix of the shortest. A panic in `parse` fails the test, naming seed
+/// 2) are done, whichever comes first where both are set; first every entry and every prefix of the shortest. A panic in `parse` fails the test, naming seed
 /// and input. Gives the number of inputs.
 pub fn run(name: &str, corpus: &[Vec<u8>], mut parse: impl FnMut(&[u8])) -> u64 {
     let number = |key: &str| std::env::var(key).ok().and_then(|v| v.parse::<u64>().ok());
     let inputs = number("GALEN_FUZZ_INPUTS");
-    let limit = Duration::from_secs(number("GALEN_FUZZ_SECONDS").unwrap_or(2));
+    let seconds = number("GALEN_FUZZ_SECONDS");
+    let limit = seconds.or(inputs.is_none().then_some(2)).map(Duration::from_secs);
     let start = Instant::now();
     let mut count = 0;
+    let mut one = |seed: u64, bytes: &[u8]| {
+        let guard = Announce { name, seed, bytes };
+        parse(bytes);
+        std::mem::forget(guard);
+    };
     for entry in corpus {
-        parse(entry);
+        one(count, entry);
         count += 1;
     }
     if let Some(shortest) = corpus.iter().min_by_key(|c| c.len()) {
         for end in 0..shortest.len() {
-            parse(&shortest[..end]);
+            one(count, &shortest[..end]);
             count += 1;
         }
     }
-    while inputs.map_or_else(|| start.elapsed() < limit, |n| count < n) {
+    while inputs.is_none_or(|n| count < n) && limit.is_none_or(|limit| start.elapsed() < limit) {
         let mut random = Random::new(count);
         let mut bytes = corpus[random.below(corpus.len())].clone();
         let other = &corpus[random.below(corpus.len())];
         mutate(&mut random, &mut bytes, other);
-        let guard = Announce { name, seed: count, bytes: &bytes };
-        parse(&bytes);
-        std::mem::forget(guard);
+        one(count, &bytes);
         count += 1;
     }
     count

@@ -4,6 +4,8 @@
 //! Gives: inputs for tests, the same everywhere.
 //! Never: is part of the product: only `[dev-dependencies]` name it.
 
+pub mod big_gguf;
+pub mod blocks;
 pub mod fuzz;
 pub mod gguf_writer;
 pub mod models;

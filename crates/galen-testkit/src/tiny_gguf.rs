@@ -25,14 +25,36 @@ fn byte_tokens() -> Vec<String> {
     (0..256).filter_map(character).filter_map(char::from_u32).map(String::from).collect()
 }
 
-/// The file's bytes; the same seed gives the same model. 259 tokens: one a byte, and three control tokens.
-pub fn tiny_gguf(seed: u64) -> Vec<u8> {
+/// Adds a byte-level tokenizer of `vocab` tokens, at least 259, and a chat template: one token a byte, three control
+/// tokens, the rest unused.
+pub(crate) fn tokenizer(out: GgufWriter, vocab: usize) -> GgufWriter {
     let mut tokens = byte_tokens();
     let first_control = tokens.len() as u32;
     tokens.extend(CONTROL.map(String::from));
-    let vocab = tokens.len() as u64;
-    let types = (0..tokens.len()).map(|i| if (i as u32) < first_control { 1 } else { 3 }).collect();
-    let mut out = GgufWriter::default()
+    let used = tokens.len();
+    tokens.extend((used..vocab).map(|i| format!("<unused{i}>")));
+    // GGUF's token types: 1 normal, 3 control, 5 unused.
+    let kind = |i: usize| match i {
+        i if i < first_control as usize => 1,
+        i if i < used => 3,
+        _ => 5,
+    };
+    let types = (0..tokens.len()).map(kind).collect();
+    out.with("tokenizer.ggml.model", "gpt2")
+        .with("tokenizer.ggml.pre", "gpt-2")
+        .with("tokenizer.ggml.tokens", Meta::Strs(tokens))
+        .with("tokenizer.ggml.token_type", Meta::I32s(types))
+        .with("tokenizer.ggml.merges", Meta::Strs(Vec::new()))
+        .with("tokenizer.ggml.bos_token_id", first_control)
+        .with("tokenizer.ggml.eos_token_id", first_control + 2)
+        .with("tokenizer.ggml.add_bos_token", Meta::Bool(false))
+        .with("tokenizer.chat_template", TEMPLATE)
+}
+
+/// The file's bytes; the same seed gives the same model. 259 tokens: one a byte, and three control tokens.
+pub fn tiny_gguf(seed: u64) -> Vec<u8> {
+    let vocab = 256 + CONTROL.len() as u64;
+    let out = GgufWriter::default()
         .with("general.architecture", "llama")
         .with("general.name", "tiny")
         .with("llama.context_length", 512_u32)
@@ -43,16 +65,8 @@ pub fn tiny_gguf(seed: u64) -> Vec<u8> {
         .with("llama.attention.head_count_kv", KV_HEADS as u32)
         .with("llama.attention.layer_norm_rms_epsilon", 1e-5_f32)
         .with("llama.rope.freq_base", 10_000.0_f32)
-        .with("llama.vocab_size", vocab as u32)
-        .with("tokenizer.ggml.model", "gpt2")
-        .with("tokenizer.ggml.pre", "gpt-2")
-        .with("tokenizer.ggml.tokens", Meta::Strs(tokens))
-        .with("tokenizer.ggml.token_type", Meta::I32s(types))
-        .with("tokenizer.ggml.merges", Meta::Strs(Vec::new()))
-        .with("tokenizer.ggml.bos_token_id", first_control)
-        .with("tokenizer.ggml.eos_token_id", first_control + 2)
-        .with("tokenizer.ggml.add_bos_token", Meta::Bool(false))
-        .with("tokenizer.chat_template", TEMPLATE);
+        .with("llama.vocab_size", vocab as u32);
+    let mut out = tokenizer(out, vocab as usize);
     let random = &mut Random::new(seed);
     let mut matrix = |out: &mut GgufWriter, name: &str, rows: u64, columns: u64, scale: f32| {
         let values: Vec<f32> = (0..rows * columns).map(|_| scale * uniform(random)).collect();

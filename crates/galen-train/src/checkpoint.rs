@@ -125,6 +125,29 @@ pub fn load_state(checkpoint: &Path) -> Result<RunState> {
     serde_json::from_slice(&text).or_else(|e| run_error(&origin, e.to_string()))
 }
 
+/// The same, of a run that was started with these settings and hashes: errors name the first that differs.
+pub fn load_state_of(checkpoint: &Path, fingerprint: &BTreeMap<String, String>) -> Result<RunState> {
+    let saved = load_state(checkpoint)?;
+    let absent = String::from("(absent)");
+    for name in saved.fingerprint.keys().chain(fingerprint.keys()) {
+        let (was, is) = (saved.fingerprint.get(name), fingerprint.get(name));
+        if was == is {
+            continue;
+        }
+        let (was, is) = (was.unwrap_or(&absent), is.unwrap_or(&absent));
+        let what = match name.strip_prefix("sha256 of the ") {
+            Some(input) => format!(
+                "the {input} is not what the run was started with (sha256 `{was}`, now `{is}`)\nhint: bring it back as it was, or start anew with --overwrite"
+            ),
+            None => format!(
+                "the run was started with `{name}: {was}`, now it is `{is}`\nhint: resume with the run's own config.yaml, start anew with --overwrite, or train its adapter further in a new run (`lora_model_dir`)"
+            ),
+        };
+        return run_error(checkpoint.display(), what);
+    }
+    Ok(saved)
+}
+
 /// The run directory's checkpoints by step, oldest first.
 pub fn list(dir: &Path) -> Vec<(u64, PathBuf)> {
     let mut found: Vec<(u64, PathBuf)> = std::fs::read_dir(dir)

@@ -5,6 +5,8 @@
 
 pub mod checkpoint;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod log;
 mod memory;
 mod plan;

@@ -10,6 +10,7 @@ use crate::step::{StepGradient, step_gradient};
 use crate::validate::{Validation, validate};
 use galen_adapter::{Adapter, BaseRecord, ModuleShape, load_peft};
 use galen_model::{Model, ModuleSize};
+use galen_ops::profile::span;
 use galen_optim::{AdamW, Schedule, clip_factor, global_norm};
 use galen_types::{StepReport, Tokenized};
 use serde::Serialize;
@@ -104,14 +105,20 @@ impl SftRun<'_> {
                 steps = (epoch, plan.epoch(epoch));
             }
             let batches = &steps.1[(state.step % plan.steps_per_epoch()) as usize];
-            let report = self.step(batches, epoch, &plan, &schedule, &mut optimizer, &mut state)?;
-            log.write(&report)?;
-            observer.step(&report, total_steps);
+            let report = {
+                let _span = span("step");
+                self.step(batches, epoch, &plan, &schedule, &mut optimizer, &mut state)?
+            };
+            {
+                let _span = span("log");
+                log.write(&report)?;
+                observer.step(&report, total_steps);
+            }
             let last = state.step == total_steps;
             let per_epoch = plan.steps_per_epoch();
             let mut stop_early = false;
             if (last || self.settings.eval.due(state.step, per_epoch, false))
-                && let Some(v) = validate(self.model, &self.adapter, self.validation, &self.settings)?
+                && let Some(v) = self.validate()?
             {
                 log.write(&ValidationRow { step: state.step, epoch: report.epoch, validation: &v })?;
                 observer.validation(state.step, &v);
@@ -123,6 +130,7 @@ impl SftRun<'_> {
             let keep_best = is_best && self.settings.load_best_model_at_end;
             let save = self.settings.save.due(state.step, per_epoch, is_best);
             if last || interrupted || stop_early || keep_best || save {
+                let _span = span("save");
                 checkpoint::save(&self.dir, &self.adapter, &self.base, &optimizer, &state)?;
                 let best = state.best.map(|(s, _)| s).filter(|_| self.settings.load_best_model_at_end);
                 checkpoint::prune(&self.dir, self.settings.save_total_limit, best)?;
@@ -142,6 +150,11 @@ impl SftRun<'_> {
         Ok(Outcome { adapter: self.adapter, state, total_steps, interrupted, reports })
     }
 
+    fn validate(&self) -> Result<Option<Validation>> {
+        let _span = span("validate");
+        validate(self.model, &self.adapter, self.validation, &self.settings)
+    }
+
     fn step(
         &mut self,
         batches: &[Vec<usize>],
@@ -157,7 +170,10 @@ impl SftRun<'_> {
             batches.iter().map(|b| b.iter().map(|i| &self.train[*i]).collect()).collect();
         let StepGradient { loss, gradients, tokens, supervised_tokens, correct } =
             step_gradient(self.model, &self.adapter, &rows, &self.settings, epoch)?;
-        let norm = global_norm(&gradients);
+        let norm = {
+            let _span = span("gradient norm");
+            global_norm(&gradients)
+        };
         for (what, value) in [("loss", loss), ("gradient norm", norm)] {
             if !value.is_finite() {
                 let origins: Vec<String> =
@@ -169,7 +185,10 @@ impl SftRun<'_> {
         }
         let learning_rate = schedule.at(state.step);
         let factor = clip_factor(norm, self.settings.max_grad_norm);
-        optimizer.step(self.adapter.layers_mut(), &gradients, learning_rate, factor);
+        {
+            let _span = span("optimizer");
+            optimizer.step(self.adapter.layers_mut(), &gradients, learning_rate, factor);
+        }
         state.step = step;
         state.num_tokens += tokens;
         self.watch(loss, state)?;
@@ -245,19 +264,7 @@ impl SftRun<'_> {
     }
 
     fn restore(&mut self, path: &Path, optimizer: &mut AdamW) -> Result<RunState> {
-        let saved = checkpoint::load_state(path)?;
-        let names = saved.fingerprint.keys().chain(self.fingerprint.keys());
-        let absent = String::from("(absent)");
-        for name in names {
-            let (was, is) = (saved.fingerprint.get(name), self.fingerprint.get(name));
-            if was != is {
-                let (was, is) = (was.unwrap_or(&absent), is.unwrap_or(&absent));
-                let what = format!(
-                    "the run was started with `{name}: {was}`, now it is `{is}`\nhint: resume with the run's own config.yaml, or start anew with --overwrite"
-                );
-                return run_error(path.display(), what);
-            }
-        }
+        checkpoint::load_state_of(path, &self.fingerprint)?;
         self.read_adapter(path)?;
         checkpoint::load(path, optimizer)
     }

@@ -6,6 +6,7 @@ use galen_adapter::Adapter;
 use galen_data::pack::{MIN_SHARED_TOKENS, pack};
 use galen_loss::sft;
 use galen_model::{Model, Pass, PassOptions};
+use galen_ops::profile::span;
 use galen_ops::tensor::f32_view;
 use galen_types::Tokenized;
 
@@ -43,13 +44,20 @@ pub fn step_gradient(
     let share = settings.share_prefixes && adapter.config.dropout == 0.0;
     let options = PassOptions { training: true, checkpointing: settings.gradient_checkpointing, epoch };
     for batch in micro_batches {
-        let batch = pack(batch, share.then_some(MIN_SHARED_TOKENS))?;
+        let batch = {
+            let _span = span("pack");
+            pack(batch, share.then_some(MIN_SHARED_TOKENS))?
+        };
         let pass = Pass::forward(model, Some(adapter), &batch, options)?;
-        let (loss, gradient) = sft(&pass.logps, supervised);
+        let (loss, gradient) = {
+            let _span = span("loss");
+            sft(&pass.logps, supervised)
+        };
         out.loss += loss;
         out.correct += pass.correct.iter().filter(|c| **c).count() as u64;
         let gradients = &mut out.gradients;
         pass.backward(gradient, &mut |layer, leaves| {
+            let _span = span("gradient sums");
             let Some(buffer) = gradients.get_mut(layer) else { return Ok(()) };
             let ranges = adapter.layers()[layer].entries.iter().flat_map(|e| &e.ranges);
             for (range, leaf) in ranges.zip(leaves) {

@@ -1,6 +1,6 @@
 //! The commands and the flags they share. Each command's own flags lie beside its code.
 
-use crate::commands::{completions, data, eval, generate, init, man, plan, quickstart, train};
+use crate::commands::{completions, data, doctor, eval, generate, init, man, plan, quickstart, train};
 use clap::{Args, Parser, Subcommand};
 use std::num::NonZeroU16;
 use std::str::FromStr;
@@ -27,7 +27,7 @@ pub struct Globals {
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// CPU threads; default: all cores. The result is the same to the bit whatever the number
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, value_name = "N", value_parser = threads)]
     pub threads: Option<NonZeroU16>,
     /// Where to compute: `auto`, `cpu` or `cuda:N`
     #[arg(long, global = true, value_name = "DEVICE", default_value = "auto")]
@@ -38,6 +38,10 @@ pub struct Globals {
     /// Results as JSON on stdout
     #[arg(long, global = true)]
     pub json: bool,
+}
+
+fn threads(text: &str) -> Result<NonZeroU16, String> {
+    text.parse().map_err(|_| format!("takes 1 to {}", u16::MAX))
 }
 
 /// Where to compute.
@@ -95,6 +99,8 @@ pub enum Command {
     Generate(generate::Args),
     /// Look at, check and split data sets
     Data(data::Args),
+    /// Say what was found on this machine and which kernels are in use
+    Doctor(doctor::Args),
     /// Print shell completions
     Completions(completions::Args),
     /// Print the manual page
@@ -153,6 +159,8 @@ mod tests {
             "train c.yaml --resume-from-checkpoint out/checkpoint-7",
             "train c.yaml --resume_from_checkpoint out/checkpoint-7",
             "train c.yaml --overwrite",
+            "train c.yaml --profile trace.json",
+            "doctor --json",
             "eval --model m --adapter a --adapter b --tasks t,u --num_fewshot 3 --apply_chat_template --limit 0.5 \
              --include_path d --system_instruction s --log_samples --output_path f.json",
             "eval --model m --tasks t --num-fewshot 3 --apply-chat-template --out f.json",

@@ -8,12 +8,18 @@ pub mod commands;
 pub mod config;
 pub mod error;
 pub mod plan;
+pub mod profile;
 pub mod progress;
 pub mod session;
 pub mod signals;
 pub mod stdout;
 
 use clap::Parser as _;
+
+/// Bytes the unit tests may hold: a parser that sizes a buffer by a number it did not check aborts them.
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: cap::Cap<std::alloc::System> = cap::Cap::new(std::alloc::System, 512 << 20);
 
 /// Parses the process's arguments and runs the command. Returns the exit code; prints any error itself.
 pub fn run() -> u8 {
@@ -39,6 +45,11 @@ fn start(cli: cli::Cli) -> anyhow::Result<()> {
     if let cli::Device::Cuda(n) = cli.globals.device {
         let message = format!("`--device cuda:{n}`: this build has no CUDA kernels");
         return Err(error::UsageError::new(message, "leave `--device` out: galen computes on the CPU").into());
+    }
+    if let Err(e) = galen_ops::check_isa() {
+        let text = e.to_string();
+        let (what, hint) = text.split_once("\nhint: ").unwrap_or((&text, ""));
+        return Err(error::UsageError::new(what, hint).into());
     }
     if let Some(threads) = cli.globals.threads {
         rayon::ThreadPoolBuilder::new().num_threads(usize::from(threads.get())).build_global()?;

@@ -19,6 +19,11 @@ pub fn set_verbosity(times: u8) {
     VERBOSITY.store(times, Ordering::Relaxed);
 }
 
+/// `1 row`, `2 rows`.
+pub fn counted(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
 /// Time between plain lines where stderr is no terminal.
 const PLAIN_EVERY: Duration = Duration::from_secs(15);
 

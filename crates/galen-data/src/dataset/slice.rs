@@ -109,4 +109,23 @@ mod tests {
             assert_eq!(rows.ok(), expect, "{split}");
         }
     }
+    #[test]
+    fn fuzz() {
+        let inputs = galen_testkit::fuzz::run("slice", &galen_testkit::fuzz::corpus("slice"), |bytes| {
+            let split = Some(String::from_utf8_lossy(bytes).into_owned());
+            let spec = DatasetSpec { split, ..DatasetSpec::default() };
+            let Ok(slice) = Slice::parse(&spec) else { return };
+            for n in [0, 1, 10] {
+                let enough = slice.enough(n);
+                let cut = slice.cut(&spec, (0..n).collect());
+                // Enough means that more rows change nothing (no rows are an error once there are some).
+                if let (true, Ok(cut)) = (enough, cut)
+                    && !cut.is_empty()
+                {
+                    assert_eq!(slice.cut(&spec, (0..n + 5).collect()).ok(), Some(cut), "{spec:?}");
+                }
+            }
+        });
+        println!("slice: {inputs} inputs");
+    }
 }

@@ -77,4 +77,17 @@ mod tests {
             assert_eq!(filled.ok().as_deref(), expect, "{format}");
         }
     }
+    #[test]
+    fn fuzz() {
+        let places = ["instruction", "input"];
+        let corpus = galen_testkit::fuzz::corpus("format_text");
+        let inputs = galen_testkit::fuzz::run("format_text", &corpus, |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            if let Ok(format) = FormatText::parse(&text, &places) {
+                let filled = format.fill(&[("instruction", "{"), ("input", "}")]);
+                assert!(filled.len() <= text.len(), "{text:?} {filled:?}");
+            }
+        });
+        println!("format_text: {inputs} inputs");
+    }
 }

@@ -55,6 +55,27 @@ pub fn detect(rows: &[&Fields]) -> Option<&'static DatasetType> {
     TYPES.iter().find(|t| !rows.is_empty() && rows.iter().all(|r| (t.detect)(r)))
 }
 
+/// Names under which rows commonly hold a question and its answer, outside any dataset type.
+const PAIRS: &[(&str, &str)] = &[
+    ("question", "answer"),
+    ("question", "response"),
+    ("query", "answer"),
+    ("query", "response"),
+    ("prompt", "response"),
+    ("prompt", "answer"),
+    ("instruction", "response"),
+    ("input", "output"),
+    ("input", "target"),
+    ("problem", "solution"),
+];
+
+/// The fields that all of these rows hold a question and its answer in as text, where they have common names.
+pub fn detect_pair(rows: &[&Fields]) -> Option<(&'static str, &'static str)> {
+    let text = |row: &Fields, name: &str| row.get(name).is_some_and(Value::is_string);
+    let both = |(q, a): &&(&str, &str)| rows.iter().all(|row| text(row, q) && text(row, a));
+    PAIRS.iter().find(both).copied().filter(|_| !rows.is_empty())
+}
+
 /// The type called so (without what follows a `:`), by name or alias.
 pub fn type_by_name(name: &str) -> Option<&'static DatasetType> {
     TYPES.iter().find(|t| t.name == name || t.aliases.contains(&name))
@@ -101,14 +122,18 @@ pub(crate) fn choose(spec: &DatasetSpec, sample: &[&Fields]) -> Result<NamedRead
         return Err(DataError::spec(&spec.path, "no readable row to tell the dataset type by"));
     };
     let fields: Vec<_> = first.keys().map(String::as_str).collect();
-    Err(DataError::spec(
-        &spec.path,
-        format!("cannot tell the dataset type from the fields `{}`", fields.join("`, `")),
-    )
-    .with_hint(format!(
-        "set `type:` to one of {} or to {{field_instruction: ..., field_output: ...}}",
-        names()
-    )))
+    let one_field = fields.len() == 1 && fields.iter().any(|f| f.contains([';', '\t']));
+    let (question, answer) = detect_pair(sample).unwrap_or(("...", "..."));
+    let hint = if one_field {
+        "the columns look separated by `;` or tabs: separate them by commas".to_owned()
+    } else {
+        format!(
+            "set `type:` to `{{field_instruction: {question}, field_output: {answer}, no_input_format: \"{{instruction}}\\n\"}}` or to one of {}",
+            names()
+        )
+    };
+    let what = format!("cannot tell the dataset type from the fields `{}`", fields.join("`, `"));
+    Err(DataError::spec(&spec.path, what).with_hint(hint))
 }
 
 fn names() -> String {

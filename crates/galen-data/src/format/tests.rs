@@ -290,3 +290,20 @@ fn bad_rows_say_what_is_wrong() {
         assert_eq!(build(&spec).err().map(|e| e.to_string()).as_deref(), Some(expect));
     }
 }
+
+#[test]
+fn fuzz() {
+    let reader = |t: &DatasetType| build(&spec(json!({"type": t.name}))).unwrap().unwrap().1;
+    let readers: Vec<_> = TYPES.iter().map(reader).collect();
+    let (mut sound, mut detected) = (0, 0);
+    let inputs = galen_testkit::fuzz::run("rows", &galen_testkit::fuzz::corpus("rows"), |bytes| {
+        let Ok(Value::Object(fields)) = serde_json::from_slice(bytes) else { return };
+        detected += u64::from(detect(&[&fields]).is_some());
+        for reader in &readers {
+            let row = RawRow { origin: Origin::new("F", 1), fields: fields.clone() };
+            sound += u64::from(reader.conversation(row).is_ok());
+        }
+    });
+    println!("rows: {inputs} inputs, {detected} of a type, {sound} readings");
+    assert!(sound > 0 && detected > 0);
+}

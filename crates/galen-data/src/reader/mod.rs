@@ -164,4 +164,6 @@ fn too_long(file: &str, line: u64, limits: Limits) -> DataError {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -17,7 +17,9 @@ const MAX_SCHEMA_DEPTH: usize = 24;
 /// Longest page header; statistics are what makes one long.
 const MAX_PAGE_HEADER_BYTES: usize = 1 << 20;
 
-/// List elements for each unpacked byte, beyond one a row.
+/// Rows that need no bytes to justify them.
+const FREE_ROWS: u64 = 1 << 20;
+/// Rows for each unpacked byte beyond those, and list elements for each beyond one a row.
 const MAX_VALUES_PER_BYTE: u64 = 256;
 
 /// Encodings whose data state counts that the crate allocates by, behind what a header shows.
@@ -31,6 +33,7 @@ pub(super) fn check(file: &mut File, limits: Limits) -> Result<(), String> {
     let schema = metadata.field(2).and_then(Value::list).ok_or("the footer has no schema")?;
     check_schema(schema)?;
     let mut unpacked = Budget { left: limits.max_unpacked_bytes };
+    let mut total_rows = 0_u64;
     for group in metadata.field(4).and_then(Value::list).ok_or("the footer has no row groups")? {
         let chunks = group.field(1).and_then(Value::list).ok_or("a row group has no columns")?;
         let rows = group.field(3).and_then(Value::int).unwrap_or(-1);
@@ -40,6 +43,12 @@ pub(super) fn check(file: &mut File, limits: Limits) -> Result<(), String> {
         for chunk in chunks {
             check_chunk(file, chunk, len, rows, &mut unpacked)?;
         }
+        total_rows = total_rows.saturating_add(rows as u64);
+    }
+    // Rows of nulls take no bytes, so a few could stand for any number of rows.
+    let bytes = limits.max_unpacked_bytes - unpacked.left;
+    if total_rows > FREE_ROWS.saturating_add(bytes.saturating_mul(MAX_VALUES_PER_BYTE)) {
+        return Err(format!("it states `{total_rows}` rows in `{bytes}` bytes"));
     }
     Ok(())
 }

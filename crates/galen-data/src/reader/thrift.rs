@@ -89,6 +89,12 @@ impl Reader<'_> {
         Some(range)
     }
 
+    /// One value more; `None` beyond [`MAX_NODES`].
+    fn count(&mut self) -> Option<()> {
+        self.nodes += 1;
+        (self.nodes <= MAX_NODES).then_some(())
+    }
+
     fn structure(&mut self, depth: u32) -> Option<Value> {
         if depth > MAX_DEPTH {
             return None;
@@ -105,7 +111,10 @@ impl Reader<'_> {
                 delta => id.checked_add(i64::from(delta))?,
             };
             let value = match kind {
-                1 | 2 => Value::Bool(kind == 1),
+                1 | 2 => {
+                    self.count()?;
+                    Value::Bool(kind == 1)
+                }
                 _ => self.value(kind, depth + 1)?,
             };
             fields.push((id, value));
@@ -113,8 +122,8 @@ impl Reader<'_> {
     }
 
     fn value(&mut self, kind: u8, depth: u32) -> Option<Value> {
-        self.nodes += 1;
-        if depth > MAX_DEPTH || self.nodes > MAX_NODES {
+        self.count()?;
+        if depth > MAX_DEPTH {
             return None;
         }
         Some(match kind {
@@ -172,6 +181,10 @@ mod tests {
         let long_list = [0x19, 0xf6, 0xff, 0xff, 0xff, 0x7f, 0];
         assert_eq!(read_struct(&long_list), None);
         assert_eq!(read_struct(&[0x1c; 1000]), None, "deep nesting");
+        // A truth value is one byte of the file and forty of ours.
+        let mut flags = vec![0x11; MAX_NODES + 1];
+        flags.push(0);
+        assert_eq!(read_struct(&flags), None, "truth values without end");
         assert_eq!(read_struct(&[0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]), None);
     }
 }

@@ -192,3 +192,34 @@ pub fn render_pieces(conversation: &Conversation) -> Result<Rendered, TemplateEr
     }
     Ok(Rendered::new(origin.clone(), text, spans, *append_eos)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Compiling and rendering, on a thread whose panics would come back as `Thread`.
+    #[test]
+    fn fuzz() {
+        let messages = serde_json::json!([
+            {"role": "user", "content": " hé\n"},
+            {"role": "assistant", "content": "ok", "tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}]},
+        ]);
+        let messages = messages.as_array().unwrap();
+        let named = [("bos_token".to_owned(), "<s>".to_owned())].into();
+        let special = SpecialTokens { named, ..SpecialTokens::default() };
+        let date = NaiveDateTime::default();
+        let options = RenderOptions { date: Some(date), ..RenderOptions::default() };
+        let mut rendered = 0;
+        let corpus = galen_testkit::fuzz::corpus("template");
+        let inputs = galen_testkit::fuzz::run("render", &corpus, |bytes| {
+            let template = ChatTemplate::new(&String::from_utf8_lossy(bytes), special.clone());
+            assert!(!matches!(template, Err(TemplateError::Thread)), "compiling panicked");
+            let Ok(template) = template else { return };
+            let text = template.render_prompt(messages, None, true, &options);
+            assert!(!matches!(text, Err(TemplateError::Thread)), "rendering panicked");
+            rendered += u64::from(text.is_ok());
+        });
+        println!("render: {inputs} inputs, {rendered} rendered");
+        assert!(rendered > 0);
+    }
+}

@@ -414,4 +414,24 @@ mod tests {
     fn line_ends_are_normalised() {
         check("a\r\nb\rc", "a\nb\nc");
     }
+    #[test]
+    fn fuzz() {
+        let mut rewritten = 0;
+        let corpus = galen_testkit::fuzz::corpus("template");
+        let inputs = galen_testkit::fuzz::run("template", &corpus, |bytes| {
+            let source = String::from_utf8_lossy(bytes);
+            let Ok(out) = rewrite(&source) else { return };
+            // Taking the filters out again leaves the source.
+            if !out.has_generation && !source.contains("endgeneration") && !source.contains("_galen") {
+                let mut text = out.text.clone();
+                for filter in [KEEP, TEXT, ESCAPE, TIMES] {
+                    text = text.replace(&format!("|{filter} "), "");
+                }
+                assert!(text == source.replace("\r\n", "\n").replace('\r', "\n"), "{source:?} {text:?}");
+            }
+            rewritten += u64::from(out.text.len() > source.len());
+        });
+        println!("template: {inputs} inputs, {rewritten} of them rewritten");
+        assert!(rewritten > 0);
+    }
 }

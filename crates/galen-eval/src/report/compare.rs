@@ -95,7 +95,7 @@ pub fn compare(a: &[Sample], b: &[Sample], subgroup: Option<&str>) -> Result<Vec
         .map(|(task, pairs, unmatched)| {
             let in_b = b.iter().filter(|s| s.task == task).count();
             let groups = subgroup.map_or(Ok(Vec::new()), |field| groups(&pairs, field))?;
-            Ok(flips(task, &pairs, unmatched + in_b - pairs.len(), groups))
+            Ok(flips(task, &pairs, unmatched + in_b.saturating_sub(pairs.len()), groups))
         })
         .collect()
 }

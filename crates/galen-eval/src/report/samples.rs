@@ -157,4 +157,26 @@ mod tests {
         let hash = doc_hash(doc.as_object().unwrap());
         assert_eq!(hash, "1c7380c20fd4c49311598a9f61b5972397c26b3d4c1bfbf67a8e6c18d7f8d9de");
     }
+    #[test]
+    fn fuzz() {
+        let folder = galen_testkit::fuzz::folder();
+        let path = folder.path().join("a.samples.jsonl");
+        let mut sound = 0;
+        let inputs = galen_testkit::fuzz::run("samples", &galen_testkit::fuzz::corpus("samples"), |bytes| {
+            std::fs::write(&path, bytes).unwrap();
+            let Ok(samples) = read_samples(&path) else { return };
+            sound += u64::from(!samples.is_empty());
+            let some = &samples[..samples.len().min(1)];
+            for (a, b) in [(&samples[..], &samples[..]), (&samples, some), (some, &samples)] {
+                for subgroup in [None, Some("letter")] {
+                    for task in super::super::compare(a, b, subgroup).into_iter().flatten() {
+                        assert!(task.unmatched <= a.len() + b.len(), "{task:?}");
+                        assert!(task.n + task.unmatched >= a.len().min(b.len()).min(1), "{task:?}");
+                    }
+                }
+            }
+        });
+        println!("samples: {inputs} inputs, {sound} of them still samples");
+        assert!(sound > 0);
+    }
 }

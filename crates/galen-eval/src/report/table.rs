@@ -68,7 +68,12 @@ fn with_interval(x: f64, [lo, hi]: [f64; 2], format: impl Fn(f64) -> String) -> 
 
 /// Three decimals, or a power of ten for what they would call 0.
 pub(crate) fn p_value(p: f64) -> String {
-    if p >= 0.001 { format!("{p:.3}") } else { format!("{p:.0e}") }
+    match p {
+        p if p >= 0.001 => format!("{p:.3}"),
+        // Below what an f64 can hold it is not 0 either.
+        p if p < 1e-300 => "<1e-300".into(),
+        p => format!("{p:.0e}"),
+    }
 }
 
 /// Columns as wide as their widest cell, two spaces between; numbers to the right, names to the left.

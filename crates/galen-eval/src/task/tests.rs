@@ -123,7 +123,7 @@ fn found_by_path_by_name_and_with_includes() {
 #[test]
 fn fuzz() {
     let mut sound = 0;
-    let inputs = galen_testkit::fuzz::run("task", &crate::fuzz_corpus("task"), |bytes| {
+    let inputs = galen_testkit::fuzz::run("task", &galen_testkit::fuzz::corpus("task"), |bytes| {
         let task = Task::from_yaml(&String::from_utf8_lossy(bytes), "fuzz", ".");
         sound += usize::from(task.is_ok());
     });

@@ -237,7 +237,7 @@ fn origin(url: &str) -> Option<(String, String, u16)> {
     Some((scheme, uri.host()?.to_ascii_lowercase(), port))
 }
 
-fn same_origin(a: &str, b: &str) -> bool {
+pub(super) fn same_origin(a: &str, b: &str) -> bool {
     origin(a).is_some_and(|a| Some(a) == origin(b))
 }
 
@@ -248,7 +248,7 @@ fn is_loopback(url: &str) -> bool {
 }
 
 /// Where a redirect from `base` to `location` leads. `None` for another scheme, or from https to http.
-fn join(base: &str, location: &str) -> Option<String> {
+pub(super) fn join(base: &str, location: &str) -> Option<String> {
     let uri: Uri = base.parse().ok()?;
     let (scheme, authority) = (uri.scheme_str()?, uri.authority()?.as_str());
     let target = if location.starts_with("//") {

@@ -132,7 +132,7 @@ fn request(client: &Client<'_>, blob: &Blob<'_>, partial: &mut Partial) -> Resul
 }
 
 /// `bytes 5-9/10` is `(5, Some(10))`, `bytes 5-9/*` is `(5, None)`.
-fn content_range(value: &str) -> Option<(u64, Option<u64>)> {
+pub(super) fn content_range(value: &str) -> Option<(u64, Option<u64>)> {
     let (range, total) = value.trim().strip_prefix("bytes")?.trim().split_once('/')?;
     let (start, _) = range.split_once('-')?;
     let total = if total == "*" { None } else { Some(total.parse().ok()?) };

@@ -6,6 +6,8 @@
 
 mod client;
 mod download;
+#[cfg(test)]
+mod fuzz;
 mod repo;
 
 pub(crate) use repo::{Repo, RepoKind, Snapshot};

@@ -207,7 +207,7 @@ fn offline(repo: &Repo, options: &Options<'_>) -> HubError {
 }
 
 /// Commit and file names of the API's answer.
-fn listing(answer: &Value, what: &str) -> Result<(String, Vec<String>)> {
+pub(super) fn listing(answer: &Value, what: &str) -> Result<(String, Vec<String>)> {
     let format = |why: &str| HubError::Format { what: format!("`{what}`"), why: why.into() };
     let commit = answer.get("sha").and_then(Value::as_str).unwrap_or_default();
     if !names::is_commit(commit) {
@@ -223,7 +223,7 @@ fn listing(answer: &Value, what: &str) -> Result<(String, Vec<String>)> {
 }
 
 /// The etag, where it can be a file name as it is; else its sha256.
-fn blob_name(etag: &str) -> String {
+pub(super) fn blob_name(etag: &str) -> String {
     use sha2::{Digest, Sha256};
     let plain = etag.len() <= 128 && etag.bytes().all(|b| b.is_ascii_alphanumeric());
     if plain { etag.to_owned() } else { disk::hex(&Sha256::digest(etag.as_bytes())) }

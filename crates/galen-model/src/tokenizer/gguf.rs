@@ -86,7 +86,7 @@ impl Tokenizer {
     /// Errors: a kind of tokenizer or pre-tokenizer that is not known, by its name; lists that do not fit together.
     pub fn from_gguf_metadata(metadata: &impl GgufMetadata) -> Result<Self> {
         let tokens = metadata.texts(TOKENS).filter(|t| !t.is_empty());
-        let tokens = tokens.ok_or_else(|| malformed(TOKENS, "no list of tokens"))?;
+        let tokens = tokens.ok_or_else(|| malformed(TOKENS, "no list of tokens\nhint: this file has no tokenizer: take a GGUF that has, or the model's folder"))?;
         let types = metadata.numbers(TYPES).unwrap_or_else(|| vec![kind::NORMAL; tokens.len()]);
         if types.len() != tokens.len() {
             return Err(malformed(TYPES, format!("`{}` types for `{}` tokens", types.len(), tokens.len())));

@@ -1,7 +1,7 @@
 //! A tokenizer from a Hugging Face directory.
 
 use super::error::{Result, TokenizerError, malformed};
-use super::{Special, Tokenizer};
+use super::{Special, Tokenizer, guarded};
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -26,7 +26,8 @@ impl Tokenizer {
             return Err(TokenizerError::Missing { dir: dir.display().to_string(), hint });
         };
         let origin = dir.join("tokenizer.json").display().to_string();
-        let inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|e| malformed(&origin, e))?;
+        let inner =
+            guarded(|| tokenizers::Tokenizer::from_bytes(&bytes)).map_err(|e| malformed(&origin, e))?;
         drop(bytes);
         let config = object(&dir.join("tokenizer_config.json"))?;
         let map = object(&dir.join("special_tokens_map.json"))?;

@@ -17,6 +17,7 @@ use error::{Result, malformed};
 use galen_types::TextEncoder;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 /// A tokenizer with the chat template and the special tokens of its model.
@@ -62,11 +63,10 @@ impl Tokenizer {
         files: Option<PathBuf>,
         tokens: usize,
     ) -> Result<Self> {
-        inner.with_truncation(None).map_err(|e| malformed("tokenizer.json", e))?;
+        guarded(|| inner.with_truncation(None).map(|_| ())).map_err(|e| malformed("tokenizer.json", e))?;
         inner.with_padding(None);
         let ids = |inner: &tokenizers::Tokenizer, special: bool| {
-            inner
-                .encode("a", special)
+            guarded(|| inner.encode("a", special))
                 .map(|e| e.get_ids().to_vec())
                 .map_err(|e| malformed("tokenizer.json", e))
         };
@@ -122,13 +122,23 @@ impl Tokenizer {
     }
 }
 
+/// Runs the `tokenizers` crate, a panic of it made an error. It unwraps much of what it reads, and a tokenizer comes with
+/// a model; one that panicked says so again at the next text.
+fn guarded<T>(f: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(f)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(e)) => Err(e.to_string()),
+        Err(_) => Err("its parts contradict one another".to_owned()),
+    }
+}
+
 impl TextEncoder for Tokenizer {
     fn encode(
         &self,
         text: &str,
         add_special_tokens: bool,
     ) -> std::result::Result<Vec<(u32, Range<usize>)>, String> {
-        let encoding = self.inner.encode(text, false).map_err(|e| e.to_string())?;
+        let encoding = guarded(|| self.inner.encode(text, false))?;
         let ids = encoding.get_ids().iter().zip(encoding.get_offsets());
         let mut out: Vec<(u32, Range<usize>)> = Vec::with_capacity(encoding.len() + 2);
         if add_special_tokens {
@@ -142,7 +152,7 @@ impl TextEncoder for Tokenizer {
     }
 
     fn decode(&self, ids: &[u32], skip_special: bool) -> std::result::Result<String, String> {
-        self.inner.decode(ids, skip_special).map_err(|e| e.to_string())
+        guarded(|| self.inner.decode(ids, skip_special))
     }
 
     fn token_id(&self, token: &str) -> Option<u32> {

@@ -173,6 +173,9 @@ struct Described {
 
 fn parse(path: &Path, file: &Bytes) -> std::result::Result<Gguf, Failure> {
     let mut cursor = Cursor::new(file.as_slice());
+    if file.as_slice().is_empty() {
+        return Err(Failure::Corrupt("the file is empty".to_owned()));
+    }
     let magic = cursor.take(4, "the magic number")?;
     if magic != b"GGUF" {
         return Err(Failure::Corrupt("does not begin with `GGUF`".to_owned()));

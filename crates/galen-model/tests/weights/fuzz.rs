@@ -2,22 +2,16 @@
 //!
 //! `GALEN_FUZZ_SECONDS` (default 2) or `GALEN_FUZZ_INPUTS` a parser; corpus in `tests/fuzz`.
 
+use galen_model::tokenizer::Tokenizer;
 use galen_model::weights::{Gguf, config_from_gguf, config_from_hf, parse_json, safetensors};
 use galen_testkit::fuzz;
+use galen_types::TextEncoder;
 use std::path::Path;
-
-fn corpus(parser: &str) -> Vec<Vec<u8>> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz").join(parser);
-    let mut files: Vec<_> = std::fs::read_dir(&dir).unwrap().map(|e| e.unwrap().path()).collect();
-    files.sort();
-    assert!(!files.is_empty(), "{} is empty", dir.display());
-    files.iter().map(|f| std::fs::read(f).unwrap()).collect()
-}
 
 #[test]
 fn gguf() {
     let (path, mut sound) = (Path::new("fuzz"), 0);
-    let inputs = fuzz::run("gguf", &corpus("gguf"), |bytes| {
+    let inputs = fuzz::run("gguf", &fuzz::corpus("gguf"), |bytes| {
         let Ok(file) = Gguf::parse(path, &bytes.to_vec().into()) else { return };
         for key in file.keys() {
             if let Some(array) = file.array(key) {
@@ -38,7 +32,7 @@ fn gguf() {
 #[test]
 fn config() {
     let (path, mut sound) = (Path::new("fuzz"), 0);
-    let inputs = fuzz::run("config", &corpus("config"), |bytes| {
+    let inputs = fuzz::run("config", &fuzz::corpus("config"), |bytes| {
         let Ok(json) = parse_json(path, bytes) else { return };
         let Ok(config) = config_from_hf(path, &json) else { return };
         for layer in 0..config.n_layers {
@@ -55,7 +49,7 @@ fn config() {
 #[test]
 fn safetensors_index() {
     let (path, mut sound) = (Path::new("fuzz"), 0);
-    let inputs = fuzz::run("index", &corpus("index"), |bytes| {
+    let inputs = fuzz::run("index", &fuzz::corpus("index"), |bytes| {
         let Ok(json) = parse_json(path, bytes) else { return };
         let Ok(pairs) = safetensors::parse_index(path, &json) else { return };
         for (_, file) in pairs {
@@ -70,7 +64,7 @@ fn safetensors_index() {
 #[test]
 fn safetensors_header() {
     let (path, mut sound) = (Path::new("fuzz"), 0);
-    let inputs = fuzz::run("safetensors", &corpus("safetensors"), |bytes| {
+    let inputs = fuzz::run("safetensors", &fuzz::corpus("safetensors"), |bytes| {
         let Ok(tensors) = safetensors::parse(path, &bytes.to_vec().into()) else { return };
         for tensor in tensors.values() {
             if let Some(dtype) = tensor.dtype {
@@ -82,4 +76,61 @@ fn safetensors_header() {
     });
     println!("safetensors: {inputs} inputs, {sound} of them still files");
     assert!(sound > 0);
+}
+
+/// What a tokenizer of mutated files is asked.
+const TEXT: &str = " hello w! 1\u{e9} <|im_end|></s>\n\u{4e2d}";
+
+fn use_tokenizer(tokenizer: &Tokenizer) {
+    let Ok(tokens) = tokenizer.encode(TEXT, true) else { return };
+    assert!(tokens.iter().all(|(_, range)| range.start <= range.end && range.end <= TEXT.len()));
+    let ids: Vec<u32> = tokens.into_iter().map(|(id, _)| id).collect();
+    let _ = tokenizer.decode(&ids, true);
+    let mut stream = tokenizer.stream(false);
+    for id in ids.into_iter().chain([0, u32::MAX]) {
+        let _ = stream.push(id);
+    }
+    let _ = stream.finish();
+    let _ = (tokenizer.bos(), tokenizer.eos(), tokenizer.control_tokens(), tokenizer.vocab_size());
+}
+
+#[test]
+fn tokenizer() {
+    let (path, mut sound) = (Path::new("fuzz"), 0);
+    let inputs = fuzz::run("tokenizer", &fuzz::corpus("tokenizer"), |bytes| {
+        let Ok(file) = Gguf::parse(path, &bytes.to_vec().into()) else { return };
+        let Ok(tokenizer) = Tokenizer::from_gguf_metadata(&file) else { return };
+        use_tokenizer(&tokenizer);
+        sound += 1;
+    });
+    println!("tokenizer: {inputs} inputs, {sound} of them still tokenizers");
+    assert!(sound > 0);
+}
+
+/// A tokenizer's folder, one of its files mutated (under every name of `files`).
+fn tokenizer_folder(name: &str, files: &[&str]) {
+    let dir = fuzz::folder();
+    std::fs::write(dir.path().join("tokenizer.json"), &fuzz::corpus("tokenizer_json")[0]).unwrap();
+    let mut sound = 0;
+    let inputs = fuzz::run(name, &fuzz::corpus(name), |bytes| {
+        for file in files {
+            std::fs::write(dir.path().join(file), bytes).unwrap();
+        }
+        let Ok(tokenizer) = Tokenizer::from_dir(dir.path()) else { return };
+        use_tokenizer(&tokenizer);
+        sound += 1;
+    });
+    println!("{name}: {inputs} inputs, {sound} of them still tokenizers");
+    assert!(sound > 0);
+}
+
+#[test]
+fn tokenizer_json() {
+    fuzz::hush_dependencies();
+    tokenizer_folder("tokenizer_json", &["tokenizer.json"]);
+}
+
+#[test]
+fn tokenizer_config() {
+    tokenizer_folder("tokenizer_config", &["tokenizer_config.json", "config.json"]);
 }

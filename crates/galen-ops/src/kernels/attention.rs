@@ -45,14 +45,15 @@ impl Context<'_> {
         (self.first(p) / CHAIN * CHAIN, p + rows)
     }
 
-    fn first(&self, p: usize) -> usize {
+    /// First key that a query at position p sees.
+    pub(crate) fn first(&self, p: usize) -> usize {
         self.window.map_or(0, |w| (p + 1).saturating_sub(w))
     }
 }
 
 multiversion! {
     // Scores of one row (keys from `lo`) to weights `e^(scale s - max)` in place, zero outside [first, last].
-    fn softmax_row(row: &mut [f32], first: usize, last: usize, scale: f32) -> (f32, f32) {
+    pub(crate) fn softmax_row(row: &mut [f32], first: usize, last: usize, scale: f32) -> (f32, f32) {
         row[..first].fill(0.0);
         row[last + 1..].fill(0.0);
         let mut max = f32::NEG_INFINITY;
@@ -71,7 +72,7 @@ multiversion! {
 multiversion! {
     // Scores of one row to probabilities `e^(scale s - max) inverse` in place: the forward's own bits. Through the
     // log-sum-exp they would be off by its rounding, which `dP - delta` then magnifies.
-    fn probabilities_row(row: &mut [f32], first: usize, last: usize, scale: f32, norm: Norm) {
+    pub(crate) fn probabilities_row(row: &mut [f32], first: usize, last: usize, scale: f32, norm: Norm) {
         row[..first].fill(0.0);
         row[last + 1..].fill(0.0);
         for s in &mut row[first..=last] {
@@ -82,7 +83,7 @@ multiversion! {
 
 multiversion! {
     // dS = P (dP - delta) scale, over dP.
-    fn score_gradient_row(p: &[f32], dp: &mut [f32], delta: f32, scale: f32) {
+    pub(crate) fn score_gradient_row(p: &[f32], dp: &mut [f32], delta: f32, scale: f32) {
         for (dp, p) in dp.iter_mut().zip(p) {
             *dp = p * (*dp - delta) * scale;
         }
@@ -91,7 +92,7 @@ multiversion! {
 }
 
 multiversion! {
-    fn row_dot(a: &[f32], b: &[f32]) -> f32 {
+    pub(crate) fn row_dot(a: &[f32], b: &[f32]) -> f32 {
         dot::<F>(a, b)
     }
 }

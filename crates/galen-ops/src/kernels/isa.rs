@@ -15,6 +15,9 @@ pub enum Isa {
     Portable,
 }
 
+/// Every path, best first.
+const ALL: [Isa; 3] = [Isa::Avx512, Isa::Avx2, Isa::Portable];
+
 impl Isa {
     /// `avx512_bf16`, `avx512`, `avx2`, `portable`: also what `GALEN_ISA` takes.
     pub fn name(self) -> &'static str {
@@ -35,6 +38,28 @@ pub fn isa() -> Isa {
         let wanted = std::env::var("GALEN_ISA").ok();
         have.iter().copied().find(|i| Some(i.name()) == wanted.as_deref()).unwrap_or(have[0])
     })
+}
+
+/// `GALEN_ISA` names no path, or one this processor does not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("GALEN_ISA: {what}\nhint: unset it, or set it to one of {have}")]
+pub struct IsaError {
+    what: String,
+    have: String,
+}
+
+/// Whether what `GALEN_ISA` asks for can be had: [`isa`] itself takes the best path when it cannot.
+pub fn check() -> Result<Isa, IsaError> {
+    check_name(std::env::var_os("GALEN_ISA").as_deref().map(std::ffi::OsStr::to_string_lossy).as_deref())?;
+    Ok(isa())
+}
+
+fn check_name(wanted: Option<&str>) -> Result<(), IsaError> {
+    let have: Vec<&str> = available().into_iter().map(Isa::name).collect();
+    let Some(wanted) = wanted.filter(|w| !w.is_empty() && !have.contains(w)) else { return Ok(()) };
+    let known = ALL.iter().any(|i| i.name() == wanted);
+    let why = if known { "this processor does not have it" } else { "there is no such kernel path" };
+    Err(IsaError { what: format!("`{wanted}`: {why}"), have: have.join(", ") })
 }
 
 /// The paths this processor can run, best first.
@@ -117,3 +142,24 @@ macro_rules! multiversion {
     };
 }
 pub(crate) use multiversion;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_cannot_be_had_is_named_with_those_that_can() {
+        assert_eq!(check_name(None), Ok(()));
+        assert_eq!(check_name(Some("")), Ok(()));
+        for isa in available() {
+            assert_eq!(check_name(Some(isa.name())), Ok(()));
+        }
+        let error = check_name(Some("avx1024")).unwrap_err().to_string();
+        assert!(error.contains("`avx1024`: there is no such kernel path"), "{error}");
+        assert!(error.lines().any(|l| l.starts_with("hint: ") && l.ends_with("portable")), "{error}");
+        for isa in ALL.into_iter().filter(|i| !available().contains(i)) {
+            let error = check_name(Some(isa.name())).unwrap_err().to_string();
+            assert!(error.contains("does not have it"), "{error}");
+        }
+    }
+}

@@ -2,11 +2,14 @@
 
 use crate::error::{Result, shape_error};
 use crate::kernels::attention::{Context, Norm, Queries, backward, forward};
+use crate::kernels::bf16::attention as rounded;
+use crate::ops::Compute;
 use crate::tape::{Op, Saved};
-use crate::tensor::{dims2, f32_tensor, f32_view};
+use crate::tensor::{dims2, f32_tensor, f32_view, keep, kept};
 use candle_core::Tensor;
 use galen_types::Segment;
 use rayon::prelude::*;
+use std::cell::RefCell;
 use std::sync::Arc;
 
 /// Heads and scores of an attention layer.
@@ -30,6 +33,12 @@ pub struct Attention {
     pub shape: AttentionShape,
     /// The batch's segments.
     pub segments: Arc<[Segment]>,
+    /// Arithmetic of its products, and the width of what it keeps.
+    pub compute: Compute,
+}
+
+thread_local! {
+    static WORK: RefCell<rounded::Work> = RefCell::default();
 }
 
 /// A segment within its tree: whose keys it sees.
@@ -167,7 +176,13 @@ impl Op for Attention {
                     };
                     let rows = m.local..m.local + len;
                     let out = &mut o[rows.start * d..rows.end * d];
-                    forward(queries, self.context(&keys, &values), out, &mut norms[rows]);
+                    let context = self.context(&keys, &values);
+                    match self.compute {
+                        Compute::F32 => forward(queries, context, out, &mut norms[rows]),
+                        Compute::Bf16 => WORK.with_borrow_mut(|work| {
+                            rounded::forward(work, queries, context, out, d, &mut norms[rows]);
+                        }),
+                    }
                 }
                 (o, norms.iter().flat_map(|n| [n.max, n.inverse]).collect())
             })
@@ -179,7 +194,9 @@ impl Op for Attention {
         }
         let o = f32_tensor(o, (tokens, q_stride))?;
         let norms = f32_tensor(norms, (tokens, n_heads * 2))?;
-        Ok((vec![o], vec![(*q).clone(), (*k).clone(), (*v).clone(), norms]))
+        let mut saved = [q, k, v].map(|t| keep(t, self.compute)).into_iter().collect::<Result<Vec<_>>>()?;
+        saved.push(norms);
+        Ok((vec![o], saved))
     }
 
     fn backward(
@@ -194,7 +211,7 @@ impl Op for Attention {
         };
         let tokens = self.check(q, k, v)?;
         let AttentionShape { n_heads, n_kv_heads, head_dim: d, .. } = self.shape;
-        let (qv, kv, vv) = (f32_view(q)?, f32_view(k)?, f32_view(v)?);
+        let (qv, kv, vv) = (kept(q)?, kept(k)?, kept(v)?);
         let (nv, gv) = (f32_view(norms)?, f32_view(d_o)?);
         let (qv, kv, vv, nv, gv) = (&*qv, &*kv, &*vv, &*nv, &*gv);
         let (q_stride, kv_stride) = (n_heads * d, n_kv_heads * d);
@@ -227,7 +244,13 @@ impl Op for Attention {
                     dvc.resize(keys.len(), 0.0);
                     let context = self.context(&keys, &values);
                     let dq = &mut dq[m.local * d..(m.local + len) * d];
-                    backward(queries, context, &norms, grad, dq, &mut dkc, &mut dvc);
+                    match self.compute {
+                        Compute::F32 => backward(queries, context, &norms, grad, dq, &mut dkc, &mut dvc),
+                        Compute::Bf16 => WORK.with_borrow_mut(|work| {
+                            let (dk, dv) = (&mut dkc[..], &mut dvc[..]);
+                            rounded::backward(work, queries, context, &norms, grad, dq, d, dk, dv);
+                        }),
+                    }
                     // Children add to their ancestors in the order of the segments.
                     let mut from = 0;
                     for (start, len) in &m.context {

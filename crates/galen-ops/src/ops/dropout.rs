@@ -1,9 +1,7 @@
 //! Inverted dropout (Srivastava et al. 2014) whose mask depends on what is dropped, not on when or beside what.
 
 use crate::error::{Result, shape_error};
-use crate::tape::{Op, Saved};
-use crate::tensor::{dims2, f32_tensor, f32_view};
-use candle_core::Tensor;
+use crate::ops::for_rows;
 use std::sync::Arc;
 
 /// Keys of a mask: every bit is a function of (seed, epoch, module, row, position, feature).
@@ -22,6 +20,7 @@ pub struct DropoutKey {
 }
 
 /// `y = x m / (1 - p)`, `m` Bernoulli(1 - p); input `[T, C]`.
+#[derive(Debug, Clone)]
 pub struct Dropout {
     /// Probability of a zero, in [0, 1).
     pub p: f32,
@@ -38,38 +37,29 @@ fn mix(mut z: u64) -> u64 {
 }
 
 impl Dropout {
-    fn mask(&self, x: &Tensor) -> Result<Tensor> {
-        let (tokens, width) = dims2("dropout", x)?;
-        if self.key.rows.len() != tokens || self.key.positions.len() != tokens {
-            return shape_error("dropout", format!("{} keys for {tokens} tokens", self.key.rows.len()));
+    /// `x`, or a gradient, under the mask: rows of `width` features, one for each token of the keys.
+    pub fn apply(&self, x: &[f32], width: usize) -> Result<Vec<f32>> {
+        let tokens = self.key.rows.len();
+        if self.key.positions.len() != tokens || tokens * width != x.len() {
+            return shape_error(
+                "dropout",
+                format!("{tokens} keys for {} values in rows of {width}", x.len()),
+            );
         }
         let keep = 1.0 / (1.0 - self.p);
         let threshold = (f64::from(self.p) * 4_294_967_296.0) as u64;
         let base = mix(mix(mix(self.key.seed) ^ self.key.epoch) ^ self.key.module);
-        let view = f32_view(x)?;
-        let mut out = vec![0f32; view.len()];
-        for (t, (out, x)) in out.chunks_exact_mut(width).zip(view.chunks_exact(width)).enumerate() {
-            let token = mix(mix(base ^ self.key.rows[t]) ^ u64::from(self.key.positions[t]));
-            for (i, (y, x)) in out.iter_mut().zip(x).enumerate() {
-                *y = if mix(token ^ i as u64) >> 32 < threshold { 0.0 } else { x * keep };
+        let mut out = vec![0f32; x.len()];
+        for_rows(&mut out, width, |first, out| {
+            let rows = out.chunks_exact_mut(width.max(1)).zip(x[first * width..].chunks_exact(width.max(1)));
+            for (t, (out, x)) in rows.enumerate() {
+                let t = first + t;
+                let token = mix(mix(base ^ self.key.rows[t]) ^ u64::from(self.key.positions[t]));
+                for (i, (y, x)) in out.iter_mut().zip(x).enumerate() {
+                    *y = if mix(token ^ i as u64) >> 32 < threshold { 0.0 } else { x * keep };
+                }
             }
-        }
-        f32_tensor(out, x.shape())
-    }
-}
-
-impl Op for Dropout {
-    fn name(&self) -> &'static str {
-        "dropout"
-    }
-
-    fn forward(&self, inputs: &[&Tensor]) -> Result<(Vec<Tensor>, Saved)> {
-        let [x] = inputs else { return shape_error("dropout", "takes one input") };
-        Ok((vec![self.mask(x)?], vec![]))
-    }
-
-    fn backward(&self, _: &Saved, grads: Vec<Option<Tensor>>, _: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        let [Some(dy)] = &grads[..] else { return Ok(vec![None]) };
-        Ok(vec![Some(self.mask(dy)?)])
+        });
+        Ok(out)
     }
 }

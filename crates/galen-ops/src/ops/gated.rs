@@ -19,6 +19,7 @@ pub enum Activation {
 }
 
 /// `y = act(gate) * up`, inputs `[T, F]` each.
+#[derive(Debug, Clone, Copy)]
 pub struct Gated {
     /// The gate's nonlinearity.
     pub activation: Activation,
@@ -70,6 +71,29 @@ multiversion! {
     }
 }
 
+impl Gated {
+    /// `act(gate) * up`.
+    pub(crate) fn values(self, gate: &[f32], up: &[f32]) -> Vec<f32> {
+        let mut y = vec![0f32; gate.len()];
+        for_rows(&mut y, 1, |start, y| {
+            let range = start..start + y.len();
+            forward_values(self.activation, &gate[range.clone()], &up[range], y);
+        });
+        y
+    }
+
+    /// d gate and d up. One pass forms both; they are rarely wanted apart.
+    pub(crate) fn gradients(self, gate: &[f32], up: &[f32], dy: &[f32]) -> [Vec<f32>; 2] {
+        let (mut dg, mut du) = (vec![0f32; gate.len()], vec![0f32; gate.len()]);
+        dg.par_chunks_mut(1 << 14).zip(du.par_chunks_mut(1 << 14)).enumerate().for_each(|(i, (dg, du))| {
+            let range = i << 14..(i << 14) + dg.len();
+            let (gate, up, dy) = (&gate[range.clone()], &up[range.clone()], &dy[range]);
+            backward_values(self.activation, gate, up, dy, dg, du);
+        });
+        [dg, du]
+    }
+}
+
 impl Op for Gated {
     fn name(&self) -> &'static str {
         "gated"
@@ -80,14 +104,8 @@ impl Op for Gated {
         if gate.dims() != up.dims() {
             return shape_error("gated", format!("`{:?}` and `{:?}`", gate.dims(), up.dims()));
         }
-        let (g, u) = (f32_view(gate)?, f32_view(up)?);
-        let (g, u) = (&*g, &*u);
-        let mut out = vec![0f32; g.len()];
-        for_rows(&mut out, 1, |start, out| {
-            let range = start..start + out.len();
-            forward_values(self.activation, &g[range.clone()], &u[range], out);
-        });
-        Ok((vec![f32_tensor(out, gate.shape())?], vec![(*gate).clone(), (*up).clone()]))
+        let y = self.values(&f32_view(gate)?, &f32_view(up)?);
+        Ok((vec![f32_tensor(y, gate.shape())?], vec![(*gate).clone(), (*up).clone()]))
     }
 
     fn backward(
@@ -97,16 +115,8 @@ impl Op for Gated {
         needs: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         let [Some(dy)] = &grads[..] else { return Ok(vec![None, None]) };
-        let (g, u, dy) = (f32_view(&saved[0])?, f32_view(&saved[1])?, f32_view(dy)?);
-        let (g, u, dy) = (&*g, &*u, &*dy);
-        let (mut dg, mut du) = (vec![0f32; g.len()], vec![0f32; g.len()]);
-        dg.par_chunks_mut(1 << 14).zip(du.par_chunks_mut(1 << 14)).enumerate().for_each(|(i, (dg, du))| {
-            let range = i << 14..(i << 14) + dg.len();
-            let (g, u, dy) = (&g[range.clone()], &u[range.clone()], &dy[range]);
-            backward_values(self.activation, g, u, dy, dg, du);
-        });
+        let both = self.gradients(&f32_view(&saved[0])?, &f32_view(&saved[1])?, &f32_view(dy)?);
         let shape = saved[0].shape();
-        // One pass forms both; they are rarely wanted apart.
-        [dg, du].into_iter().zip(needs).map(|(d, n)| n.then(|| f32_tensor(d, shape)).transpose()).collect()
+        both.into_iter().zip(needs).map(|(d, n)| n.then(|| f32_tensor(d, shape)).transpose()).collect()
     }
 }

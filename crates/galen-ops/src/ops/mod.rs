@@ -22,7 +22,7 @@ pub use embedding::embed;
 pub use frozen::{Compute, Frozen};
 pub use gated::{Activation, Gated};
 pub use log_prob::{LogProbHead, LogProbs, logits};
-pub use projection::{Branch, Projection, Projections};
+pub use projection::{Branch, Projection, Projections, Prologue};
 pub use rms_norm::RmsNorm;
 pub use rope::{Rope, RopeTable};
 

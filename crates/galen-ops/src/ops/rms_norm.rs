@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 /// `y_i = w_i x_i / sqrt(mean(x^2) + eps)` over rows of `w.len()` values; an input of `[T, H D]` with a weight of
 /// D values is normalised head by head. The weight is frozen and holds the effective factor (Gemma's `1 + w`).
+#[derive(Clone)]
 pub struct RmsNorm {
     /// The effective weight.
     pub weight: Arc<[f32]>,
@@ -47,6 +48,32 @@ multiversion! {
     }
 }
 
+impl RmsNorm {
+    /// `y` of rows of `x`.
+    pub(crate) fn values(&self, x: &[f32]) -> Result<Vec<f32>> {
+        let n = self.weight.len();
+        if n == 0 || !x.len().is_multiple_of(n) {
+            return shape_error("rms_norm", format!("{} values in rows of {n}", x.len()));
+        }
+        let mut y = vec![0f32; x.len()];
+        for_rows(&mut y, n, |row, y| {
+            forward_rows(&x[row * n..row * n + y.len()], &self.weight, self.eps, y);
+        });
+        Ok(y)
+    }
+
+    /// `dx` of `dy` over rows of `x`.
+    pub(crate) fn gradient(&self, x: &[f32], dy: &[f32]) -> Vec<f32> {
+        let n = self.weight.len();
+        let mut dx = vec![0f32; x.len()];
+        for_rows(&mut dx, n, |row, dx| {
+            let range = row * n..row * n + dx.len();
+            backward_rows(&x[range.clone()], &self.weight, self.eps, &dy[range], dx);
+        });
+        dx
+    }
+}
+
 impl Op for RmsNorm {
     fn name(&self) -> &'static str {
         "rms_norm"
@@ -54,29 +81,13 @@ impl Op for RmsNorm {
 
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Vec<Tensor>, Saved)> {
         let [x] = inputs else { return shape_error("rms_norm", "takes one input") };
-        let view = f32_view(x)?;
-        let values = &*view;
-        let n = self.weight.len();
-        if n == 0 || values.len() % n != 0 {
-            return shape_error("rms_norm", format!("`{:?}` in rows of {n}", x.dims()));
-        }
-        let mut out = vec![0f32; values.len()];
-        for_rows(&mut out, n, |row, out| {
-            forward_rows(&values[row * n..row * n + out.len()], &self.weight, self.eps, out);
-        });
-        Ok((vec![f32_tensor(out, x.shape())?], vec![(*x).clone()]))
+        let y = self.values(&f32_view(x)?)?;
+        Ok((vec![f32_tensor(y, x.shape())?], vec![(*x).clone()]))
     }
 
     fn backward(&self, saved: &Saved, grads: Vec<Option<Tensor>>, _: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let [Some(dy)] = &grads[..] else { return Ok(vec![None]) };
-        let (x, dy) = (f32_view(&saved[0])?, f32_view(dy)?);
-        let (x, dy) = (&*x, &*dy);
-        let n = self.weight.len();
-        let mut dx = vec![0f32; x.len()];
-        for_rows(&mut dx, n, |row, dx| {
-            let range = row * n..row * n + dx.len();
-            backward_rows(&x[range.clone()], &self.weight, self.eps, &dy[range], dx);
-        });
+        let dx = self.gradient(&f32_view(&saved[0])?, &f32_view(dy)?);
         Ok(vec![Some(f32_tensor(dx, saved[0].shape())?)])
     }
 }

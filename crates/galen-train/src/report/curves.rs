@@ -54,8 +54,13 @@ fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
         .collect()
 }
 
-/// Exponential moving average, corrected for its start; `weight` of the past.
-pub(super) fn smoothed(points: &[(f64, f64)], weight: f64) -> Vec<(f64, f64)> {
+/// Share of the page's width that a smoothed line looks back, about: on a short run a longer memory would draw
+/// values that were never near.
+const LOOK_BACK: f64 = 1.0 / 40.0;
+
+/// Exponential moving average, corrected for its start.
+pub(super) fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let weight = (1.0 - 1.0 / (points.len() as f64 * LOOK_BACK)).clamp(0.0, 0.95);
     let (mut average, mut mass) = (0.0, 0.0);
     points
         .iter()
@@ -100,11 +105,11 @@ fn draw(
     let mut chart = ChartBuilder::on(&root)
         .margin_top(8)
         .margin_right(14)
-        .x_label_area_size(24)
-        .y_label_area_size(52)
+        .x_label_area_size(26)
+        .y_label_area_size(58)
         .build_cartesian_2d(x_axis, y_axis)
         .map_err(text)?;
-    let label = TextStyle::from(("sans-serif", 12)).color(&TEXT);
+    let label = TextStyle::from(("sans-serif", 14)).color(&TEXT);
     chart
         .configure_mesh()
         .disable_x_mesh()
@@ -155,8 +160,12 @@ mod tests {
 
     #[test]
     fn smoothing_starts_at_the_first_value() {
-        let line = smoothed(&[(1.0, 4.0), (2.0, 4.0), (3.0, 0.0)], 0.5);
-        assert!((line[0].1 - 4.0).abs() < 1e-12 && (line[1].1 - 4.0).abs() < 1e-12);
-        assert!((line[2].1 - 12.0 / 7.0).abs() < 1e-12, "{line:?}");
+        // 80 points look back over two: half of the past stays.
+        let line =
+            smoothed(&(0..80).map(|i| (f64::from(i), if i < 79 { 4.0 } else { 0.0 })).collect::<Vec<_>>());
+        assert!((line[0].1 - 4.0).abs() < 1e-12 && (line[78].1 - 4.0).abs() < 1e-12);
+        assert!((line[79].1 - 2.0).abs() < 1e-9, "{:?}", line[79]);
+        // On a short run the line is the values themselves.
+        assert_eq!(smoothed(&[(1.0, 4.0), (2.0, 0.0)]), [(1.0, 4.0), (2.0, 0.0)]);
     }
 }

@@ -48,13 +48,20 @@ pub(super) fn p_value(p: f64) -> String {
         return format!("{p:.3}");
     }
     if p < 1e-300 {
-        return "< 10^-300".to_owned();
+        return "< 10⁻³⁰⁰".to_owned();
     }
     let text = format!("{p:.0e}");
     match text.split_once('e') {
-        Some((mantissa, exponent)) => format!("{mantissa} · 10^{exponent}"),
+        Some((mantissa, exponent)) => format!("{mantissa} · 10{}", raised(exponent)),
         None => text,
     }
+}
+
+/// The number written as an exponent.
+fn raised(number: &str) -> String {
+    const DIGITS: [char; 10] = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'];
+    let digit = |c: char| c.to_digit(10).map_or('⁻', |d| DIGITS[d as usize]);
+    number.chars().map(digit).collect()
 }
 
 /// Four significant digits.
@@ -78,7 +85,7 @@ mod tests {
         assert_eq!([seconds(12.34), seconds(485.0), seconds(7380.0)], ["12.3 s", "8 min 05 s", "2 h 03 min"]);
         assert_eq!([bytes(1200), bytes(98_000_000), bytes(1_432_000_000)], ["1 kB", "98 MB", "1.43 GB"]);
         assert_eq!([percent(0.0694), points(0.631), points(-0.002)], ["6.9", "+63.1", "-0.2"]);
-        assert_eq!([p_value(0.5), p_value(3.05e-64)], ["0.500", "3 · 10^-64"]);
+        assert_eq!([p_value(0.5), p_value(3.05e-64)], ["0.500", "3 · 10⁻⁶⁴"]);
         assert_eq!(
             [short(0.0), short(2.7189), short(0.0005), short(123_456.0), short(0.01)],
             ["0", "2.719", "5.0e-4", "1.2e5", "0.01"]

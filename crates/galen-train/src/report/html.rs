@@ -124,7 +124,7 @@ fn figures(run: &RunSummary) -> Result<Vec<Figure>, ReportError> {
             legend,
             vec![
                 Line::new(FAINT, loss.clone()),
-                Line::new(MAIN, curves::smoothed(&loss, 0.9)),
+                Line::new(MAIN, curves::smoothed(&loss)),
                 Line::new(SECOND, evals).with_dots(),
             ],
         ),
@@ -135,7 +135,7 @@ fn figures(run: &RunSummary) -> Result<Vec<Figure>, ReportError> {
             vec![("faint", "each step"), ("main", "smoothed")],
             vec![
                 Line::new(FAINT, of(|s| s.grad_norm)),
-                Line::new(MAIN, curves::smoothed(&of(|s| s.grad_norm), 0.9)),
+                Line::new(MAIN, curves::smoothed(&of(|s| s.grad_norm))),
             ],
         ),
         (
@@ -144,7 +144,7 @@ fn figures(run: &RunSummary) -> Result<Vec<Figure>, ReportError> {
             vec![("faint", "each step"), ("main", "smoothed")],
             vec![
                 Line::new(FAINT, of(|s| s.mean_token_accuracy)),
-                Line::new(MAIN, curves::smoothed(&of(|s| s.mean_token_accuracy), 0.9)),
+                Line::new(MAIN, curves::smoothed(&of(|s| s.mean_token_accuracy))),
             ],
         ),
     ];
@@ -202,7 +202,7 @@ mod tests {
             "6.9",
             "70.0",
             "+63.1",
-            "3 · 10^-64",
+            "3 · 10⁻⁶⁴",
             "Learning rate",
             "Gradient norm",
             "3f5a",

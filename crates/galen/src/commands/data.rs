@@ -35,7 +35,7 @@ pub struct Source {
     /// The model whose tokenizer and template are used; default: the configuration's `base_model`
     #[arg(long, short = 'm', value_name = "M")]
     pub model: Option<String>,
-    /// The rows' type, where `input` is data; default: detected
+    /// The rows' type, where `input` is data, by name or as a map in YAML; default: detected
     #[arg(long = "type", value_name = "TYPE")]
     pub kind: Option<String>,
     /// A chat template by name or file, where the model has none

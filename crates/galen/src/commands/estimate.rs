@@ -4,21 +4,21 @@ use crate::cli::Globals;
 use crate::config::Config;
 use crate::plan::{Estimate, ModelShape, RunShape, estimate};
 use crate::progress::{bytes, duration};
+use crate::session::{Base, Preparer, Renderer};
 use anyhow::Context as _;
 use galen_adapter::ModuleShape;
-use galen_hub::{DatasetQuery, Options, Silent};
+use galen_data::tokenize::{TokenizeOptions, tokenize};
+use galen_hub::{Options, Silent};
 use galen_model::weights::Weights;
 use galen_model::{MODULES, Precision, tokenizer::Tokenizer};
 use galen_train::StepPlan;
-use galen_types::{Conversation, TextEncoder};
+use galen_types::Conversation;
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::time::Duration;
 
 /// Rows tokenised to learn the data's lengths; the others are taken to be like them.
 const SAMPLED_ROWS: usize = 512;
-/// Tokens a chat template adds to a turn, about.
-const TURN_TOKENS: usize = 5;
 /// Useful work of a core, floating-point operations a second: a cautious figure of a processor with AVX2.
 const CORE_FLOPS: f64 = 50e9;
 /// Bits of a weight in NF4 with double quantisation: 4, and a scale of 8 bits each 64, and one of 32 each 16,384.
@@ -58,14 +58,18 @@ pub fn of(config: &Config, globals: &Globals) -> anyhow::Result<Plan> {
         "`galen plan` reads files that are here; `galen train` fetches them, `--check-config` needs none";
     let found = galen_hub::resolve_model(&name, &options)
         .with_context(|| format!("the model `{name}` is needed for an estimate\nhint: {hint}"))?;
-    let weights = Weights::open(&found.path)?;
-    let encoder = Tokenizer::open(&found.path)?;
-    let (lengths, sampled) = lengths(config, &encoder, &options)?;
+    let base = Base {
+        name,
+        weights: Weights::open(&found.path)?,
+        tokenizer: Tokenizer::open(&found.path)?,
+        resolved: found,
+    };
+    let (lengths, sampled) = lengths(config, &base)?;
     let threads = globals.threads.map_or_else(
         || std::thread::available_parallelism().map_or(1, usize::from),
         |n| usize::from(n.get()),
     );
-    Ok(Plan { sampled, ..plan(config, &weights, &lengths, CORE_FLOPS * threads as f64)? })
+    Ok(Plan { sampled, ..plan(config, &base.weights, &lengths, CORE_FLOPS * threads as f64)? })
 }
 
 /// The plan from lengths: (tokens, supervised tokens) a row.
@@ -166,64 +170,33 @@ fn weight_bytes(config: &Config, weights: &Weights, model: &ModelShape) -> u64 {
 }
 
 /// (tokens, supervised tokens) of every row, most of them extrapolated; and how many were measured.
-fn lengths(
-    config: &Config,
-    encoder: &dyn TextEncoder,
-    options: &Options<'_>,
-) -> anyhow::Result<(Vec<(usize, usize)>, usize)> {
-    let resolve = |spec: &galen_data::DatasetSpec| {
-        let query = DatasetQuery {
-            name: spec.name.clone(),
-            revision: spec.revision.clone(),
-            ..DatasetQuery::default()
-        };
-        galen_hub::resolve_dataset(&spec.path, &query, options)
-            .map(|found| found.path)
-            .map_err(|e| e.to_string())
-    };
-    let limits = galen_data::reader::Limits::default();
-    let mut all = Vec::new();
+fn lengths(config: &Config, base: &Base) -> anyhow::Result<(Vec<(usize, usize)>, usize)> {
+    let date = chrono::Utc::now().date_naive();
+    let preparer = Preparer { base, config, offline: true, date };
+    let mut loaded = Vec::new();
     for spec in config.dataset_specs()?.0 {
         // Bad rows are `galen data check`'s and `galen train`'s to complain of.
-        let loaded = galen_data::load(&spec, &resolve, galen_data::OnBadRow::Skip, limits)?;
-        all.extend(loaded.rows);
+        let rows = preparer.load(&spec, galen_data::OnBadRow::Skip)?.rows;
+        loaded.push((preparer.renderer(&spec, &rows)?, rows));
     }
+    let all: Vec<_> =
+        loaded.iter().flat_map(|(renderer, rows)| rows.iter().map(move |r| (renderer, r))).collect();
     let stride = all.len().div_ceil(SAMPLED_ROWS).max(1);
-    let limit = config.sequence_len as usize;
-    let measured: Vec<(usize, usize)> =
-        all.iter().step_by(stride).map(|row| measure(row, encoder)).collect::<anyhow::Result<_>>()?;
+    let any_length = TokenizeOptions { sequence_len: usize::MAX, ..preparer.tokenize_options() };
+    let measure = |(renderer, row): &(&Renderer, &Conversation)| {
+        let rendered = [renderer.render(row).ok()?];
+        let (rows, _) = tokenize(&rendered, &base.tokenizer, any_length).ok()?;
+        rows.first().map(|row| (row.ids().len(), row.supervised_tokens()))
+    };
+    let measured: Vec<Option<(usize, usize)>> = all.iter().step_by(stride).map(measure).collect();
     let drops = config.excess_length_strategy == crate::config::types::ExcessLength::Drop;
+    let limit = config.sequence_len as usize;
     let lengths = (0..all.len())
-        .filter_map(|i| measured.get(i / stride).copied())
+        .filter_map(|i| measured.get(i / stride).copied().flatten())
         .filter(|(tokens, _)| !(drops && *tokens > limit))
         .map(|(tokens, supervised)| (tokens.min(limit), supervised.min(limit)))
         .collect();
     Ok((lengths, measured.len()))
-}
-
-fn measure(row: &Conversation, encoder: &dyn TextEncoder) -> anyhow::Result<(usize, usize)> {
-    let count = |text: &str| encoder.encode(text, false).map(|ids| ids.len()).map_err(anyhow::Error::msg);
-    let (mut tokens, mut supervised) = (0, 0);
-    let mut add = |n: usize, trained: bool| {
-        tokens += n;
-        supervised += if trained { n } else { 0 };
-    };
-    match row {
-        Conversation::Chat { messages, .. } => {
-            for message in messages {
-                let text = message.fields.get("content").and_then(|c| c.as_str()).unwrap_or_default();
-                add(count(text)? + 1, message.train);
-                add(TURN_TOKENS - 1, false);
-            }
-        }
-        Conversation::Pieces { pieces, .. } => {
-            for (text, trained) in pieces {
-                add(count(text)?, *trained);
-            }
-            add(1, pieces.last().is_some_and(|p| p.1));
-        }
-    }
-    Ok((tokens, supervised))
 }
 
 /// The plan as a small table.

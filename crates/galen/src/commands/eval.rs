@@ -4,7 +4,9 @@ use crate::cli::{Globals, Limit};
 use crate::config::native_compute;
 use crate::error::UsageError;
 use crate::progress::{Progress, Unit};
-use crate::session::{Base, ModelScorer, TemplateChoice, open_adapter, resolve_run};
+use crate::session::{
+    Base, ModelScorer, TemplateChoice, is_adapter, open_adapter, resolve_run, saved_template,
+};
 use crate::stdout;
 use galen_eval::report::Docs;
 use galen_eval::{
@@ -37,6 +39,9 @@ pub struct Args {
     /// Put questions through the model's chat template
     #[arg(long, alias = "apply_chat_template")]
     pub apply_chat_template: bool,
+    /// A chat template by name or file; default: the one saved with the first adapter, else the model's own
+    #[arg(long, alias = "chat_template", value_name = "T")]
+    pub chat_template: Option<String>,
     /// Only so many questions of each task, or such a share of them
     #[arg(long, short = 'L', value_name = "N|0.x")]
     pub limit: Option<Limit>,
@@ -152,7 +157,11 @@ fn validate(name: &str, include_path: &[PathBuf], globals: &Globals) -> anyhow::
     stdout::print(&out)
 }
 
-fn score(args: Args, globals: &Globals) -> anyhow::Result<()> {
+fn score(mut args: Args, globals: &Globals) -> anyhow::Result<()> {
+    if args.model.as_deref().is_some_and(is_adapter) {
+        args.adapter.splice(..0, args.model.take());
+        args.adapter.dedup();
+    }
     let (name, load) = match (&args.model, args.adapter.first()) {
         (Some(model), _) => {
             (model.clone(), LoadOptions { compute: native_compute(), ..LoadOptions::default() })
@@ -163,10 +172,12 @@ fn score(args: Args, globals: &Globals) -> anyhow::Result<()> {
     let tasks: Vec<Task> =
         args.tasks.iter().map(|t| load_task(t, &args.include_path)).collect::<anyhow::Result<_>>()?;
     let base = Base::open(&name, globals.offline)?;
-    let template = base.template(TemplateChoice::default())?;
-    if args.apply_chat_template && template.is_none() {
-        base.required_template(TemplateChoice::default())?;
-    }
+    let saved = match (&args.chat_template, args.adapter.first()) {
+        (None, Some(adapter)) => saved_template(adapter, globals.offline)?,
+        _ => None,
+    };
+    let choice = TemplateChoice { name: args.chat_template.as_deref(), jinja: saved.as_deref(), eot: &[] };
+    let template = args.apply_chat_template.then(|| base.required_template(choice)).transpose()?;
     let model = base.model_for_passes(load)?;
     let options = EvalOptions {
         prompt: PromptOptions {

@@ -3,7 +3,9 @@
 use crate::cli::Globals;
 use crate::config::native_compute;
 use crate::error::UsageError;
-use crate::session::{Base, GenerateOptions, TemplateChoice, generate, open_adapter, resolve_run};
+use crate::session::{
+    Base, GenerateOptions, TemplateChoice, generate, is_adapter, open_adapter, resolve_run, saved_template,
+};
 use crate::stdout;
 use galen_data::template::RenderOptions;
 use galen_eval::{Prompt, encode_prompt};
@@ -30,6 +32,9 @@ pub struct Args {
     /// Put the prompt through the model's chat template
     #[arg(long)]
     pub chat: bool,
+    /// A chat template by name or file; default: the one saved with the adapter, else the model's own
+    #[arg(long, alias = "chat_template", value_name = "T")]
+    pub chat_template: Option<String>,
     /// At most so many new tokens
     #[arg(
         long,
@@ -70,7 +75,10 @@ pub struct Args {
 }
 
 /// Completes the prompt, streaming to stdout.
-pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
+pub fn run(mut args: Args, globals: &Globals) -> anyhow::Result<()> {
+    if args.adapter.is_none() && args.model.as_deref().is_some_and(is_adapter) {
+        args.adapter = args.model.take();
+    }
     let (name, options) = match (&args.model, &args.adapter) {
         (Some(model), _) => {
             (model.clone(), LoadOptions { compute: native_compute(), ..LoadOptions::default() })
@@ -85,8 +93,14 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
         Some(prompt) => prompt,
         None => read_prompt()?,
     };
+    let saved = match (&args.chat_template, &args.adapter) {
+        (None, Some(adapter)) => saved_template(adapter, globals.offline)?,
+        _ => None,
+    };
+    let name = args.chat_template.as_deref();
+    let choice = TemplateChoice { name, jinja: saved.as_deref(), eot: &[] };
     let ids = if args.chat || args.system.is_some() {
-        let template = base.required_template(TemplateChoice::default())?;
+        let template = base.required_template(choice)?;
         let mut messages = Vec::new();
         messages.extend(args.system.map(|s| json!({"role": "system", "content": s})));
         messages.push(json!({"role": "user", "content": prompt}));

@@ -2,7 +2,7 @@
 
 use crate::cli::Globals;
 use crate::config::datasets::DATASET_HONOURED;
-use crate::config::{docs, emit, tables};
+use crate::config::{docs, emit, tables, yaml};
 use crate::error::UsageError;
 use crate::{progress, stdout};
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ pub struct Args {
     /// Your data: a file or folder, or a hub data set
     #[arg(long, short = 'd', value_name = "FILE")]
     pub data: String,
-    /// What its rows are; default: detected
+    /// What its rows are, by name or as a map in YAML; default: detected
     #[arg(long = "type", value_name = "TYPE")]
     pub kind: Option<String>,
     /// Where to write; default: stdout
@@ -30,10 +30,10 @@ pub struct Args {
 /// Writes a commented configuration.
 pub fn run(args: Args, _globals: &Globals) -> anyhow::Result<()> {
     let kind = match args.kind {
-        Some(kind) => Some(kind),
+        Some(kind) => Some(type_value(&kind)?),
         None => detect(&args.data)?,
     };
-    let text = render(&args.model, &args.data, kind.as_deref());
+    let text = render(&args.model, &args.data, kind.as_ref());
     let Some(out) = args.out else { return stdout::print(&text) };
     // create_new: an existing file is never touched, also when it appears meanwhile.
     let mut file = match std::fs::OpenOptions::new().write(true).create_new(true).open(&out) {
@@ -51,7 +51,7 @@ pub fn run(args: Args, _globals: &Globals) -> anyhow::Result<()> {
 }
 
 /// The type of a local file's rows by its first rows. A hub data set is left for `galen train` to detect.
-fn detect(data: &str) -> anyhow::Result<Option<String>> {
+fn detect(data: &str) -> anyhow::Result<Option<Value>> {
     if !Path::new(data).exists() {
         let looks_local = data.starts_with(['.', '/', '~']) || Path::new(data).extension().is_some();
         if looks_local {
@@ -67,24 +67,51 @@ fn detect(data: &str) -> anyhow::Result<Option<String>> {
     let sample: Vec<_> = rows.take(8).collect::<Result<_, _>>()?;
     let fields: Vec<_> = sample.iter().map(|row| &row.fields).collect();
     if let Some(found) = galen_data::format::detect(&fields) {
-        return Ok(Some(found.name.to_owned()));
+        return Ok(Some(found.name.into()));
+    }
+    if let Some((question, answer)) = galen_data::format::detect_pair(&fields) {
+        progress::say(&format!(
+            "{data}: `{question}` is asked, `{answer}` is learned, without a chat template: `no_input_format` is what \
+             stands before the answer"
+        ));
+        return Ok(Some(json!({
+            "field_instruction": question,
+            "field_output": answer,
+            "no_input_format": "{instruction}\n",
+        })));
     }
     let names: Vec<_> = fields.first().map(|f| f.keys().cloned().collect()).unwrap_or_default();
     anyhow::bail!(
-        "{data}: cannot tell what a row is from its fields `{}`\nhint: say it with `--type`, or write \
-         `type: {{field_instruction: ..., field_output: ..., format: \"{{instruction}}\"}}` yourself",
+        "{data}: cannot tell what a row is from its fields `{}`\nhint: say it with `--type`: a name, or \
+         `{{field_instruction: ..., field_output: ..., no_input_format: \"{{instruction}}\\n\"}}`",
         names.join("`, `")
     )
 }
 
+/// A `--type`: a name, or a map as YAML.
+pub fn type_value(text: &str) -> anyhow::Result<Value> {
+    if !text.trim_start().starts_with('{') {
+        return Ok(text.into());
+    }
+    let map = yaml::parse(text).map_err(|e| {
+        UsageError::new(
+            format!("--type: {}", e.message),
+            "write `{field_instruction: NAME, field_output: NAME}`",
+        )
+    })?;
+    Ok(map.to_json())
+}
+
 /// The settings a new configuration shows, in its order. Those that differ from the defaults are usual choices for
 /// adapters on a few thousand rows.
-fn settings(model: &str, data: &str, kind: Option<&str>) -> Vec<(&'static str, Value)> {
+fn settings(model: &str, data: &str, kind: Option<&Value>) -> Vec<(&'static str, Value)> {
     let mut entry = json!({"path": data});
     if let Some(kind) = kind {
-        entry["type"] = kind.into();
+        entry["type"] = kind.clone();
     }
-    let stem = Path::new(data).file_stem().map_or("run".into(), |s| s.to_string_lossy().into_owned());
+    let name = Path::new(data).file_name().map_or("run".into(), |s| s.to_string_lossy().into_owned());
+    let stem = name.split_once('.').map_or(name.as_str(), |(stem, _)| stem);
+    let stem = if stem.is_empty() { "run" } else { stem };
     vec![
         ("base_model", model.into()),
         ("adapter", if is_quantised(model) { "qlora" } else { "lora" }.into()),
@@ -106,10 +133,10 @@ fn settings(model: &str, data: &str, kind: Option<&str>) -> Vec<(&'static str, V
         ("warmup_ratio", 0.05.into()),
         ("weight_decay", 0.0.into()),
         ("gradient_checkpointing", "auto".into()),
-        ("evals_per_epoch", 2.into()),
-        ("saves_per_epoch", 1.into()),
-        ("load_best_model_at_end", true.into()),
         ("seed", 42.into()),
+        ("evals_per_epoch", 2.into()),
+        ("load_best_model_at_end", true.into()),
+        ("saves_per_epoch", 2.into()),
         ("output_dir", format!("runs/{stem}").into()),
     ]
 }
@@ -120,7 +147,7 @@ fn is_quantised(model: &str) -> bool {
 }
 
 /// The file: each setting under its documentation, from the key table.
-pub fn render(model: &str, data: &str, kind: Option<&str>) -> String {
+pub fn render(model: &str, data: &str, kind: Option<&Value>) -> String {
     let mut out = String::from(
         "# A galen configuration. Keys, meanings and defaults are Axolotl's; `galen plan --list-keys` lists all.\n\
          # galen plan THIS.yaml    memory and time before anything is loaded\n\
@@ -177,7 +204,7 @@ mod tests {
             ("org/repo", "lora"),
             ("a: b #c", "lora"),
         ] {
-            let text = render(model, "my data/train: 1.jsonl", Some("alpaca"));
+            let text = render(model, "my data/train: 1.jsonl", Some(&"alpaca".into()));
             let (config, report) = check_text("c.yaml", &text, &[]);
             assert_eq!(report.errors, [], "{text}");
             assert_eq!(report.notes, []);

@@ -3,6 +3,7 @@
 mod check_folder;
 pub mod completions;
 pub mod data;
+pub mod doctor;
 pub mod estimate;
 pub mod eval;
 pub mod generate;
@@ -24,6 +25,7 @@ pub fn dispatch(command: Command, globals: &Globals) -> anyhow::Result<()> {
         Command::Eval(args) => eval::run(args, globals),
         Command::Generate(args) => generate::run(args, globals),
         Command::Data(args) => data::run(args, globals),
+        Command::Doctor(args) => doctor::run(&args, globals),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
     }

@@ -98,7 +98,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
     summary.evaluation = measured(&eval);
     // The quickstart's rows are public; a user's own appear only when `report_samples` asks.
     summary.samples = Some(examples.clone());
-    session::write_reports(&dir, &base, &summary, true)?;
+    session::write_reports(&dir, &summary, true)?;
     if globals.json {
         return stdout::print_json(&eval);
     }

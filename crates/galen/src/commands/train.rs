@@ -2,10 +2,11 @@
 
 use crate::cli::Globals;
 use crate::config;
+use crate::error::UsageError;
 use crate::session::{self, Start};
 use crate::signals::Stop;
 use crate::stdout;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Flags of `galen train`.
 #[derive(Debug, clap::Args)]
@@ -24,6 +25,9 @@ pub struct Args {
     /// Delete what is in `output_dir` first
     #[arg(long, conflicts_with_all = ["resume", "resume_from_checkpoint"])]
     pub overwrite: bool,
+    /// Write where the time went, for a browser's trace viewer, and print each operation's share
+    #[arg(long, value_name = "FILE.json")]
+    pub profile: Option<PathBuf>,
 }
 
 /// Trains an adapter into the run directory.
@@ -35,7 +39,15 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
         None if args.overwrite => Start::Overwrite,
         None => Start::New,
     };
-    let trained = session::train(&config, &report, start, globals.offline, &Stop::listen()?)?;
+    if let Some(path) = &args.profile {
+        check_writable(path, Path::new(&config.output_dir))?;
+        galen_ops::profile::start();
+    }
+    let trained = session::train(&config, &report, start, globals.offline, &Stop::listen()?);
+    // Also of a run that was stopped or failed: what it spent its time on is worth knowing.
+    let written = args.profile.as_deref().map_or(Ok(()), crate::profile::write);
+    let trained = trained?;
+    written?;
     let state = &trained.outcome.state;
     let loss = trained.outcome.reports.last().map(|r| r.loss);
     if globals.json {
@@ -49,4 +61,14 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
         }));
     }
     stdout::print(&format!("{}\n", config.output_dir))
+}
+
+/// A name that cannot be written to must not cost a whole run. `output_dir` itself may be yet to come.
+fn check_writable(path: &Path, output_dir: &Path) -> anyhow::Result<()> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if path.is_dir() || !(parent.is_dir() || parent == output_dir) {
+        let message = format!("`--profile {}` is not the name of a file in a folder", path.display());
+        return Err(UsageError::new(message, "name a file in a folder that is there").into());
+    }
+    Ok(())
 }

@@ -177,7 +177,7 @@ impl Field for Datasets {
             let inside = format!("{place}[{i}].");
             let entry = read_map(entries, DATASET_TABLES, &inside, belongs_outside, report);
             check_type(&entry, entries, place, i, report);
-            if !entries.iter().any(|e| e.key == "path") {
+            if !entries.iter().any(|e| e.key == "path" && e.node.value != Yaml::Null) {
                 let hint = Some("`path:` is a file, a folder or a hub data set".to_owned());
                 report.complain(item.line, &inside, "wrong", format!("`{place}[{i}]` has no `path`"), hint);
             }
@@ -268,6 +268,16 @@ mod tests {
         for key in DATASET_KEYS {
             assert!(!written[key].is_null(), "{key} is not written");
             assert_eq!(spec[key], written[key], "{key}");
+        }
+    }
+    #[test]
+    fn an_entry_needs_a_path_with_a_value() {
+        for text in ["- type: alpaca", "- path:", "- {path: null}"] {
+            let node = super::super::yaml::parse(text).unwrap();
+            let mut report = Report::default();
+            Datasets::parse_in(&node, "datasets", &mut report).unwrap();
+            let said: Vec<_> = report.errors.iter().map(ToString::to_string).collect();
+            assert!(said.iter().any(|e| e.contains("`datasets[0]` has no `path`")), "{text}: {said:?}");
         }
     }
 }

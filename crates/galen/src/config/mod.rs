@@ -71,8 +71,8 @@ pub fn check_text(file: &str, text: &str, sets: &[String]) -> (Config, Report) {
             return (Config::default(), report);
         }
         Err(e) => {
-            let hint = Some("it must be YAML; a tab cannot indent, and `: ` needs its space".into());
-            report.complain(e.line, "", "wrong", e.message, hint);
+            let hint = yaml_hint(file, &e.message).to_owned();
+            report.complain(e.line, "", "wrong", e.message, Some(hint));
             return (Config::default(), report);
         }
     };
@@ -81,6 +81,20 @@ pub fn check_text(file: &str, text: &str, sets: &[String]) -> (Config, Report) {
     resolve::resolve(&mut config, &entries, &mut report);
     report.errors.sort_by_key(|e| line_of(&e.origin));
     (config, report)
+}
+
+/// The remedy for text that is not the YAML we read.
+fn yaml_hint(file: &str, message: &str) -> &'static str {
+    let data = [".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".gz", ".zst"];
+    if data.iter().any(|ending| file.ends_with(ending)) {
+        "this looks like data: `galen init --model M --data FILE -o config.yaml` writes a configuration for it"
+    } else if message.contains("is set twice") {
+        "keep one of them"
+    } else if message == yaml::EMPTY {
+        "`galen init --model M --data FILE` writes a configuration"
+    } else {
+        "it must be YAML; a tab cannot indent, and `: ` needs its space"
+    }
 }
 
 fn line_of(origin: &str) -> usize {
@@ -145,5 +159,7 @@ fn given<'a>(entries: &'a [Entry], name: &str) -> Option<&'a Entry> {
     entries.iter().find(|e| (e.key == name || is_alias(&e.key)) && e.node.value != Yaml::Null)
 }
 
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -34,7 +34,8 @@ fn apply_one(entries: &mut Vec<Entry>, set: &str) -> Result<(), Complaint> {
     let slot = slot(entries, first);
     let mut node = &mut slot.node;
     for part in rest {
-        node = step(node, part).ok_or_else(|| (format!("`{set}`: there is no `{part}`"), None))?;
+        node =
+            step(node, part).ok_or_else(|| (format!("`{set}`: there is no `{part}` in `{first}`"), None))?;
     }
     *node = value;
     Ok(())

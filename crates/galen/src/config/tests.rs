@@ -29,10 +29,7 @@ fn complaints_have_a_place_and_a_remedy() {
         ("\nlora_r: many", "c.yaml:7: `lora_r` takes an integer of 0 or more, not `many`"),
         ("lora_r: 0", "c.yaml:6: `lora_r` takes 1 to 4096"),
         ("lora_dropout: 1.5", "c.yaml:6: `lora_dropout` takes 0 or more and below 1, not `1.5`"),
-        (
-            "seed: 1\nseed: 2",
-            "c.yaml:7: `seed` is set twice (first on line 6)\nhint: it must be YAML; a tab cannot indent, and `: ` needs its space",
-        ),
+        ("seed: 1\nseed: 2", "c.yaml:7: `seed` is set twice (first on line 6)\nhint: keep one of them"),
         (
             "lr_scheduler: cosin",
             "c.yaml:6: `lr_scheduler` takes `cosine`, `linear`, `constant`, `constant_with_warmup`, `warmup_stable_decay`, not `cosin`\nhint: did you mean `cosine`?",
@@ -214,7 +211,7 @@ fn overrides_have_the_same_checks() {
         ("lora_rank=8", "--set: unknown key `lora_rank`\nhint: did you mean `lora_r`?"),
         ("lora_r=x", "--set: `lora_r` takes an integer of 0 or more, not `x`"),
         ("lora_r", "--set: `lora_r` has no `=`\nhint: write `--set learning_rate=1e-4`"),
-        ("datasets[3].path=x", "--set: `datasets[3].path=x`: there is no `3`"),
+        ("datasets[3].path=x", "--set: `datasets[3].path=x`: there is no `3` in `datasets`"),
         ("=1", "--set: `=1` names no key\nhint: write `--set learning_rate=1e-4`"),
         (
             "load_in_8bit=true",

@@ -14,6 +14,9 @@ const MAX_DEPTH: usize = 32;
 /// Most nodes after aliases are expanded.
 const MAX_NODES: usize = 100_000;
 
+/// What is said of text without a value.
+pub const EMPTY: &str = "the file is empty";
+
 /// A value and where it stands.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
@@ -139,7 +142,7 @@ pub fn parse(text: &str) -> Result<Node, YamlError> {
             event.map_err(|e| YamlError { line: e.marker().line().max(1), message: e.info() })?;
         builder.event(event, span.start.line().max(1))?;
     }
-    builder.root.ok_or(YamlError { line: 1, message: "the file is empty".into() })
+    builder.root.ok_or(YamlError { line: 1, message: EMPTY.into() })
 }
 
 struct Builder {

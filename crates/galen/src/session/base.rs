@@ -81,7 +81,8 @@ impl Base {
     pub fn open(name: &str, offline: bool) -> anyhow::Result<Self> {
         let resolved = galen_hub::resolve_model(name, &Options::from_env(offline, hub_bars()))?;
         let weights = Weights::open(&resolved.path)?;
-        let tokenizer = Tokenizer::open(&resolved.path)?;
+        let tokenizer =
+            Tokenizer::open(&resolved.path).with_context(|| resolved.path.display().to_string())?;
         Ok(Self { name: name.to_owned(), resolved, weights, tokenizer })
     }
 
@@ -119,7 +120,7 @@ impl Base {
         self.template(choice)?.with_context(|| {
             let names: Vec<&str> = galen_data::template::BUILTIN.iter().map(|b| b.name).collect();
             let names = names.join(", ");
-            format!("{}: the model has no chat template\nhint: set `chat_template:` to one of {names}, or to a file", self.name)
+            format!("{}: the model has no chat template\nhint: set `chat_template:` (for a command without a configuration `--chat-template`) to one of {names}, or to a file", self.name)
         })
     }
 

@@ -17,4 +17,4 @@ pub use record::{sha256_file, sha256_text};
 pub(crate) use run_dir::replace;
 pub use scorer::ModelScorer;
 pub(crate) use summary::write_reports;
-pub use train::{Start, Trained, open_adapter, resolve_run, train};
+pub use train::{Start, Trained, is_adapter, open_adapter, resolve_run, saved_template, train};

@@ -32,6 +32,10 @@ const FREE_KEYS: &[&str] = &[
 ];
 
 pub(super) fn prepare_dir(dir: &Path, start: &Start) -> anyhow::Result<()> {
+    if dir.exists() && !dir.is_dir() {
+        let message = format!("`output_dir` {} is a file", dir.display());
+        return Err(UsageError::new(message, "name a folder; it is made where it does not exist").into());
+    }
     let occupied = std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
     if occupied && *start == Start::New {
         let message = format!("`output_dir` {} is not empty", dir.display());
@@ -148,7 +152,7 @@ pub(super) fn write_record(
         "base_model": recorded_name(base),
         "compute": if compute == Compute::F32 { "f32" } else { "bf16" },
         "base_precision": if config.base_precision() == Precision::Nf4 { "nf4" } else { "stored" },
-        "base_model_name_or_path": base.resolved.hf_id,
+        "base_model_name_or_path": published_name(config, base),
         "base_source": base.resolved.source,
         "template_date": date.to_string(),
         "sha256": hashes,
@@ -157,6 +161,11 @@ pub(super) fn write_record(
     let mut text = serde_json::to_string_pretty(&record)?;
     text.push('\n');
     replace(&path, text.as_bytes())
+}
+
+/// The base's name on the hub: as the configuration says, else as it was found.
+pub(super) fn published_name(config: &Config, base: &Base) -> Option<String> {
+    config.base_model_name_or_path.clone().or_else(|| base.resolved.hf_id.clone())
 }
 
 /// The base as it can be found again from any working directory.
@@ -176,4 +185,51 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         std::fs::rename(&temporary, path)
     };
     write().with_context(|| path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use galen_testkit::fuzz;
+
+    #[test]
+    fn a_directory_is_a_runs_when_a_run_wrote_all_of_it() {
+        for (files, expect) in [
+            (&[][..], true),
+            (&["config.yaml"], true),
+            (&["config.yaml", ".tmp-run.json"], true),
+            (&["config.yaml", "run.json", "thesis.txt"], true),
+            (&["log.jsonl"], true),
+            (&["config.yaml", "thesis.txt"], false),
+            (&["adapter_model.safetensors"], false),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            for file in files {
+                std::fs::write(dir.path().join(file), "x").unwrap();
+            }
+            assert_eq!(holds_a_run(dir.path()), expect, "{files:?}");
+            let overwritten = prepare_dir(dir.path(), &Start::Overwrite).is_ok();
+            assert_eq!(overwritten, expect, "{files:?}");
+            let left = std::fs::read_dir(dir.path()).unwrap().count();
+            assert_eq!(left, if expect { 0 } else { files.len() }, "{files:?}");
+        }
+    }
+
+    #[test]
+    fn fuzz_of_run_json() {
+        let dir = fuzz::folder();
+        std::fs::write(dir.path().join("adapter_config.json"), "{}").unwrap();
+        std::fs::write(dir.path().join("adapter_model.safetensors"), "").unwrap();
+        let path = dir.path().join("run.json");
+        let name = dir.path().display().to_string();
+        let (mut dated, mut sound) = (0, 0);
+        let today = chrono::Utc::now().date_naive();
+        let inputs = fuzz::run("run_record", &fuzz::corpus("run_record"), |bytes| {
+            std::fs::write(&path, bytes).unwrap();
+            dated += u64::from(date_of(dir.path()) < today);
+            sound += u64::from(super::super::train::resolve_run(&name, true).is_ok());
+        });
+        println!("run_record: {inputs} inputs, {dated} with a date, {sound} that name a base");
+        assert!(dated > 0 && sound > 0);
+    }
 }

@@ -1,6 +1,6 @@
 //! A run's progress on the terminal and in TensorBoard's file.
 
-use crate::progress::{Progress, Unit, bytes};
+use crate::progress::{Progress, Unit, bytes, counted};
 use crate::signals::Stop;
 use galen_train::report::EventWriter;
 use galen_train::{Observer, Outcome, Validation, checkpoint, peak_rss_bytes};
@@ -40,7 +40,11 @@ impl<'a> Shown<'a> {
         match outcome.reports.last() {
             Some(last) => {
                 let peak = bytes(peak_rss_bytes());
-                self.bar.finish(&format!("{step} steps, loss {:.4}, peak memory {peak}", last.loss));
+                self.bar.finish(&format!(
+                    "{}, loss {:.4}, peak memory {peak}",
+                    counted(step, "step"),
+                    last.loss
+                ));
             }
             None => self.bar.finish(&format!("all {step} steps were done before; the run is taken as it is")),
         }

@@ -4,7 +4,7 @@ use super::base::Base;
 use super::generate::{GenerateOptions, generate};
 use super::prepare::Prepared;
 use super::record::sha256_file;
-use super::run_dir::replace;
+use super::run_dir::{published_name, replace};
 use crate::config::Config;
 use galen_adapter::Adapter;
 use galen_model::tokenizer::Tokenizer;
@@ -21,10 +21,9 @@ use std::path::Path;
 const SLACK: usize = 8;
 
 /// Writes `report.html` and `README.md` from what is known of the run.
-pub(crate) fn write_reports(dir: &Path, base: &Base, summary: &RunSummary, chat: bool) -> anyhow::Result<()> {
+pub(crate) fn write_reports(dir: &Path, summary: &RunSummary, chat: bool) -> anyhow::Result<()> {
     replace(&dir.join("report.html"), report_html(summary)?.as_bytes())?;
-    let hub_name = base.resolved.hf_id.clone().unwrap_or_else(|| base.name.clone());
-    let card = ModelCard { base_model: &hub_name, chat, ..ModelCard::default() };
+    let card = ModelCard { base_model: &summary.base_model, chat, ..ModelCard::default() };
     replace(&dir.join("README.md"), model_card(&card, summary)?.as_bytes())
 }
 
@@ -60,7 +59,7 @@ pub(super) fn summarise(
     let title = dir.file_name().map_or_else(|| "galen run".into(), |n| n.to_string_lossy().into_owned());
     RunSummary {
         title,
-        base_model: base.resolved.hf_id.clone().unwrap_or_else(|| base.name.clone()),
+        base_model: published_name(config, base).unwrap_or_else(|| base.name.clone()),
         finished: chrono::Utc::now().format("%Y-%m-%d %H:%M UTC").to_string(),
         steps: if steps.is_empty() { outcome.reports.clone() } else { steps },
         eval_losses: if earlier_validations.is_empty() { eval_losses } else { earlier_validations },

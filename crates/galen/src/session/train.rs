@@ -2,12 +2,14 @@
 
 use super::base::Base;
 use super::prepare::{Prepared, Preparer};
-use super::run_dir::{checkpoint_of, date_of, fingerprint, hashes, prepare_dir, write_record};
+use super::run_dir::{
+    checkpoint_of, date_of, fingerprint, hashes, prepare_dir, published_name, write_record,
+};
 use super::shown::Shown;
 use super::summary::{samples, summarise, write_reports};
 use crate::config::native_compute;
 use crate::config::{Config, Report};
-use crate::progress::{bytes, say, verbosity};
+use crate::progress::{bytes, counted, say, verbosity};
 use crate::signals::Stop;
 use anyhow::Context as _;
 use galen_adapter::{Adapter, BaseRecord, load_peft};
@@ -15,10 +17,11 @@ use galen_data::template::ChatTemplate;
 use galen_hub::Options;
 use galen_model::{LoadOptions, Model, Precision};
 use galen_ops::ops::Compute;
+use galen_ops::profile::span;
 use galen_train::report::RunSummary;
-use galen_train::{Outcome, SftRun, StepPlan, module_shapes};
+use galen_train::{Outcome, SftRun, StepPlan, checkpoint, module_shapes};
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 /// Where a run begins.
@@ -63,13 +66,32 @@ pub fn train(
         Some(revision) => format!("{}@{revision}", config.base_model),
         None => config.base_model.clone(),
     };
-    let base = Base::open(&name, offline)?;
+    let base = {
+        let _span = span("open base");
+        Base::open(&name, offline)?
+    };
     let date = date_of(&dir);
     let preparer = Preparer { base: &base, config, offline, date };
     let template = preparer.template()?;
-    let prepared = preparer.prepare()?;
+    let prepared = {
+        let _span = span("prepare data");
+        preparer.prepare()?
+    };
     tell_rows(&prepared);
-    let model = base.model(config.load_options(base.n_weights()))?;
+    let hashes = {
+        let _span = span("hash inputs");
+        hashes(config, &base, template.as_ref(), &prepared)?
+    };
+    let fingerprint = fingerprint(config, &hashes);
+    let resume = checkpoint_of(config, &dir, &start);
+    if let Some(path) = &resume {
+        // Before anything is written: another configuration must leave no trace in the run it does not go on with.
+        checkpoint::load_state_of(path, &fingerprint)?;
+    }
+    let model = {
+        let _span = span("load weights");
+        base.model(config.load_options(base.n_weights()))?
+    };
     let (adapter, record) = adapter_of(config, &base, &model, offline)?;
     let lengths: Vec<usize> = prepared.train.iter().map(|r| r.ids().len()).collect();
     let plan = StepPlan::new(
@@ -82,14 +104,12 @@ pub fn train(
     let recompute = config.recompute(|limit| needs_recompute(&model, &prepared, config, limit));
     let settings = config.train_settings(plan.steps_per_epoch(), recompute);
     say(&format!(
-        "train: {} rows, {} steps, {} trainable values over {} frozen",
-        prepared.train.len(),
-        settings.total_steps,
+        "train: {}, {}, {} trainable values over {} frozen",
+        counted(prepared.train.len() as u64, "row"),
+        counted(settings.total_steps, "step"),
         adapter.n_parameters(),
         bytes(model.nbytes() as u64),
     ));
-    let hashes = hashes(config, &base, template.as_ref(), &prepared)?;
-    let resume = checkpoint_of(config, &dir, &start);
     write_record(&dir, config, &base, &hashes, date, resume.as_deref())?;
     let flag = AtomicBool::new(false);
     let mut observer = Shown::new(&dir, settings.total_steps, resume.as_deref(), &flag, stop)?;
@@ -102,10 +122,10 @@ pub fn train(
         validation: &prepared.validation,
         settings,
         dir: dir.clone(),
-        fingerprint: fingerprint(config, &hashes),
+        fingerprint,
         stop: &flag,
     };
-    let outcome = run.run(resume.as_deref(), &mut observer)?;
+    let outcome = run.run(resume.as_deref(), &mut observer).map_err(with_remedy)?;
     let eval_losses = observer.finish(&outcome);
     if outcome.interrupted
         && let Some(signal) = stop.asked()
@@ -117,6 +137,7 @@ pub fn train(
         ));
         return Err(signal.into());
     }
+    let _span = span("write run");
     let mut summary = summarise(config, &base, &prepared, &outcome, eval_losses, &hashes, &dir);
     if config.report_samples > 0 {
         let rows = if prepared.validation.is_empty() { &prepared.train } else { &prepared.validation };
@@ -125,8 +146,18 @@ pub fn train(
     }
     galen_adapter::save_peft(&outcome.adapter, &record, &dir)?;
     base.tokenizer.save_to(&dir, template.as_ref().map(ChatTemplate::source))?;
-    write_reports(&dir, &base, &summary, template.is_some())?;
+    write_reports(&dir, &summary, template.is_some())?;
     Ok(Trained { base, model, template, outcome, summary })
+}
+
+/// A full disk stops a run that can go on once there is space.
+fn with_remedy(error: galen_train::Error) -> anyhow::Error {
+    let text = error.to_string();
+    let full = std::io::Error::from_raw_os_error(28).to_string();
+    if text.contains(&full) && !text.contains("\nhint: ") {
+        return anyhow::anyhow!("{text}\nhint: free some space; `--resume` goes on from the last checkpoint");
+    }
+    error.into()
 }
 
 /// Keys without effect and notes, a line each.
@@ -141,8 +172,12 @@ fn announce(report: &Report) {
 
 fn tell_rows(prepared: &Prepared) {
     for (path, r) in &prepared.reports {
-        let mut line =
-            format!("{path}: {} rows, {} tokens, {} supervised", r.kept, r.tokens, r.supervised_tokens);
+        let mut line = format!(
+            "{path}: {}, {} tokens, {} supervised",
+            counted(r.kept, "row"),
+            r.tokens,
+            r.supervised_tokens
+        );
         for (n, what) in [
             (r.truncated, "truncated"),
             (r.dropped_too_long, "dropped as too long"),
@@ -158,7 +193,7 @@ fn tell_rows(prepared: &Prepared) {
         r.dropped_rows.iter().take(named).for_each(|row| say(&format!("  {row}")));
     }
     if let Some(first) = prepared.bad_rows.first() {
-        say(&format!("{} bad rows skipped, the first: {first}", prepared.bad_rows.len()));
+        say(&format!("{} skipped, the first: {first}", counted(prepared.bad_rows.len() as u64, "bad row")));
         let others = prepared.bad_rows.iter().skip(1).take(if verbosity() > 0 { usize::MAX } else { 0 });
         others.for_each(|row| say(&format!("  {row}")));
     }
@@ -180,7 +215,7 @@ fn adapter_of(
         }
         None => Adapter::new(config.adapter_config(), &shapes)?,
     };
-    let name = config.base_model_name_or_path.clone().or_else(|| base.resolved.hf_id.clone());
+    let name = published_name(config, base);
     if name.is_none() {
         say(
             "note: the Hugging Face name of the base is not known, so `adapter_config.json` names the file: \
@@ -225,6 +260,24 @@ pub fn resolve_run(adapter: &str, offline: bool) -> anyhow::Result<(String, Load
         }
     }
     anyhow::bail!("{adapter}: it names no base model\nhint: name it with `--model`")
+}
+
+/// Largest chat template read.
+const MAX_TEMPLATE_BYTES: u64 = 1 << 20;
+
+/// The chat template saved beside an adapter: the one it was trained with, which its base need not have.
+pub fn saved_template(adapter: &str, offline: bool) -> anyhow::Result<Option<String>> {
+    let resolved = galen_hub::resolve_adapter(adapter, &Options::from_env(offline, super::base::hub_bars()))?;
+    let path = resolved.path.join("chat_template.jinja");
+    let Ok(size) = std::fs::metadata(&path).map(|m| m.len()) else { return Ok(None) };
+    anyhow::ensure!(size <= MAX_TEMPLATE_BYTES, "{}: {size} bytes is no chat template", path.display());
+    Ok(Some(std::fs::read_to_string(&path).with_context(|| path.display().to_string())?))
+}
+
+/// Whether a model's name means an adapter: a run directory stands for its base and itself.
+pub fn is_adapter(model: &str) -> bool {
+    let path = Path::new(model);
+    path.join("adapter_config.json").is_file() && !path.join("config.json").is_file()
 }
 
 /// Activations of a micro-batch against `max_memory`.

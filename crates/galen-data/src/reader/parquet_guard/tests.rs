@@ -174,6 +174,9 @@ fn lies_are_found_before_they_are_believed() {
         assert!(e.contains(expect), "{e}, not {expect}");
     }
     assert_eq!(verdict(&file_of(&sound(), -1, flat())), Err("a row group has `-1` rows".to_owned()));
+    let nulls = Chunk { values: 1 << 30, page_values: 1 << 30, ..sound() };
+    let e = verdict(&file_of(&nulls, 1 << 30, flat())).unwrap_err();
+    assert_eq!(e, "it states `1073741824` rows in `8` bytes");
     let deep: Vec<T> = (0..5000).map(|_| element(1)).chain([element(0)]).collect();
     let schemas = [
         (deep, "nested deeper than `24`"),

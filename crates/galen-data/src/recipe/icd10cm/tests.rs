@@ -142,3 +142,19 @@ fn refusals() {
         assert!(e.contains(expect), "{xml}: {e}");
     }
 }
+
+#[test]
+fn fuzz() {
+    let folder = galen_testkit::fuzz::folder();
+    let path = folder.path().join("list.xml");
+    let mut sound = 0;
+    let inputs = galen_testkit::fuzz::run("tabular", &galen_testkit::fuzz::corpus("tabular"), |bytes| {
+        std::fs::write(&path, bytes).unwrap();
+        let Ok(diagnoses) = tabular::read(&path) else { return };
+        assert!(diagnoses.iter().all(|d| !d.code.is_empty() && !d.category().contains('.')));
+        let _ = distinct_items(&diagnoses, &small());
+        sound += 1;
+    });
+    println!("tabular: {inputs} inputs, {sound} of them still lists");
+    assert!(sound > 0);
+}

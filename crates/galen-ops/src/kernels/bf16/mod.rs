@@ -7,7 +7,9 @@
 //! - `pack`: left operands
 //! - `panels`: right operands: dense, quantised blocks as stored, or weights packed once
 //! - `gemm`: the loops over tiles
+//! - `attention`: one head of one segment
 
+pub(crate) mod attention;
 mod gemm;
 mod pack;
 mod panels;

@@ -5,6 +5,41 @@ use super::tile::MR;
 use crate::kernels::isa::multiversion;
 use rayon::prelude::*;
 
+/// Packs `factor` times a row-major `[m, k]` with rows `stride` apart, on this thread.
+pub(super) fn pack_rows(values: &[f32], stride: usize, m: usize, k: usize, factor: f32, out: &mut Vec<u32>) {
+    let block = k.div_ceil(2) * MR;
+    sized(out, m.div_ceil(MR) * block);
+    for (b, out) in out.chunks_exact_mut(block.max(1)).enumerate() {
+        let rows = (m - b * MR).min(MR);
+        block_of_rows(&values[b * MR * stride..], stride, rows, k, factor, out);
+    }
+}
+
+/// Packs the transpose of columns `[first, first + m)` of a row-major `[k, stride]`, on this thread.
+pub(super) fn pack_columns(
+    values: &[f32],
+    stride: usize,
+    first: usize,
+    m: usize,
+    k: usize,
+    out: &mut Vec<u32>,
+) {
+    let block = k.div_ceil(2) * MR;
+    sized(out, m.div_ceil(MR) * block);
+    for (b, out) in out.chunks_exact_mut(block.max(1)).enumerate() {
+        let rows = (m - b * MR).min(MR);
+        block_of_columns(values, stride, first + b * MR, rows, k, out);
+    }
+}
+
+/// Makes `buffer` that long; what it holds does not matter, as unused rows of a block are never stored.
+fn sized(buffer: &mut Vec<u32>, len: usize) {
+    if buffer.len() < len {
+        buffer.resize(len, 0);
+    }
+    buffer.truncate(len);
+}
+
 /// A packed `[m, k]`.
 pub(crate) struct PackedA {
     data: Vec<u32>,

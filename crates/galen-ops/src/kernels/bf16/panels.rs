@@ -128,6 +128,24 @@ multiversion! {
     }
 }
 
+/// All panels of a dense row-major `[k, n]` with rows `stride` apart, on this thread.
+pub(super) fn pack_rows_panels(values: &[f32], stride: usize, n: usize, k: usize, out: &mut Vec<u32>) {
+    pack_panels(n, k, out, |j0, cols, panel| rows(values, stride, j0, cols, 0, k, panel));
+}
+
+/// All panels of the transpose of a dense row-major `[n, k]` with rows `stride` apart, on this thread.
+pub(super) fn pack_transposed_panels(values: &[f32], stride: usize, n: usize, k: usize, out: &mut Vec<u32>) {
+    pack_panels(n, k, out, |j0, cols, panel| transposed(values, stride, j0, cols, 0, k, panel));
+}
+
+fn pack_panels(n: usize, k: usize, out: &mut Vec<u32>, fill: impl Fn(usize, usize, &mut [u32])) {
+    let panel = k.div_ceil(2) * NR;
+    out.resize(n.div_ceil(NR) * panel, 0);
+    for (p, out) in out.chunks_exact_mut(panel.max(1)).enumerate() {
+        fill(p * NR, (n - p * NR).min(NR), out);
+    }
+}
+
 /// A frozen weight `[n, k]` rounded and packed once: the panels of its forward product, from which those of the
 /// backward product are made by exchanging halves of pairs.
 pub struct PackedWeight {

@@ -1,38 +1,45 @@
 //! Products in f32.
 
-use super::{Backward, FactorGradients, Factors, Forward, Found, Projections, columns};
+use super::{Backward, FactorGradients, Factors, Forward, Found, Projections, add, columns};
 use crate::error::Result;
 use crate::kernels::gemm::{Lhs, gemm};
 use crate::kernels::panels::{Rows, Transposed, Weight, WeightTransposed};
-use crate::tensor::f32_view;
-use candle_core::Tensor;
+use crate::tensor::{Values, f32_view};
+
+/// The branch's own input.
+fn dropped<'a>(f: &Factors, x: &'a [f32], k: usize) -> Result<Values<'a>> {
+    match &f.branch.dropout {
+        Some(dropout) => dropout.apply(x, k).map(Values::Own),
+        None => Ok(Values::Slice(x)),
+    }
+}
 
 pub(super) fn forward(
     op: &Projections,
-    x: &Tensor,
+    x: &[f32],
     tokens: usize,
     factors: &[Option<Factors>],
 ) -> Result<Forward> {
-    let xv = f32_view(x)?;
+    let k = op.in_features();
     let ranks: usize = factors.iter().flatten().map(|f| f.rank).sum();
     let (mut ys, mut us, mut first) = (Vec::new(), vec![0f32; tokens * ranks], 0);
     for ((base, _), f) in op.members.iter().zip(factors) {
-        let (n, k) = (base.out_features(), base.in_features());
+        let n = base.out_features();
         let mut y = vec![0f32; tokens * n];
         if let Some(bias) = &base.bias {
             y.chunks_exact_mut(n).for_each(|y| y.copy_from_slice(bias));
         }
         let panels = WeightTransposed { weight: base.weight.matrix(), first: 0 };
-        gemm(tokens, n, k, Lhs::rows(&xv, k), &panels, &mut y, base.bias.is_some());
+        gemm(tokens, n, k, Lhs::rows(x, k), &panels, &mut y, base.bias.is_some());
         if let Some(f) = f {
             let r = f.rank;
-            let (a, b, x) = (f32_view(f.a)?, f32_view(f.b)?, f32_view(f.dropped.unwrap_or(x))?);
+            let (a, b, x) = (f32_view(f.a)?, f32_view(f.b)?, dropped(f, x, k)?);
             let mut u = vec![0f32; tokens * r];
             gemm(tokens, r, k, Lhs::rows(&x, k), &Transposed { values: &a, stride: k }, &mut u, false);
             for (all, u) in us.chunks_exact_mut(ranks).zip(u.chunks_exact(r)) {
                 all[first..first + r].copy_from_slice(u);
             }
-            u.iter_mut().for_each(|u| *u *= f.scale);
+            u.iter_mut().for_each(|u| *u *= f.branch.scale);
             gemm(tokens, n, r, Lhs::rows(&u, r), &Transposed { values: &b, stride: r }, &mut y, true);
             first += r;
         }
@@ -42,11 +49,11 @@ pub(super) fn forward(
 }
 
 pub(super) fn backward(op: &Projections, work: &Backward) -> Result<Found> {
-    let tokens = work.tokens;
+    let (tokens, k) = (work.tokens, op.in_features());
     let ranks: usize = work.factors.iter().flatten().map(|f| f.rank).sum();
     let (mut dx, mut found, mut first) = (None::<Vec<f32>>, Vec::new(), 0);
     for (((base, _), f), dy) in op.members.iter().zip(work.factors).zip(work.dys) {
-        let (n, k) = (base.out_features(), base.in_features());
+        let n = base.out_features();
         let at = first;
         first += f.map_or(0, |f| f.rank);
         let Some(dy) = dy else {
@@ -63,26 +70,28 @@ pub(super) fn backward(op: &Projections, work: &Backward) -> Result<Found> {
             found.push(None);
             continue;
         };
-        let r = f.rank;
-        let (av, bv, xv) = (f32_view(f.a)?, f32_view(f.b)?, f32_view(f.dropped.unwrap_or(x))?);
+        let (r, scale) = (f.rank, f.branch.scale);
+        let (av, bv, x) = (f32_view(f.a)?, f32_view(f.b)?, dropped(f, x, k)?);
         // u carries the scale for B, du for A and x.
-        let u = columns(work.u, ranks, at, r, f.scale);
+        let u = columns(work.u, ranks, at, r, scale);
         let mut b = vec![0f32; n * r];
         gemm(n, r, tokens, Lhs::transposed(dy, n), &Rows { values: &u, stride: r }, &mut b, false);
         let mut du = vec![0f32; tokens * r];
         gemm(tokens, r, n, Lhs::rows(dy, n), &Rows { values: &bv, stride: r }, &mut du, false);
-        du.iter_mut().for_each(|d| *d *= f.scale);
+        du.iter_mut().for_each(|d| *d *= scale);
         let mut a = vec![0f32; r * k];
-        gemm(r, k, tokens, Lhs::transposed(&du, r), &Rows { values: &xv, stride: k }, &mut a, false);
-        let branch = Rows { values: &av, stride: k };
-        let mut dropped = None;
-        if f.dropped.is_some() && work.wants_dropped {
-            let d = dropped.insert(vec![0f32; tokens * k]);
-            gemm(tokens, k, r, Lhs::rows(&du, r), &branch, d, false);
-        } else if let (None, Some(dx)) = (f.dropped, &mut dx) {
-            gemm(tokens, k, r, Lhs::rows(&du, r), &branch, dx, true);
+        gemm(r, k, tokens, Lhs::transposed(&du, r), &Rows { values: &x, stride: k }, &mut a, false);
+        if let Some(dx) = &mut dx {
+            let branch = Rows { values: &av, stride: k };
+            if let Some(dropout) = &f.branch.dropout {
+                let mut own = vec![0f32; tokens * k];
+                gemm(tokens, k, r, Lhs::rows(&du, r), &branch, &mut own, false);
+                add(dx, &dropout.apply(&own, k)?);
+            } else {
+                gemm(tokens, k, r, Lhs::rows(&du, r), &branch, dx, true);
+            }
         }
-        found.push(Some(FactorGradients { a, b, dropped }));
+        found.push(Some(FactorGradients { a, b }));
     }
     Ok((dx, found))
 }

@@ -1,31 +1,28 @@
 //! Products of few rows straight with the stored blocks: a step of generation. The activations stay as they are,
-//! whatever the weights' [`super::Compute`].
+//! whatever the weights' [`super::Compute`]. Nothing drops out in generation.
 
 use super::{Factors, Forward, Projections};
 use crate::error::Result;
 use crate::kernels::gemv::{MAX_ROWS, Product, Weights, gemv};
 use crate::tensor::{F32View, f32_view};
-use candle_core::Tensor;
 
 /// Rows up to which reading the blocks as they are is faster than the matrix product.
 pub(super) const FEW_ROWS: usize = MAX_ROWS;
 
 pub(super) fn forward(
     op: &Projections,
-    x: &Tensor,
+    x: &[f32],
     tokens: usize,
     factors: &[Option<Factors>],
 ) -> Result<Forward> {
-    let xv = f32_view(x)?;
     let mut ys = Vec::with_capacity(op.members.len());
-    let (mut us, mut dropped, mut matrices) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut us, mut matrices) = (Vec::new(), Vec::new());
     for ((base, _), f) in op.members.iter().zip(factors) {
         ys.push(match &base.bias {
             Some(bias) => bias.repeat(tokens),
             None => vec![0f32; tokens * base.out_features()],
         });
         us.push(vec![0f32; f.map_or(0, |f| tokens * f.rank)]);
-        dropped.push(f.and_then(|f| f.dropped).map(f32_view).transpose()?);
         matrices
             .push(f.map(|f| Ok::<[F32View; 2], crate::Error>([f32_view(f.a)?, f32_view(f.b)?])).transpose()?);
     }
@@ -34,10 +31,10 @@ pub(super) fn forward(
     for (i, (y, u)) in ys.iter_mut().zip(&mut us).enumerate() {
         let base = &op.members[i].0;
         let w = Weights::Stored(base.weight.matrix());
-        products.push(Product { x: &xv, w, y, accumulate: base.bias.is_some() });
+        products.push(Product { x, w, y, accumulate: base.bias.is_some() });
         if let (Some(f), Some([a, _])) = (&factors[i], &matrices[i]) {
-            let w = Weights::Dense { values: a, n: f.rank, k: base.in_features() };
-            products.push(Product { x: dropped[i].as_ref().unwrap_or(&xv), w, y: u, accumulate: false });
+            let w = Weights::Dense { values: a, n: f.rank, k: op.in_features() };
+            products.push(Product { x, w, y: u, accumulate: false });
         }
     }
     gemv(tokens, &mut products);
@@ -45,7 +42,7 @@ pub(super) fn forward(
     let mut products = Vec::new();
     for (i, (y, u)) in ys.iter_mut().zip(&mut us).enumerate() {
         if let (Some(f), Some([_, b])) = (&factors[i], &matrices[i]) {
-            u.iter_mut().for_each(|u| *u *= f.scale);
+            u.iter_mut().for_each(|u| *u *= f.branch.scale);
             let w = Weights::Dense { values: b, n: op.members[i].0.out_features(), k: f.rank };
             products.push(Product { x: u, w, y, accumulate: true });
         }

@@ -2,12 +2,15 @@
 
 mod exact;
 mod few;
+mod prologue;
 mod rounded;
 
-use super::{Compute, Frozen};
+pub use prologue::Prologue;
+
+use super::{Compute, Dropout, Frozen};
 use crate::error::{Result, shape_error};
 use crate::tape::{Op, Saved};
-use crate::tensor::{dims2, f32_tensor, f32_view};
+use crate::tensor::{dims2, f32_tensor, f32_view, kept};
 use candle_core::Tensor;
 use std::sync::Arc;
 
@@ -55,21 +58,23 @@ impl Projection {
     }
 }
 
-/// The low-rank branch of an adapted projection, `s (x' A^T) B^T` (LoRA, Hu et al. 2021, equation 3).
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// The low-rank branch of an adapted projection, `s (x' A^T) B^T` (LoRA, Hu et al. 2021, equation 3), x' being x after
+/// dropout. Masks are functions of their keys, so backward forms them again.
+#[derive(Debug, Clone)]
 pub struct Branch {
     /// `s`: alpha / r, or alpha / sqrt(r) for rsLoRA.
     pub scale: f32,
-    /// Whether x' is x after a dropout of this branch's own, an input beside A and B.
-    pub dropped: bool,
+    /// None where nothing is dropped.
+    pub dropout: Option<Dropout>,
 }
 
-/// Projections that read one x, each `y = x W^T + b + s (x' A^T) B^T` with or without its branch. Inputs: x `[T, in]`,
-/// then for each member with a branch A `[R, in]`, B `[out, R]`, and x' `[T, in]` where it has one; outputs: each
-/// member's `[T, out]`.
+/// Projections that read one x, each `y = x W^T + b + s (x' A^T) B^T` with or without its branch. Inputs: those of the
+/// prologue, then for each member with a branch A `[R, in]` and B `[out, R]`; outputs: each member's `[T, out]`.
 ///
 /// Together they read x once and form its gradient in one product.
 pub struct Projections {
+    /// How x comes from the inputs.
+    pub prologue: Prologue,
     /// What reads x.
     pub members: Vec<(Projection, Option<Branch>)>,
 }
@@ -77,59 +82,56 @@ pub struct Projections {
 impl Projections {
     /// One projection alone, without a branch.
     pub fn frozen(base: Projection) -> Self {
-        Self { members: vec![(base, None)] }
+        Self { prologue: Prologue::Plain, members: vec![(base, None)] }
     }
 
-    /// One projection alone with a branch over x itself.
-    pub fn low_rank(base: Projection, scale: f32) -> Self {
-        Self { members: vec![(base, Some(Branch { scale, dropped: false }))] }
+    /// One projection alone with a branch.
+    pub fn low_rank(base: Projection, branch: Branch) -> Self {
+        Self { prologue: Prologue::Plain, members: vec![(base, Some(branch))] }
     }
 
-    /// A member's inputs among all.
-    fn inputs<'a>(&self, all: &[&'a Tensor]) -> Result<(&'a Tensor, Vec<Option<Factors<'a>>>)> {
-        let fail =
-            || shape_error("projections", format!("{} inputs do not fit {}", all.len(), self.signature()));
-        let Some((x, mut rest)) = all.split_first() else { return fail() };
-        let (_, width) = dims2("projections", x)?;
+    /// Each member's matrices among the inputs behind the prologue's.
+    fn factors<'a>(&'a self, matrices: &[&'a Tensor]) -> Result<Vec<Option<Factors<'a>>>> {
+        let mut rest = matrices;
         let mut factors = Vec::new();
         for (base, branch) in &self.members {
             let (n, k) = (base.out_features(), base.in_features());
-            if width != k {
+            if k != self.in_features() {
                 return shape_error(
                     "projections",
-                    format!("input `{:?}` for a weight of `[{n}, {k}]`", x.dims()),
+                    format!("weights of {k} and {} inputs", self.in_features()),
                 );
             }
             let Some(branch) = branch else {
                 factors.push(None);
                 continue;
             };
-            let Some((own, later)) = rest.split_at_checked(if branch.dropped { 3 } else { 2 }) else {
-                return fail();
+            let [a, b, later @ ..] = rest else {
+                return shape_error("projections", format!("{} matrices for the branches", matrices.len()));
             };
-            let ((r, ak), (bn, br)) = (dims2("lora", own[0])?, dims2("lora", own[1])?);
-            let dropped = own.get(2).copied();
-            if r != br || r == 0 || ak != k || bn != n || dropped.is_some_and(|d| d.dims() != x.dims()) {
-                let what =
-                    format!("A `{:?}`, B `{:?}` for a weight of `[{n}, {k}]`", own[0].dims(), own[1].dims());
+            let ((r, ak), (bn, br)) = (dims2("lora", a)?, dims2("lora", b)?);
+            if r != br || r == 0 || ak != k || bn != n {
+                let what = format!("A `{:?}` and B `{:?}` for a weight of `[{n}, {k}]`", a.dims(), b.dims());
                 return shape_error("lora", what);
             }
-            factors.push(Some(Factors { a: own[0], b: own[1], dropped, scale: branch.scale, rank: r }));
+            factors.push(Some(Factors { a, b, branch, rank: r }));
             rest = later;
         }
-        if rest.is_empty() { Ok((x, factors)) } else { fail() }
+        if rest.is_empty() {
+            Ok(factors)
+        } else {
+            shape_error("projections", format!("{} matrices are left over", rest.len()))
+        }
     }
 
-    fn signature(&self) -> String {
-        let one = |(base, branch): &(Projection, Option<Branch>)| {
-            format!(
-                "[{}, {}]{}",
-                base.out_features(),
-                base.in_features(),
-                if branch.is_some() { " + A B" } else { "" }
-            )
-        };
-        self.members.iter().map(one).collect::<Vec<_>>().join(", ")
+    fn in_features(&self) -> usize {
+        self.members.first().map_or(0, |(base, _)| base.in_features())
+    }
+
+    /// Whether this is a step of generation.
+    fn is_step(&self, tokens: usize) -> bool {
+        let plain = |branch: &Option<Branch>| branch.as_ref().is_none_or(|b| b.dropout.is_none());
+        tokens <= few::FEW_ROWS && self.members.iter().all(|(base, b)| base.decoding && plain(b))
     }
 
     fn compute(&self) -> Compute {
@@ -137,21 +139,19 @@ impl Projections {
     }
 }
 
-/// A branch's matrices.
+/// A branch and its matrices.
 #[derive(Clone, Copy)]
 struct Factors<'a> {
     a: &'a Tensor,
     b: &'a Tensor,
-    dropped: Option<&'a Tensor>,
-    scale: f32,
+    branch: &'a Branch,
     rank: usize,
 }
 
-/// Gradients of a branch's inputs.
+/// Gradients of a branch's matrices.
 struct FactorGradients {
     a: Vec<f32>,
     b: Vec<f32>,
-    dropped: Option<Vec<f32>>,
 }
 
 impl Op for Projections {
@@ -160,22 +160,30 @@ impl Op for Projections {
     }
 
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Vec<Tensor>, Saved)> {
-        let (x, factors) = self.inputs(inputs)?;
-        let (tokens, _) = dims2("projections", x)?;
-        let decoding = self.members.iter().all(|(base, _)| base.decoding);
-        let (ys, u) = match self.compute() {
-            _ if decoding && tokens <= few::FEW_ROWS => few::forward(self, x, tokens, &factors)?,
-            Compute::F32 => exact::forward(self, x, tokens, &factors)?,
-            Compute::Bf16 => rounded::forward(self, x, tokens, &factors)?,
+        let Some((own, matrices)) = inputs.split_at_checked(self.prologue.inputs()) else {
+            return shape_error("projections", format!("{} inputs", inputs.len()));
+        };
+        let factors = self.factors(matrices)?;
+        let (tokens, width) = dims2("projections", own[0])?;
+        if width != self.in_features() {
+            let what = format!("input `{:?}` for weights of {}", own[0].dims(), self.in_features());
+            return shape_error("projections", what);
+        }
+        let (ys, u) = {
+            let x = self.prologue.forward(own)?;
+            match self.compute() {
+                _ if self.is_step(tokens) => few::forward(self, &x, tokens, &factors)?,
+                Compute::F32 => exact::forward(self, &x, tokens, &factors)?,
+                Compute::Bf16 => rounded::forward(self, &x, tokens, &factors)?,
+            }
         };
         let shaped =
             |(y, (base, _)): (Vec<f32>, &(Projection, _))| f32_tensor(y, (tokens, base.out_features()));
         let ys = ys.into_iter().zip(&self.members).map(shaped).collect::<Result<_>>()?;
         let ranks: usize = factors.iter().flatten().map(|f| f.rank).sum();
         let mut saved = vec![f32_tensor(u, (tokens, ranks))?];
-        if ranks > 0 {
-            saved.extend(inputs.iter().map(|i| (*i).clone()));
-        }
+        saved.extend(matrices.iter().map(|m| (*m).clone()));
+        saved.extend(self.prologue.keep(own, self.compute(), ranks > 0)?);
         Ok((ys, saved))
     }
 
@@ -185,54 +193,55 @@ impl Op for Projections {
         grads: Vec<Option<Tensor>>,
         needs: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
-        let Some((u, inputs)) = saved.split_first() else {
-            return shape_error("projections", "nothing was saved");
+        let matrices = needs.len().saturating_sub(self.prologue.inputs());
+        let Some((u, rest)) = saved.split_first().filter(|(_, rest)| rest.len() >= matrices) else {
+            return shape_error("projections", "saved tensors are missing");
         };
-        let (tokens, _) = dims2("projections", u)?;
-        // Without branches nothing but the gradients is needed.
-        let (x, factors) = if inputs.is_empty() {
-            (None, vec![None; self.members.len()])
-        } else {
-            let (x, factors) = self.inputs(&inputs.iter().collect::<Vec<_>>())?;
-            (Some(x), factors)
-        };
+        let (matrices, own) = rest.split_at(matrices);
+        let (tokens, ranks) = dims2("projections", u)?;
+        let factors = self.factors(&matrices.iter().collect::<Vec<_>>())?;
         let views = grads.iter().map(|g| g.as_ref().map(f32_view).transpose()).collect::<Result<Vec<_>>>()?;
         let dys: Vec<Option<&[f32]>> = views.iter().map(|v| v.as_deref()).collect();
+        let own = own.iter().map(kept).collect::<Result<Vec<_>>>()?;
+        let x = (ranks > 0).then(|| self.prologue.values(&own)).transpose()?;
         let u = f32_view(u)?;
-        let wants_x = needs.first() == Some(&true);
-        let wants_dropped = wants_x || needs.get(3).copied().unwrap_or(false);
-        let work = Backward { tokens, x, u: &u, factors: &factors, dys: &dys, wants_x, wants_dropped };
+        let wants_x = needs.iter().take(self.prologue.inputs()).any(|n| *n);
+        let work = Backward { tokens, x: x.as_deref(), u: &u, factors: &factors, dys: &dys, wants_x };
         let (dx, found) = match self.compute() {
             Compute::F32 => exact::backward(self, &work)?,
             Compute::Bf16 => rounded::backward(self, &work)?,
         };
-        let k = self.members.first().map_or(0, |(base, _)| base.in_features());
-        let mut out = vec![dx.map(|d| f32_tensor(d, (tokens, k))).transpose()?];
+        drop(x);
+        let k = self.in_features();
+        let mut out = Vec::with_capacity(needs.len());
+        match dx {
+            Some(dx) => {
+                for d in self.prologue.backward(&own, dx) {
+                    out.push(Some(f32_tensor(d, (tokens, k))?));
+                }
+            }
+            None => out.resize_with(self.prologue.inputs(), || None),
+        }
         for ((f, found), (base, _)) in factors.iter().zip(found).zip(&self.members) {
             let Some(f) = f else { continue };
-            let (n, absent) = (base.out_features(), FactorGradients { a: vec![], b: vec![], dropped: None });
-            let (present, found) = (found.is_some(), found.unwrap_or(absent));
-            out.push(present.then(|| f32_tensor(found.a, (f.rank, k))).transpose()?);
-            out.push(present.then(|| f32_tensor(found.b, (n, f.rank))).transpose()?);
-            if f.dropped.is_some() {
-                out.push(found.dropped.map(|d| f32_tensor(d, (tokens, k))).transpose()?);
-            }
+            let (a, b) = found.map(|f| (f.a, f.b)).unzip();
+            out.push(a.map(|a| f32_tensor(a, (f.rank, k))).transpose()?);
+            out.push(b.map(|b| f32_tensor(b, (base.out_features(), f.rank))).transpose()?);
         }
         // A branch's gradients are formed together; they are rarely wanted apart.
         Ok(out.into_iter().zip(needs).map(|(d, needed)| d.filter(|_| *needed)).collect())
     }
 }
 
-/// What a backward pass works on. `u` `[T, sum of R]` is x' A^T of every branch, side by side.
+/// What a backward pass works on: `u` `[T, sum of R]` is x' A^T of every branch, side by side; x is there where a
+/// branch is.
 struct Backward<'a> {
     tokens: usize,
-    x: Option<&'a Tensor>,
+    x: Option<&'a [f32]>,
     u: &'a [f32],
     factors: &'a [Option<Factors<'a>>],
     dys: &'a [Option<&'a [f32]>],
     wants_x: bool,
-    /// Whether an x' of a branch's own leads to anything.
-    wants_dropped: bool,
 }
 
 /// Outputs and u.
@@ -246,4 +255,9 @@ fn columns(values: &[f32], width: usize, first: usize, n: usize, factor: f32) ->
         .chunks_exact(width.max(1))
         .flat_map(|row| row[first..first + n].iter().map(move |v| v * factor))
         .collect()
+}
+
+/// `sum += part`, elementwise.
+fn add(sum: &mut [f32], part: &[f32]) {
+    sum.iter_mut().zip(part).for_each(|(s, p)| *s += p);
 }

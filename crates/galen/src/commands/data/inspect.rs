@@ -10,7 +10,8 @@ use galen_data::inspect;
 use galen_data::pack::{MIN_SHARED_TOKENS, pack};
 use galen_data::tokenize::tokenize;
 use galen_train::StepPlan;
-use galen_types::{Rendered, Tokenized};
+use galen_types::{Rendered, Segment, Target, Tokenized};
+use serde_json::json;
 use std::io::IsTerminal as _;
 
 /// Shows rows as the model sees them.
@@ -31,17 +32,41 @@ pub fn run(args: &Inspect, globals: &Globals) -> anyhow::Result<()> {
             std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
         }
     };
+    let style = if globals.json { Style::Json } else { Style::Text { color } };
     let shown = match args.stage {
-        Stage::Packed => packed(args, &preparer, color)?,
-        Stage::Rendered => {
-            rows(args, &preparer)?.iter().map(|(_, row)| inspect::rendered(row, color)).collect()
-        }
-        Stage::Tokenized => tokenized(args, &preparer, color)?,
+        Stage::Packed => packed(args, &preparer, style)?,
+        Stage::Rendered => rows(args, &preparer)?.iter().map(|(n, row)| rendered(*n, row, style)).collect(),
+        Stage::Tokenized => tokenized(args, &preparer, style)?,
     };
     if shown.is_empty() {
         say(&format!("nothing to show: fewer than {} rows or batches", args.skip.saturating_add(1)));
     }
-    stdout::print(&shown.join("\n"))
+    stdout::print(&shown.join(if globals.json { "" } else { "\n" }))
+}
+
+/// How rows are shown.
+#[derive(Clone, Copy)]
+enum Style {
+    /// For eyes.
+    Text {
+        /// Whether the terminal's colours mark what is trained.
+        color: bool,
+    },
+    /// One object a line.
+    Json,
+}
+
+fn rendered(number: u64, row: &Rendered, style: Style) -> String {
+    let Style::Text { color } = style else {
+        let spans: Vec<_> = row.spans().iter().map(|s| [s.start, s.end]).collect();
+        let (origin, text) = (row.origin().to_string(), row.text());
+        return line(&json!({"origin": origin, "row": number, "text": text, "supervised_bytes": spans}));
+    };
+    inspect::rendered(row, color)
+}
+
+fn line(value: &serde_json::Value) -> String {
+    format!("{value}\n")
 }
 
 /// The asked rows with their numbers, counted through all entries.
@@ -64,7 +89,7 @@ fn rows(args: &Inspect, preparer: &Preparer) -> anyhow::Result<Vec<(u64, Rendere
     Ok(out)
 }
 
-fn tokenized(args: &Inspect, preparer: &Preparer, color: bool) -> anyhow::Result<Vec<String>> {
+fn tokenized(args: &Inspect, preparer: &Preparer, style: Style) -> anyhow::Result<Vec<String>> {
     let encoder = &preparer.base.tokenizer;
     let mut out = Vec::new();
     for (number, rendered) in rows(args, preparer)? {
@@ -74,14 +99,22 @@ fn tokenized(args: &Inspect, preparer: &Preparer, color: bool) -> anyhow::Result
         report.dropped_rows.iter().for_each(|row| say(&format!("left out: {row}")));
         for row in rows {
             let row = Tokenized::new(row.origin().clone(), number, row.ids().to_vec(), row.mask().to_vec())?;
-            out.push(inspect::tokenized(&row, encoder, color));
+            out.push(match style {
+                Style::Text { color } => inspect::tokenized(&row, encoder, color),
+                Style::Json => line(&json!({
+                    "origin": row.origin().to_string(),
+                    "row": number,
+                    "ids": row.ids(),
+                    "supervised": row.mask(),
+                })),
+            });
         }
     }
     Ok(out)
 }
 
 /// Micro-batches in the order of the first epoch.
-fn packed(args: &Inspect, preparer: &Preparer, color: bool) -> anyhow::Result<Vec<String>> {
+fn packed(args: &Inspect, preparer: &Preparer, style: Style) -> anyhow::Result<Vec<String>> {
     let (config, base): (&Config, &Base) = (preparer.config, preparer.base);
     let prepared = preparer.prepare()?;
     let plan = StepPlan::new(
@@ -95,7 +128,15 @@ fn packed(args: &Inspect, preparer: &Preparer, color: bool) -> anyhow::Result<Ve
     let shown = batches.map(|numbers| -> anyhow::Result<String> {
         let rows: Vec<&Tokenized> = numbers.iter().map(|i| &prepared.train[*i]).collect();
         let share = config.train_settings(plan.steps_per_epoch(), false).share_prefixes;
-        Ok(inspect::packed(&pack(&rows, share.then_some(MIN_SHARED_TOKENS))?, &base.tokenizer, color))
+        let batch = pack(&rows, share.then_some(MIN_SHARED_TOKENS))?;
+        let Style::Text { color } = style else {
+            let segment = |s: &Segment| json!({"start": s.start, "len": s.len, "parent": s.parent, "position": s.position});
+            let segments: Vec<_> = batch.segments().iter().map(segment).collect();
+            let target = |t: &Target| json!({"index": t.index, "token": t.token, "row": t.row});
+            let targets: Vec<_> = batch.targets().iter().map(target).collect();
+            return Ok(line(&json!({"ids": batch.ids(), "segments": segments, "targets": targets})));
+        };
+        Ok(inspect::packed(&batch, &base.tokenizer, color))
     });
     shown.collect()
 }

@@ -47,7 +47,9 @@ impl Source {
             return Err(UsageError::new(message, hint).into());
         };
         let mut entry = Map::from_iter([("path".to_owned(), json!(self.input))]);
-        entry.extend(self.kind.as_ref().map(|kind| ("type".to_owned(), json!(kind))));
+        if let Some(kind) = &self.kind {
+            entry.insert("type".to_owned(), crate::commands::init::type_value(kind)?);
+        }
         let mut text = UNUSED.to_owned();
         emit::entry(&mut text, "base_model", &json!(model));
         emit::entry(&mut text, "datasets", &json!([entry]));

@@ -1,0 +1,68 @@
+//! What is done to the inputs on their way into a projection, so that its result need not be kept: backward forms it
+//! again from what is kept anyway.
+
+use crate::error::{Result, shape_error};
+use crate::ops::{Compute, Gated, RmsNorm};
+use crate::tensor::{Values, f32_view, keep};
+use candle_core::Tensor;
+
+/// How x `[T, in]` comes from the inputs.
+#[derive(Clone)]
+pub enum Prologue {
+    /// It is the input.
+    Plain,
+    /// The input normalised.
+    Norm(RmsNorm),
+    /// `act(gate) * up` of two inputs.
+    Gated(Gated),
+}
+
+impl Prologue {
+    /// How many inputs it takes.
+    pub fn inputs(&self) -> usize {
+        if matches!(self, Self::Gated(_)) { 2 } else { 1 }
+    }
+
+    pub(super) fn forward<'a>(&self, inputs: &[&'a Tensor]) -> Result<Values<'a>> {
+        match (self, inputs) {
+            (Self::Plain, [x]) => Ok(Values::View(f32_view(x)?)),
+            (Self::Norm(norm), [x]) => Ok(Values::Own(norm.values(&f32_view(x)?)?)),
+            (Self::Gated(gated), [gate, up]) if gate.dims() == up.dims() => {
+                Ok(Values::Own(gated.values(&f32_view(gate)?, &f32_view(up)?)))
+            }
+            _ => shape_error(
+                "prologue",
+                format!("inputs {:?}", inputs.iter().map(|i| i.dims()).collect::<Vec<_>>()),
+            ),
+        }
+    }
+
+    /// What backward needs: without branches a plain x is not needed.
+    pub(super) fn keep(&self, inputs: &[&Tensor], compute: Compute, branches: bool) -> Result<Vec<Tensor>> {
+        match self {
+            Self::Plain if !branches => Ok(vec![]),
+            // The residual stream, which lives on in f32.
+            Self::Norm(_) => Ok(inputs.iter().map(|i| (*i).clone()).collect()),
+            _ => inputs.iter().map(|i| keep(i, compute)).collect(),
+        }
+    }
+
+    /// x again.
+    pub(super) fn values<'a>(&self, own: &'a [Values<'a>]) -> Result<Values<'a>> {
+        match (self, own) {
+            (Self::Plain, [x]) => Ok(Values::Slice(x)),
+            (Self::Norm(norm), [x]) => Ok(Values::Own(norm.values(x)?)),
+            (Self::Gated(gated), [gate, up]) => Ok(Values::Own(gated.values(gate, up))),
+            _ => shape_error("prologue", format!("{} kept inputs", own.len())),
+        }
+    }
+
+    /// Gradients of the inputs from that of x.
+    pub(super) fn backward(&self, own: &[Values], dx: Vec<f32>) -> Vec<Vec<f32>> {
+        match (self, own) {
+            (Self::Norm(norm), [x]) => vec![norm.gradient(x, &dx)],
+            (Self::Gated(gated), [gate, up]) => gated.gradients(gate, up, &dx).into(),
+            _ => vec![dx],
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! `galen doctor`: what galen found on this machine and what it uses of it.
+
+use crate::cli::Globals;
+use crate::progress::bytes;
+use crate::stdout;
+use galen_hub::{Options, Silent};
+use galen_ops::{Isa, available_isas, ceiling::has_bf16_dot, check_isa};
+use serde::Serialize;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+/// Flags of `galen doctor`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "GALEN_ISA chooses a kernel path, for tests: avx512, avx2 or portable.")]
+pub struct Args {}
+
+#[derive(Serialize)]
+struct Doctor {
+    galen: &'static str,
+    system: String,
+    cpu: Cpu,
+    kernels: Kernels,
+    memory: Memory,
+    caches: Vec<Cache>,
+    catalogue: Vec<Catalogued>,
+}
+
+#[derive(Serialize)]
+struct Cpu {
+    model: Option<String>,
+    /// Cores this process may use.
+    cores: usize,
+    /// Threads that compute.
+    threads: usize,
+}
+
+#[derive(Serialize)]
+struct Kernels {
+    available: Vec<&'static str>,
+    chosen: &'static str,
+    /// `GALEN_ISA`, where it chose.
+    forced: Option<String>,
+    avx512_bf16: bool,
+    devices: Vec<&'static str>,
+}
+
+#[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the unit is part of a field's name in JSON too")]
+struct Memory {
+    total_bytes: Option<u64>,
+    available_bytes: Option<u64>,
+    /// The limit of the process's control group, where it is below the total.
+    limit_bytes: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Cache {
+    what: &'static str,
+    path: PathBuf,
+    exists: bool,
+}
+
+#[derive(Serialize)]
+struct Catalogued {
+    name: String,
+    path: Option<PathBuf>,
+}
+
+/// Looks at the machine; opens no socket, loads no model.
+pub fn run(_: &Args, globals: &Globals) -> anyhow::Result<()> {
+    let doctor = examine(globals.offline)?;
+    if globals.json {
+        return stdout::print_json(&doctor);
+    }
+    stdout::print(&text(&doctor))
+}
+
+fn examine(offline: bool) -> anyhow::Result<Doctor> {
+    let options = Options::from_env(offline, &Silent);
+    let cache = |what, path: &Path| Cache { what, exists: path.is_dir(), path: path.to_owned() };
+    let names = galen_hub::catalogue().map_or_else(|_| vec![], |entries| entries.iter().collect::<Vec<_>>());
+    let proc = |file: &str| std::fs::read_to_string(Path::new("/proc").join(file)).unwrap_or_default();
+    let cpu_info = proc("cpuinfo");
+    Ok(Doctor {
+        galen: env!("CARGO_PKG_VERSION"),
+        system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        cpu: Cpu {
+            model: cpu_model(&cpu_info),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            threads: rayon::current_num_threads(),
+        },
+        kernels: Kernels {
+            available: available_isas().into_iter().map(Isa::name).collect(),
+            chosen: check_isa()?.name(),
+            forced: std::env::var("GALEN_ISA").ok().filter(|v| !v.is_empty()),
+            avx512_bf16: has_bf16_dot(),
+            devices: vec!["cpu"],
+        },
+        memory: memory(&proc("meminfo"), cgroup_limit()),
+        caches: vec![cache("galen", &options.galen_cache), cache("hub", &options.hub_cache)],
+        catalogue: names
+            .into_iter()
+            .map(|e| Catalogued { name: e.name.clone(), path: galen_hub::cached(&e.name).map(|r| r.path) })
+            .collect(),
+    })
+}
+
+fn cpu_model(cpu_info: &str) -> Option<String> {
+    let line = cpu_info.lines().find(|l| l.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+fn memory(mem_info: &str, limit: Option<u64>) -> Memory {
+    let kib = |name: &str| -> Option<u64> {
+        let line = mem_info.lines().find_map(|l| l.strip_prefix(name))?;
+        line.strip_prefix(':')?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+    };
+    let total_bytes = kib("MemTotal");
+    let limit_bytes = limit.filter(|l| total_bytes.is_none_or(|t| *l < t));
+    Memory { total_bytes, available_bytes: kib("MemAvailable"), limit_bytes }
+}
+
+/// Memory limit of this process's control group (version 2).
+fn cgroup_limit() -> Option<u64> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let group = groups.lines().find_map(|l| l.strip_prefix("0::"))?.trim_start_matches('/').to_owned();
+    let path = Path::new("/sys/fs/cgroup").join(group).join("memory.max");
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+fn text(d: &Doctor) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(out, "{name:<14}{value}");
+    };
+    line("galen", format!("{} ({})", d.galen, d.system));
+    line("processor", d.cpu.model.clone().unwrap_or_else(|| "unknown".into()));
+    line("cores", format!("{}, computing with {} threads", d.cpu.cores, d.cpu.threads));
+    let forced = d.kernels.forced.as_ref().map_or("", |_| " (GALEN_ISA)");
+    line("kernels", format!("{}{forced}, of {}", d.kernels.chosen, d.kernels.available.join(", ")));
+    line("avx512_bf16", if d.kernels.avx512_bf16 { "yes" } else { "no" }.into());
+    line("devices", format!("{} (this build has no CUDA kernels)", d.kernels.devices.join(", ")));
+    let shown = |b: Option<u64>| b.map_or_else(|| "unknown".into(), bytes);
+    let limit = d.memory.limit_bytes.map_or_else(String::new, |l| format!(", limited to {}", bytes(l)));
+    let available = shown(d.memory.available_bytes);
+    line("memory", format!("{}, {available} available{limit}", shown(d.memory.total_bytes)));
+    for cache in &d.caches {
+        let there = if cache.exists { "" } else { " (not there yet)" };
+        line(&format!("cache: {}", cache.what), format!("{}{there}", cache.path.display()));
+    }
+    for entry in &d.catalogue {
+        let place = entry.path.as_ref().map_or_else(|| "not fetched".into(), |p| p.display().to_string());
+        line("catalogue", format!("{}: {place}", entry.name));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_systems_files_are_read() {
+        let info = "processor\t: 0\nmodel name\t: EPYC: the 9\nflags\t: fpu\n";
+        assert_eq!(cpu_model(info).as_deref(), Some("EPYC: the 9"));
+        assert_eq!(cpu_model("Hardware : x"), None);
+        let m = memory("MemTotal:       1000 kB\nMemAvailable:    400 kB\n", Some(512_000));
+        assert_eq!(
+            (m.total_bytes, m.available_bytes, m.limit_bytes),
+            (Some(1_024_000), Some(409_600), Some(512_000))
+        );
+        assert_eq!(memory("MemTotal: 1000 kB\n", Some(u64::MAX)).limit_bytes, None);
+        assert_eq!(memory("", None).total_bytes, None);
+    }
+
+    #[test]
+    fn the_text_names_everything() {
+        let text = text(&examine(true).unwrap());
+        for word in ["galen", "processor", "cores", "kernels", "avx512_bf16", "memory", "cache: hub"] {
+            assert!(text.contains(word), "`{word}` is not in:\n{text}");
+        }
+    }
+}
