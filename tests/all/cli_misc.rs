@@ -34,6 +34,36 @@ fn generate_is_the_same_twice_and_ends_where_it_is_told() {
 }
 
 #[test]
+fn an_evaluation_decodes_many_prompts_together_as_each_alone() {
+    let bench = Bench::new();
+    bench.write(
+        "say.yaml",
+        "task: say\ndataset_path: json\ndataset_kwargs:\n  data_files:\n    test: e.jsonl\ntest_split: test\n\
+         output_type: generate_until\nrepeats: 2\ndoc_to_text: '{{q}}'\ndoc_to_target: 'x'\n\
+         generation_kwargs: {until: [\"\\n\"], max_gen_toks: 9, do_sample: true, temperature: 0.7}\n\
+         metric_list:\n  - metric: exact_match\n",
+    );
+    // More than are decoded at once; two prompts are the same, one is a single token.
+    let prompt = |i: usize| if i == 4 { "x".into() } else { format!("Say {}.", "so ".repeat(i % 5)) };
+    bench.write_rows("e.jsonl", &(0..11).map(|i| json!({"q": prompt(i)})).collect::<Vec<_>>());
+    let out =
+        ["eval", "-m", "m.gguf", "--tasks", "say.yaml", "--log_samples", "--out", "g.json", "--seed", "0"];
+    bench.galen(&out).exits(0);
+    let samples = bench.read("g.samples.jsonl");
+    let samples: Vec<Value> = samples.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
+    assert_eq!(samples.len(), 11);
+    for (i, sample) in samples.iter().enumerate() {
+        let seed = sample["doc_id"].as_u64().expect("a number") << 16;
+        for repeat in 0..2 {
+            let (prompt, seed) = (prompt(i), (seed + repeat).to_string());
+            let args = ["generate", "-m", "m.gguf", "-n", "9", "--stop", "\n", "--temp", "0.7", "--json"];
+            let alone = bench.galen(&[&args[..], &["--seed", &seed, "-p", &prompt]].concat()).exits(0).json();
+            assert_eq!(sample["answers"][repeat as usize], alone["text"], "{prompt}, repeat {repeat}");
+        }
+    }
+}
+
+#[test]
 fn eval_writes_the_promised_json() {
     let bench = Bench::new();
     bench.galen(&["train", "c.yaml"]).exits(0);

@@ -43,7 +43,7 @@ struct Case {
 struct Tolerance {
     /// Gradients summed in another order, of the largest.
     gradient: f64,
-    /// Log-probabilities of cached decoding, nats.
+    /// Log-probabilities of cached decoding, of the largest logit.
     cached: f64,
 }
 
@@ -54,8 +54,8 @@ fn cases() -> Vec<Case> {
         Case { name: name.into(), alpha, model, rows, tolerance }
     };
     let exact = Tolerance { gradient: tolerance(), cached: 1e-5 };
-    // A sum whose last bit differs may be rounded to the next bfloat16.
-    let rounded = Tolerance { gradient: 4e-3, cached: 0.1 };
+    // Gradients of a shared prefix are summed before they are rounded, not after.
+    let rounded = Tolerance { gradient: 2e-2, cached: 0.1 };
     let mut cases: Vec<Case> = TINY.iter().map(|name| case(name, 10.0, tiny(name), exact)).collect();
     for name in ["llama_tied", "gemma3"] {
         cases.push(case(&format!("{name} bf16"), 10.0, tiny_with(name, BF16), rounded));
@@ -242,11 +242,12 @@ fn checkpointing_changes_no_bit() {
     }
 }
 
+/// Decoding sums in another order than training does: equal within rounding, relative to the largest logit.
 #[test]
 fn cached_decoding_gives_the_log_probabilities_of_training() {
     for Case { name, alpha, model, rows, tolerance } in cases() {
         let adapter = adapter(&model, lora(4, alpha));
-        let (mut worst, mut equal_bits) = (0f64, true);
+        let mut worst = 0f64;
         for row in &rows[..3] {
             let everything = vec![true; row.ids().len()];
             let row = crate::support::row(0, row.ids(), &everything);
@@ -260,16 +261,74 @@ fn cached_decoding_gives_the_log_probabilities_of_training() {
                 let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
                 let sum: f64 = logits.iter().map(|l| (f64::from(*l) - max).exp()).sum();
                 let got = logit - max - sum.ln();
-                let error = (got - want).abs();
+                let error = (got - want).abs() / largest(&logits).max(1.0);
                 assert!(error <= tolerance.cached, "{name} at {t}: {got} for {want}");
                 worst = worst.max(error);
                 logits = session.feed(&[token]).expect("a forward pass");
             }
             let whole = Session::new(&model, Some(&adapter)).feed(row.ids()).expect("a forward pass");
-            equal_bits &= whole == logits;
-            assert!(whole == logits, "{name}: logits of the prompt at once and one by one, to the bit");
+            assert_near(&format!("{name}: one by one"), &logits, &whole, tolerance.cached);
         }
-        println!("{name}: cached decoding within {worst:.1e} nats; at once = one by one: {equal_bits}");
+        println!("{name}: cached decoding within {worst:.1e} of the largest logit");
+    }
+}
+
+#[test]
+fn sequences_decoded_together_have_the_bits_of_each_alone_on_any_number_of_threads() {
+    for Case { name, alpha, model, rows, .. } in cases() {
+        let adapter = adapter(&model, lora(4, alpha));
+        let steps = if name == "smollm2" { 2 } else { 6 };
+        // Prompts of different lengths, one of a single token, and twice the same.
+        let prompts: Vec<&[u32]> = [
+            &rows[0].ids()[..15],
+            &rows[1].ids()[..1],
+            &rows[2].ids()[..9],
+            &rows[2].ids()[..9],
+            rows[5].ids(),
+        ]
+        .to_vec();
+        let follow = |i: usize, t: usize| rows[3].ids()[(3 * i + t) % rows[3].ids().len()];
+        let alone: Vec<Vec<Vec<f32>>> = prompts
+            .iter()
+            .enumerate()
+            .map(|(i, prompt)| {
+                let mut session = Session::new(&model, Some(&adapter));
+                let mut logits = vec![session.feed(prompt).expect("a forward pass")];
+                for t in 0..steps {
+                    logits.push(session.feed(&[follow(i, t)]).expect("a forward pass"));
+                }
+                logits
+            })
+            .collect();
+        let together = || {
+            let family = Session::new(&model, Some(&adapter));
+            let mut sessions: Vec<Session> = prompts.iter().map(|_| family.sibling()).collect();
+            for ((session, prompt), want) in sessions.iter_mut().zip(&prompts).zip(&alone) {
+                assert!(session.feed(prompt).expect("a forward pass") == want[0], "{name}: prompt");
+            }
+            for t in 0..steps {
+                let ids: Vec<u32> = (0..prompts.len()).map(|i| follow(i, t)).collect();
+                let mut all: Vec<&mut Session> = sessions.iter_mut().collect();
+                let logits = Session::step(&mut all, &ids).expect("a forward pass");
+                for (i, row) in logits.chunks_exact(model.config.vocab_size).enumerate() {
+                    assert!(row == alone[i][t + 1], "{name}: sequence {i}, step {t}");
+                }
+            }
+            assert_eq!(sessions[1].len(), 1 + steps);
+            let mut fork = sessions[0].clone();
+            assert_eq!(
+                fork.feed(&[7]).expect("fed"),
+                sessions[0].feed(&[7]).expect("fed"),
+                "{name}: a clone"
+            );
+            let mut stranger = Session::new(&model, Some(&adapter));
+            assert!(Session::step(&mut [&mut sessions[0], &mut stranger], &[1, 2]).is_err());
+            assert!(Session::step(&mut [&mut sessions[0]], &[1, 2]).is_err());
+            assert!(sessions[0].feed(&[]).is_err());
+        };
+        for threads in [1, 2, 3] {
+            rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool").install(together);
+        }
     }
 }
 

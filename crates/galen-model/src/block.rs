@@ -4,7 +4,7 @@ use crate::cache::KvLayer;
 use galen_ops::hook::{HookContext, ProjectionHook, Site};
 use galen_ops::ops::{
     Activation, Add, Attention, AttentionShape, CachedAttention, Compute, Gated, Projection, Projections,
-    Prologue, RmsNorm,
+    Prologue, RmsNorm, StepAttention,
 };
 use galen_ops::ops::{Rope, RopeTable};
 use galen_ops::{Result, Tape, Traced};
@@ -69,8 +69,10 @@ impl Block {
 pub enum Context<'a> {
     /// Segments of a batch, differentiable.
     Train(Arc<[Segment]>),
-    /// Everything cached, then the new tokens.
+    /// Everything cached, then the new tokens of one sequence.
     Cached(&'a mut KvLayer),
+    /// Everything cached, then one new token of each of these sequences.
+    Step(Vec<&'a mut KvLayer>),
 }
 
 /// A block at work on a batch.
@@ -99,12 +101,13 @@ impl BlockRun<'_> {
         prologue: Prologue,
         inputs: &[&Traced],
     ) -> Result<[Traced; N]> {
-        let bases = modules.map(|m| &self.block.projections[m as usize]);
+        let decoding = !matches!(self.context, Context::Train(_));
+        let bases = modules.map(|m| self.block.projections[m as usize].clone().decoding(decoding));
         let outputs = if let Some((hook, leaves)) = self.hook {
             let sites = modules.map(|m| Site { layer: self.layer, module: m.name() });
-            hook.project(self.tape, leaves, &sites, prologue, inputs, &bases, self.hook_context)?
+            hook.project(self.tape, leaves, &sites, prologue, inputs, &bases.each_ref(), self.hook_context)?
         } else {
-            let members = bases.iter().map(|base| ((*base).clone(), None)).collect();
+            let members = bases.into_iter().map(|base| (base, None)).collect();
             self.tape.apply_many(Projections { prologue, members }, inputs)?
         };
         outputs.try_into().map_err(|outputs: Vec<Traced>| galen_ops::Error::Shape {
@@ -161,6 +164,13 @@ impl BlockRun<'_> {
                 cache.push(k.tensor(), v.tensor())?;
                 let out = CachedAttention { shape }.run(q.tensor(), &cache.keys, &cache.values)?;
                 Ok(Traced::constant(out))
+            }
+            Context::Step(caches) => {
+                for (i, cache) in caches.iter_mut().enumerate() {
+                    cache.push(&k.tensor().narrow(0, i, 1)?, &v.tensor().narrow(0, i, 1)?)?;
+                }
+                let seen: Vec<_> = caches.iter().map(|c| (&c.keys[..], &c.values[..])).collect();
+                Ok(Traced::constant(StepAttention { shape }.run(q.tensor(), &seen)?))
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Text from the model: cached decoding and sampling.
+//! Text from the model: cached decoding of one sequence, or of several at once.
 
 use crate::block::{BlockRun, Context};
 use crate::cache::KvLayer;
@@ -6,15 +6,21 @@ use crate::model::Model;
 use galen_ops::hook::{HookContext, ProjectionHook};
 use galen_ops::ops::{RmsNorm, embed, logits};
 use galen_ops::tensor::f32_view;
-use galen_ops::{Result, Tape, Traced};
+use galen_ops::{Error, Result, Tape, Traced};
+use std::sync::{Arc, OnceLock};
 
 /// Tokens of a prompt that go through the model at once: bounds the memory of a long prompt.
 const PREFILL: usize = 512;
 
-/// One sequence being extended. Uses the training projections, so what is measured is what was trained.
+/// The adapter's matrices as the blocks take them, made once for all sequences of a family.
+type Leaves = Arc<OnceLock<Vec<Vec<Traced>>>>;
+
+/// One sequence being extended; a clone goes on from the same tokens. Uses the training projections, so what is measured is what was trained.
+#[derive(Clone)]
 pub struct Session<'a> {
     model: &'a Model,
     hook: Option<&'a dyn ProjectionHook>,
+    leaves: Leaves,
     layers: Vec<KvLayer>,
     tokens: usize,
 }
@@ -22,7 +28,14 @@ pub struct Session<'a> {
 impl<'a> Session<'a> {
     /// An empty sequence.
     pub fn new(model: &'a Model, hook: Option<&'a dyn ProjectionHook>) -> Self {
-        Self { model, hook, layers: vec![KvLayer::default(); model.blocks.len()], tokens: 0 }
+        let layers = vec![KvLayer::default(); model.blocks.len()];
+        Self { model, hook, leaves: Leaves::default(), layers, tokens: 0 }
+    }
+
+    /// An empty sequence over the same model and adapter: the two can step together.
+    #[must_use]
+    pub fn sibling(&self) -> Self {
+        Self { leaves: self.leaves.clone(), ..Self::new(self.model, self.hook) }
     }
 
     /// Tokens seen so far.
@@ -37,43 +50,92 @@ impl<'a> Session<'a> {
 
     /// Appends tokens (at least one) and gives the logits `[V]` after the last.
     pub fn feed(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
-        let mut last = Vec::new();
-        for ids in ids.chunks(PREFILL) {
-            last = self.feed_chunk(ids)?;
+        if ids.is_empty() {
+            return Err(Error::Shape { op: "feed", what: "no token to append".into() });
         }
-        logits(self.model.head.matrix(), &last)
+        // Within the pool: from outside of it, every product would wake its threads anew.
+        rayon::scope(|_| {
+            let mut last = Vec::new();
+            for ids in ids.chunks(PREFILL) {
+                last = forward(&mut [self], ids)?;
+            }
+            logits(self.model.head.matrix(), &last)
+        })
     }
 
-    /// Normalised hidden state of the last token.
-    fn feed_chunk(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
-        let model = self.model;
-        let positions: Vec<u32> = (self.tokens as u32..(self.tokens + ids.len()) as u32).collect();
-        let context = HookContext {
-            rows: vec![0; ids.len()].into(),
-            positions: positions[..].into(),
-            epoch: 0,
-            training: false,
-        };
-        let ropes = model.rope_tables(&positions);
-        let mut hidden = Traced::constant(embed(&model.embedding, ids, model.embedding_scale)?);
-        for (layer, cache) in self.layers.iter_mut().enumerate() {
-            let mut tape = Tape::frozen();
-            let leaves = self.hook.map_or(Ok(vec![]), |h| h.leaves(layer, &mut tape))?;
-            let mut run = BlockRun {
-                tape: &mut tape,
-                block: &model.blocks[layer],
-                layer,
-                hook: self.hook.map(|h| (h, &leaves[..])),
-                hook_context: &context,
-                ropes: &ropes,
-                context: Context::Cached(cache),
-            };
-            hidden = model.architecture.block(&mut run, &hidden)?;
+    /// Appends one token to each of several siblings and gives the logits `[M, V]`, row by row: for each the bits
+    /// that [`Session::feed`] would have given. Errors: sequences that are not siblings, or another number of tokens.
+    pub fn step(sessions: &mut [&mut Session<'a>], ids: &[u32]) -> Result<Vec<f32>> {
+        let fail = |what: String| Err(Error::Shape { op: "step", what });
+        let Some(first) = sessions.first() else { return fail("no sequence".into()) };
+        let (leaves, model) = (first.leaves.clone(), first.model);
+        if sessions.len() != ids.len() {
+            return fail(format!("{} tokens for {} sequences", ids.len(), sessions.len()));
         }
-        self.tokens += ids.len();
-        let last = hidden.tensor().narrow(0, ids.len() - 1, 1)?;
-        let norm = RmsNorm { weight: model.final_norm.clone(), eps: model.eps };
-        let out = Tape::frozen().apply(norm, &[&Traced::constant(last)])?;
-        Ok(f32_view(out.tensor())?.to_vec())
+        if !sessions.iter().all(|s| Arc::ptr_eq(&s.leaves, &leaves)) {
+            return fail("sequences of different families".into());
+        }
+        rayon::scope(|_| logits(model.head.matrix(), &forward(sessions, ids)?))
     }
+
+    fn leaves(&self) -> Result<&[Vec<Traced>]> {
+        if let Some(leaves) = self.leaves.get() {
+            return Ok(leaves);
+        }
+        let mut made = Vec::with_capacity(self.layers.len());
+        if let Some(hook) = self.hook {
+            for layer in 0..self.layers.len() {
+                made.push(hook.leaves(layer, &mut Tape::frozen())?);
+            }
+        }
+        Ok(self.leaves.get_or_init(|| made))
+    }
+}
+
+/// Normalised hidden states `[M, C]` of the last tokens: several tokens of one sequence, or one of each of several.
+fn forward(sessions: &mut [&mut Session], ids: &[u32]) -> Result<Vec<f32>> {
+    let [first, ..] = sessions else { return Ok(Vec::new()) };
+    let (model, hook) = (first.model, first.hook);
+    first.leaves()?;
+    let shared = first.leaves.clone();
+    let leaves = shared.get().map_or(&[][..], |l| &l[..]);
+    let together = sessions.len() == ids.len();
+    let positions: Vec<u32> = if together {
+        sessions.iter().map(|s| s.tokens as u32).collect()
+    } else {
+        (0..ids.len()).map(|i| (sessions[0].tokens + i) as u32).collect()
+    };
+    let context = HookContext {
+        rows: vec![0; ids.len()].into(),
+        positions: positions[..].into(),
+        epoch: 0,
+        training: false,
+    };
+    let ropes = model.rope_tables(&positions);
+    let mut hidden = Traced::constant(embed(&model.embedding, ids, model.embedding_scale)?);
+    for (layer, block) in model.blocks.iter().enumerate() {
+        let caches = sessions.iter_mut().map(|s| &mut s.layers[layer]);
+        let mut run = BlockRun {
+            tape: &mut Tape::frozen(),
+            block,
+            layer,
+            hook: hook.map(|h| (h, leaves.get(layer).map_or(&[][..], |l| &l[..]))),
+            hook_context: &context,
+            ropes: &ropes,
+            context: if together {
+                Context::Step(caches.collect())
+            } else {
+                let [session] = sessions else { return Ok(Vec::new()) };
+                Context::Cached(&mut session.layers[layer])
+            },
+        };
+        hidden = model.architecture.block(&mut run, &hidden)?;
+    }
+    let new = if together { 1 } else { ids.len() };
+    sessions.iter_mut().for_each(|s| s.tokens += new);
+    let kept = sessions.len();
+    let last = hidden.tensor().narrow(0, ids.len() - kept, kept)?;
+    let norm = RmsNorm { weight: model.final_norm.clone(), eps: model.eps };
+    let out = Tape::frozen().apply(norm, &[&Traced::constant(last)])?;
+    Ok(f32_view(out.tensor())?.to_vec())
 }

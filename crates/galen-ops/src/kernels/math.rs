@@ -45,7 +45,7 @@ pub(crate) fn tanh<F: Fma>(x: f32) -> f32 {
     2.0 * sigmoid::<F>(2.0 * x) - 1.0
 }
 
-const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 /// Sum of `f` over index pairs in sixteen interleaved partial sums, folded in a fixed order. Element `i` always
 /// falls into partial sum `i % 16`: trailing zeros change nothing.
@@ -66,8 +66,9 @@ pub(crate) fn lane_sum(n: usize, mut f: impl FnMut(usize) -> f32) -> f32 {
     fold(lanes)
 }
 
+/// Sum of the lanes, halves onto halves.
 #[inline(always)]
-fn fold(mut lanes: [f32; LANES]) -> f32 {
+pub(crate) fn fold(mut lanes: [f32; LANES]) -> f32 {
     let mut width = LANES / 2;
     while width > 0 {
         for i in 0..width {

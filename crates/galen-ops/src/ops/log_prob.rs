@@ -7,6 +7,7 @@
 use crate::error::{Result, shape_error};
 use crate::kernels::bf16::{self, PackedA, Piece, Start, gemm16};
 use crate::kernels::gemm::{Lhs, gemm};
+use crate::kernels::gemv::{Product, Weights, gemv};
 use crate::kernels::isa::multiversion;
 use crate::kernels::math::{exp, lane_sum};
 use crate::kernels::panels::{Weight, WeightTransposed};
@@ -196,6 +197,7 @@ pub fn logits(weight: &QuantMatrix, hidden: &[f32]) -> Result<Vec<f32>> {
     }
     let rows = hidden.len() / c;
     let mut out = vec![0f32; rows * vocabulary];
-    gemm(rows, vocabulary, c, Lhs::rows(hidden, c), &WeightTransposed { weight, first: 0 }, &mut out, false);
+    let y = &mut out[..];
+    gemv(rows, &mut [Product { x: hidden, w: Weights::Stored(weight), y, accumulate: false }]);
     Ok(out)
 }

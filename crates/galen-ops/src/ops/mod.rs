@@ -4,6 +4,7 @@
 
 mod add;
 mod attention;
+mod decode_attention;
 mod dropout;
 mod embedding;
 mod frozen;
@@ -15,6 +16,7 @@ mod rope;
 
 pub use add::Add;
 pub use attention::{Attention, AttentionShape, CachedAttention};
+pub use decode_attention::StepAttention;
 pub use dropout::{Dropout, DropoutKey};
 pub use embedding::embed;
 pub use frozen::{Compute, Frozen};

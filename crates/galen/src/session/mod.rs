@@ -11,7 +11,7 @@ mod summary;
 mod train;
 
 pub use base::{Base, TemplateChoice, hub_bars};
-pub use generate::{GenerateOptions, generate};
+pub use generate::{GenerateOptions, generate, generate_all};
 pub use prepare::{Prepared, Preparer, Renderer};
 pub use record::{sha256_file, sha256_text};
 pub(crate) use run_dir::replace;

@@ -1,6 +1,6 @@
 //! The model as evaluation sees it.
 
-use super::generate::{GenerateOptions, generate};
+use super::generate::{GenerateOptions, generate_all};
 use galen_adapter::Adapter;
 use galen_data::template::{ChatTemplate, RenderOptions};
 use galen_eval::{
@@ -103,9 +103,8 @@ impl Scorer for ModelScorer<'_> {
     }
 
     fn generate_until(&mut self, requests: &[GenerateRequest]) -> Result<Vec<Generation>, ScoreError> {
-        let mut out = Vec::with_capacity(requests.len());
+        let mut asked = Vec::with_capacity(requests.len());
         for request in requests {
-            let ids = encode_prompt(self.tokenizer, &request.prompt)?;
             let options = GenerateOptions {
                 max_tokens: request.max_gen_toks,
                 stop: &request.until,
@@ -117,15 +116,12 @@ impl Scorer for ModelScorer<'_> {
                     ..Sampling::default()
                 },
             };
-            let mut text = String::new();
-            let mut take = |piece: &str| {
-                text.push_str(piece);
-                Ok(())
-            };
-            let gen_ids = generate(self.model, self.hook(), self.tokenizer, &ids, &options, &mut take)?;
-            out.push(Generation { text, ids: Some(ids), gen_ids: Some(gen_ids) });
+            asked.push((encode_prompt(self.tokenizer, &request.prompt)?, options));
         }
-        Ok(out)
+        let texts = generate_all(self.model, self.hook(), self.tokenizer, &asked)?;
+        let prompts = asked.into_iter().map(|(ids, _)| Some(ids));
+        let answer = |(ids, (text, gen_ids))| Generation { text, ids, gen_ids: Some(gen_ids) };
+        Ok(prompts.zip(texts).map(answer).collect())
     }
 
     fn apply_chat_template(

@@ -1,6 +1,7 @@
 //! Projections through frozen weights in their own format, with optional low-rank branches.
 
 mod exact;
+mod few;
 mod prologue;
 mod rounded;
 
@@ -18,6 +19,7 @@ use std::sync::Arc;
 pub struct Projection {
     weight: Frozen,
     bias: Option<Arc<[f32]>>,
+    decoding: bool,
 }
 
 impl Projection {
@@ -29,8 +31,15 @@ impl Projection {
                 let rows = weight.matrix().rows();
                 shape_error("projection", format!("bias of {} for {rows} outputs", b.len()))
             }
-            _ => Ok(Self { weight, bias }),
+            _ => Ok(Self { weight, bias, decoding: false }),
         }
+    }
+
+    /// Whether it serves generation: then few rows are multiplied straight with the stored blocks, their sums in
+    /// another order than in training.
+    #[must_use]
+    pub fn decoding(self, decoding: bool) -> Self {
+        Self { decoding, ..self }
     }
 
     /// Input features.
@@ -119,6 +128,12 @@ impl Projections {
         self.members.first().map_or(0, |(base, _)| base.in_features())
     }
 
+    /// Whether this is a step of generation.
+    fn is_step(&self, tokens: usize) -> bool {
+        let plain = |branch: &Option<Branch>| branch.as_ref().is_none_or(|b| b.dropout.is_none());
+        tokens <= few::FEW_ROWS && self.members.iter().all(|(base, b)| base.decoding && plain(b))
+    }
+
     fn compute(&self) -> Compute {
         self.members.first().map_or(Compute::F32, |(base, _)| base.weight.compute())
     }
@@ -157,6 +172,7 @@ impl Op for Projections {
         let (ys, u) = {
             let x = self.prologue.forward(own)?;
             match self.compute() {
+                _ if self.is_step(tokens) => few::forward(self, &x, tokens, &factors)?,
                 Compute::F32 => exact::forward(self, &x, tokens, &factors)?,
                 Compute::Bf16 => rounded::forward(self, &x, tokens, &factors)?,
             }
