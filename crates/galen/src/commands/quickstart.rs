@@ -47,9 +47,9 @@ const FULL: Size =
     Size { train_per_letter: 100, batch: 16, questions: None, epochs: 3.0, learning_rate: 5e-4, run: "run" };
 const FAST: Size = Size {
     train_per_letter: 100,
-    batch: 8,
+    batch: 16,
     questions: Some(120),
-    epochs: 1.0,
+    epochs: 2.0,
     learning_rate: 5e-4,
     run: "run-fast",
 };
