@@ -48,6 +48,9 @@ struct Record {
     output: Traced,
 }
 
+/// Takes a block's number and its leaf gradients.
+pub type Sink<'a> = dyn FnMut(usize, Vec<Option<Tensor>>) -> Result<()> + Send + 'a;
+
 /// A forward pass, ready for backward.
 pub struct Pass<'a> {
     shared: Shared<'a>,
@@ -90,6 +93,16 @@ impl Shared<'_> {
 impl<'a> Pass<'a> {
     /// Runs the model over a batch and gives the log-probability of every target.
     pub fn forward(
+        model: &'a Model,
+        hook: Option<&'a dyn ProjectionHook>,
+        batch: &PackedBatch,
+        options: PassOptions,
+    ) -> Result<Self> {
+        // Within the pool from end to end: entering it from outside for each operation would wake a thread each time.
+        rayon::scope(|_| Self::run(model, hook, batch, options))
+    }
+
+    fn run(
         model: &'a Model,
         hook: Option<&'a dyn ProjectionHook>,
         batch: &PackedBatch,
@@ -143,11 +156,11 @@ impl<'a> Pass<'a> {
 
     /// Walks back from the gradient of each target's log-probability; gives each block's leaf gradients, in the
     /// order of its leaves, to `sink(layer, gradients)`.
-    pub fn backward(
-        mut self,
-        gradient: Vec<f32>,
-        sink: &mut dyn FnMut(usize, Vec<Option<Tensor>>) -> Result<()>,
-    ) -> Result<()> {
+    pub fn backward(self, gradient: Vec<f32>, sink: &mut Sink) -> Result<()> {
+        rayon::scope(|_| self.walk_back(gradient, sink))
+    }
+
+    fn walk_back(mut self, gradient: Vec<f32>, sink: &mut Sink) -> Result<()> {
         let _backward = scope("backward", Phase::Backward, None);
         let Some((tape, input, logps)) = self.head.take() else {
             let what = "the pass was not run for training, or nothing is trainable".into();

@@ -51,8 +51,8 @@ fn start(cli: cli::Cli) -> anyhow::Result<()> {
         let (what, hint) = text.split_once("\nhint: ").unwrap_or((&text, ""));
         return Err(error::UsageError::new(what, hint).into());
     }
-    if let Some(threads) = cli.globals.threads {
-        rayon::ThreadPoolBuilder::new().num_threads(usize::from(threads.get())).build_global()?;
-    }
-    commands::dispatch(cli.command, &cli.globals)
+    let threads = cli.globals.threads.map_or(0, |n| usize::from(n.get()));
+    // The stack that a main thread has: commands run on a thread of the pool, so that no operation need wake one.
+    rayon::ThreadPoolBuilder::new().num_threads(threads).stack_size(8 << 20).build_global()?;
+    rayon::scope(|_| commands::dispatch(cli.command, &cli.globals))
 }
