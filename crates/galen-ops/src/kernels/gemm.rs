@@ -62,8 +62,9 @@ impl<'a> Lhs<'a> {
     }
 }
 
+/// C, shared by the tasks that write it.
 #[derive(Clone, Copy)]
-struct Out(*mut f32);
+pub(crate) struct Out(pub(crate) *mut f32);
 // SAFETY: tasks write disjoint tiles of C.
 unsafe impl Send for Out {}
 // SAFETY: as above.
@@ -71,7 +72,7 @@ unsafe impl Sync for Out {}
 
 impl Out {
     /// Element `i` of C. Through a method, so that a task holds the whole wrapper rather than its pointer.
-    fn at(self, i: usize) -> *mut f32 {
+    pub(crate) fn at(self, i: usize) -> *mut f32 {
         self.0.wrapping_add(i)
     }
 }

@@ -3,6 +3,7 @@
 use super::pack::PackedA;
 use super::panels::Panels16;
 use super::tile::{MR, NR, Segment, Target, tile};
+use crate::kernels::gemm::Out;
 use rayon::prelude::*;
 use std::cell::RefCell;
 
@@ -24,19 +25,6 @@ pub(crate) enum Start<'a> {
     Zero,
     /// A value for each column.
     Bias(&'a [f32]),
-}
-
-#[derive(Clone, Copy)]
-struct Out(*mut f32);
-// SAFETY: tasks write disjoint tiles of C.
-unsafe impl Send for Out {}
-// SAFETY: as above.
-unsafe impl Sync for Out {}
-
-impl Out {
-    fn at(self, i: usize) -> *mut f32 {
-        self.0.wrapping_add(i)
-    }
 }
 
 thread_local! {
