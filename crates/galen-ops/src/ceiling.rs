@@ -20,6 +20,9 @@ pub fn ceilings() -> Vec<Ceiling> {
         } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             have.push(Ceiling { name: "f32 fma 256", run: |n| x86::run_f32_256(n) });
         }
+        if crate::kernels::isa::available().contains(&crate::kernels::isa::Isa::Amx) {
+            have.push(Ceiling { name: "tdpbf16ps tiles", run: crate::kernels::bf16::amx::ceiling });
+        }
         if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16") {
             have.push(Ceiling { name: "vdpbf16ps 512", run: |n| x86::run_bf16_512(n) });
         }

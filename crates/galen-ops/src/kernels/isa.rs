@@ -5,6 +5,8 @@ use std::sync::OnceLock;
 /// A kernel path. The same seed gives the same bits on one path, whatever the number of threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isa {
+    /// [`Self::Avx512Bf16`] with matrix products of bfloat16 tiles.
+    Amx,
     /// [`Self::Avx512`] with dot products of bfloat16 pairs.
     Avx512Bf16,
     /// 512-bit vectors with fused multiply-add.
@@ -16,17 +18,23 @@ pub enum Isa {
 }
 
 /// Every path, best first.
-const ALL: [Isa; 3] = [Isa::Avx512, Isa::Avx2, Isa::Portable];
+const ALL: [Isa; 5] = [Isa::Amx, Isa::Avx512Bf16, Isa::Avx512, Isa::Avx2, Isa::Portable];
 
 impl Isa {
-    /// `avx512_bf16`, `avx512`, `avx2`, `portable`: also what `GALEN_ISA` takes.
+    /// `amx`, `avx512_bf16`, `avx512`, `avx2`, `portable`: also what `GALEN_ISA` takes.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Amx => "amx",
             Self::Avx512Bf16 => "avx512_bf16",
             Self::Avx512 => "avx512",
             Self::Avx2 => "avx2",
             Self::Portable => "portable",
         }
+    }
+
+    /// Whether products of bfloat16 are faster than those of f32 here.
+    pub fn prefers_bf16(self) -> bool {
+        matches!(self, Self::Amx | Self::Avx512Bf16)
     }
 }
 
@@ -75,6 +83,9 @@ pub fn available() -> Vec<Isa> {
             && is_x86_feature_detected!("avx512dq")
         {
             if is_x86_feature_detected!("avx512bf16") {
+                if super::bf16::amx::usable() {
+                    have.push(Isa::Amx);
+                }
                 have.push(Isa::Avx512Bf16);
             }
             have.push(Isa::Avx512);
@@ -129,7 +140,9 @@ macro_rules! multiversion {
                 fn avx2($($arg: $ty),*) $(-> $ret)? { body::<$crate::kernels::isa::Fused>($($arg),*) }
                 match $crate::kernels::isa::isa() {
                     // SAFETY: `isa` names a path only after detecting its features.
-                    $crate::kernels::isa::Isa::Avx512Bf16 | $crate::kernels::isa::Isa::Avx512 => {
+                    $crate::kernels::isa::Isa::Amx
+                    | $crate::kernels::isa::Isa::Avx512Bf16
+                    | $crate::kernels::isa::Isa::Avx512 => {
                         return unsafe { avx512($($arg),*) };
                     }
                     // SAFETY: as above.

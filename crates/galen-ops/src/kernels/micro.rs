@@ -33,7 +33,7 @@ pub(crate) unsafe fn tile(
     unsafe {
         match isa() {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 | Isa::Avx512 => match rows {
+            Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512 => match rows {
                 1 => x86::avx512::<1>(k, a, b, c, ldc, rows, cols, accumulate),
                 2..=4 => x86::avx512::<4>(k, a, b, c, ldc, rows, cols, accumulate),
                 5..=8 => x86::avx512::<8>(k, a, b, c, ldc, rows, cols, accumulate),

@@ -12,7 +12,7 @@ use galen_train::{BestMetric, Cadence, TrainSettings};
 
 /// The arithmetic that this processor has instructions for.
 pub fn native_compute() -> Compute {
-    if galen_ops::isa() == galen_ops::Isa::Avx512Bf16 { Compute::Bf16 } else { Compute::F32 }
+    if galen_ops::isa().prefers_bf16() { Compute::Bf16 } else { Compute::F32 }
 }
 
 /// A packed copy where it takes at most half of `limit`, or of the memory that is free.

@@ -1,25 +1,31 @@
 //! One head of one segment in bf16 products: as `kernels::attention`, with a head's keys and values packed once for
 //! all its queries.
 
+use super::lines::Lines;
 use super::pack::{pack_columns, pack_rows};
 use super::panels::{pack_rows_panels, pack_transposed_panels};
-use super::tile::{MR, NR, Segment, Target, tile};
+use super::tile::{Layout, NR, Segment, Target, Tiler};
 use crate::kernels::attention::{
     Context, Norm, Queries, probabilities_row, row_dot, score_gradient_row, softmax_row,
 };
 
-/// Queries of a tile.
-const TILE: usize = 48;
+/// Queries of a tile: whole blocks of left operands.
+fn tile_queries() -> usize {
+    match Layout::current() {
+        Layout::Interleaved => 48,
+        Layout::Tiled => 64,
+    }
+}
 
 /// Packed operands and tiles of one head, reused from one to the next.
 #[derive(Default)]
 pub(crate) struct Work {
-    keys_t: Vec<u32>,
-    keys: Vec<u32>,
-    values_t: Vec<u32>,
-    values: Vec<u32>,
-    left: Vec<u32>,
-    right: Vec<u32>,
+    keys_t: Lines,
+    keys: Lines,
+    values_t: Lines,
+    values: Lines,
+    left: Lines,
+    right: Lines,
     scores: Vec<f32>,
     gradients: Vec<f32>,
 }
@@ -35,34 +41,35 @@ struct Panels<'a> {
     take: usize,
 }
 
-/// `C[m, ..] (+)= A B` where A holds `[block][take][MR]`; C has row stride `ldc` and `cols` columns.
-fn product(m: usize, a: &[u32], b: Panels, c: &mut [f32], ldc: usize, cols: usize, add: bool) {
+/// `C[m, ..] (+)= A B` where A holds packed blocks of `take` pairs; C has row stride `ldc` and `cols` columns.
+fn product(tiler: &Tiler, m: usize, a: &[u32], b: Panels, c: &mut [f32], ldc: usize, cols: usize, add: bool) {
     if m == 0 {
         return;
     }
+    let mr = Layout::current().rows();
     assert!(c.len() >= (m - 1) * ldc + cols && cols <= ldc);
-    assert!(a.len() >= m.div_ceil(MR) * b.take * MR && b.skip + b.take <= b.pairs);
+    assert!(a.len() >= m.div_ceil(mr) * b.take * mr && b.skip + b.take <= b.pairs);
     assert!(b.data.len() >= b.last * b.pairs * NR && cols <= (b.last - b.first) * NR);
-    for block in 0..m.div_ceil(MR) {
+    for block in 0..m.div_ceil(mr) {
         for panel in b.first..b.last {
             let j0 = (panel - b.first) * NR;
             if j0 >= cols {
                 break;
             }
             let segment = Segment {
-                a: a[block * b.take * MR..].as_ptr(),
+                a: a[block * b.take * mr..].as_ptr(),
                 b: b.data[(panel * b.pairs + b.skip) * NR..].as_ptr(),
                 pairs: b.take,
             };
             let target = Target {
-                c: c[block * MR * ldc + j0..].as_mut_ptr(),
+                c: c[block * mr * ldc + j0..].as_mut_ptr(),
                 stride: ldc,
-                rows: (m - block * MR).min(MR),
+                rows: (m - block * mr).min(mr),
                 cols: (cols - j0).min(NR),
                 add,
             };
             // SAFETY: the extents are asserted above; C is borrowed mutably.
-            unsafe { tile(&[segment], target) };
+            unsafe { tiler.tile(&[segment], target) };
         }
     }
 }
@@ -84,17 +91,18 @@ pub(crate) fn forward(
     norms: &mut [Norm],
 ) {
     let (d, n) = (context.d, context.keys.len() / context.d);
-    let (depth, pairs) = (d.div_ceil(2), n.div_ceil(2));
+    let (layout, queries, tiler) = (Layout::current(), tile_queries(), Tiler::new());
+    let (depth, pairs) = (layout.pairs(d), layout.pairs(n));
     pack_transposed_panels(context.keys, d, n, d, &mut work.keys_t);
     pack_rows_panels(context.values, d, d, n, &mut work.values);
-    for i0 in (0..q.len).step_by(TILE) {
-        let rows = (q.len - i0).min(TILE);
+    for i0 in (0..q.len).step_by(queries) {
+        let rows = (q.len - i0).min(queries);
         let (lo, hi, width) = window(&context, q.position + i0, rows);
-        pack_rows(&q.values[i0 * q.stride..], q.stride, rows, d, 1.0, &mut work.left);
+        pack_rows(&q.values[i0 * q.stride..], q.stride, rows, d, &mut work.left);
         work.scores.resize(rows * width, 0.0);
         let (first, last) = (lo / NR, hi.div_ceil(NR));
         let keys = Panels { data: &work.keys_t, pairs: depth, first, last, skip: 0, take: depth };
-        product(rows, &work.left, keys, &mut work.scores, width, hi - lo, false);
+        product(&tiler, rows, &work.left, keys, &mut work.scores, width, hi - lo, false);
         for (i, row) in work.scores.chunks_exact_mut(width).enumerate() {
             let p = q.position + i0 + i;
             let (max, sum) = softmax_row(row, context.first(p) - lo, p - lo, context.scale);
@@ -102,11 +110,11 @@ pub(crate) fn forward(
             norms[i0 + i] = Norm { max, inverse };
             row.iter_mut().for_each(|w| *w *= inverse);
         }
-        let take = (hi - lo).div_ceil(2);
-        pack_rows(&work.scores, width, rows, 2 * take, 1.0, &mut work.left);
+        let take = layout.pairs(hi - lo);
+        pack_rows(&work.scores, width, rows, (2 * take).min(width), &mut work.left);
         let last = d.div_ceil(NR);
         let values = Panels { data: &work.values, pairs, first: 0, last, skip: lo / 2, take };
-        product(rows, &work.left, values, &mut o[i0 * stride..], stride, d, false);
+        product(&tiler, rows, &work.left, values, &mut o[i0 * stride..], stride, d, false);
     }
 }
 
@@ -124,12 +132,13 @@ pub(crate) fn backward(
     dv: &mut [f32],
 ) {
     let (d, n) = (context.d, context.keys.len() / context.d);
-    let (depth, pairs, across) = (d.div_ceil(2), n.div_ceil(2), d.div_ceil(NR));
+    let (layout, queries, tiler) = (Layout::current(), tile_queries(), Tiler::new());
+    let (depth, pairs, across) = (layout.pairs(d), layout.pairs(n), d.div_ceil(NR));
     pack_transposed_panels(context.keys, d, n, d, &mut work.keys_t);
     pack_transposed_panels(context.values, d, n, d, &mut work.values_t);
     pack_rows_panels(context.keys, d, d, n, &mut work.keys);
-    for i0 in (0..q.len).step_by(TILE) {
-        let rows = (q.len - i0).min(TILE);
+    for i0 in (0..q.len).step_by(queries) {
+        let rows = (q.len - i0).min(queries);
         let (lo, hi, width) = window(&context, q.position + i0, rows);
         let (first, last, seen) = (lo / NR, hi.div_ceil(NR), hi - lo);
         work.scores.resize(rows * width, 0.0);
@@ -139,9 +148,9 @@ pub(crate) fn backward(
             (queries, q.stride, &work.keys_t, &mut work.scores),
             (grads, d_o.stride, &work.values_t, &mut work.gradients),
         ] {
-            pack_rows(values, stride, rows, d, 1.0, &mut work.left);
+            pack_rows(values, stride, rows, d, &mut work.left);
             let b = Panels { data: packed, pairs: depth, first, last, skip: 0, take: depth };
-            product(rows, &work.left, b, c, width, seen, false);
+            product(&tiler, rows, &work.left, b, c, width, seen, false);
         }
         let both = work.scores.chunks_exact_mut(width).zip(work.gradients.chunks_exact_mut(width));
         for (i, (p, dp)) in both.enumerate() {
@@ -152,18 +161,18 @@ pub(crate) fn backward(
             score_gradient_row(p, dp, delta, context.scale);
         }
         // dV += P^T dO, dK += dS^T Q: keys are rows, queries the inner dimension.
-        let take = rows.div_ceil(2);
+        let take = layout.pairs(rows);
         for (tile, values, stride, c) in
             [(&work.scores, grads, d_o.stride, &mut *dv), (&work.gradients, queries, q.stride, &mut *dk)]
         {
             pack_columns(tile, width, 0, seen, rows, &mut work.left);
             pack_rows_panels(values, stride, d, rows, &mut work.right);
             let b = Panels { data: &work.right, pairs: take, first: 0, last: across, skip: 0, take };
-            product(seen, &work.left, b, &mut c[lo * d..], d, d, true);
+            product(&tiler, seen, &work.left, b, &mut c[lo * d..], d, d, true);
         }
-        let take = seen.div_ceil(2);
-        pack_rows(&work.gradients, width, rows, 2 * take, 1.0, &mut work.left);
+        let take = layout.pairs(seen);
+        pack_rows(&work.gradients, width, rows, (2 * take).min(width), &mut work.left);
         let b = Panels { data: &work.keys, pairs, first: 0, last: across, skip: lo / 2, take };
-        product(rows, &work.left, b, &mut dq[i0 * stride..], stride, d, false);
+        product(&tiler, rows, &work.left, b, &mut dq[i0 * stride..], stride, d, false);
     }
 }

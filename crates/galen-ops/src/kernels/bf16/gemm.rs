@@ -1,14 +1,22 @@
 //! The loops: a task takes a few panels, holds them in the second-level cache and runs all rows through them.
 
+use super::lines::Lines;
 use super::pack::PackedA;
 use super::panels::Panels16;
-use super::tile::{MR, NR, Segment, Target, tile};
+use super::tile::{Layout, NR, Segment, Target, Tiler};
 use crate::kernels::gemm::Out;
 use rayon::prelude::*;
 use std::cell::RefCell;
 
-/// Longest inner dimension held at once, elements.
-const KC: usize = 4096;
+/// Longest inner dimension held at once, elements: with tiles, that of a block of left rows which the first-level cache
+/// keeps while panels come from the second; elsewhere what the register tile's start and end are small against.
+fn longest(layout: Layout) -> usize {
+    match layout {
+        Layout::Interleaved => 4096,
+        Layout::Tiled => 640,
+    }
+}
+
 /// Bytes of panels a task holds at once: half of a second-level cache of 1 MiB.
 const HELD: usize = 512 << 10;
 
@@ -28,7 +36,7 @@ pub(crate) enum Start<'a> {
 }
 
 thread_local! {
-    static PANELS: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+    static PANELS: RefCell<Lines> = RefCell::default();
 }
 
 /// A part of a piece: `[k0, k0 + kc)`.
@@ -39,20 +47,20 @@ struct Part {
     kc: usize,
 }
 
-/// Cuts the pieces into stretches of at most [`KC`] in sum.
-fn stretches(pieces: &[Piece]) -> Vec<Vec<Part>> {
-    let (mut all, mut now, mut room) = (Vec::new(), Vec::new(), KC);
+/// Cuts the pieces into stretches of at most `longest` in sum.
+fn stretches(pieces: &[Piece], longest: usize) -> Vec<Vec<Part>> {
+    let (mut all, mut now, mut room) = (Vec::new(), Vec::new(), longest);
     for (piece, Piece { a, .. }) in pieces.iter().enumerate() {
         let mut k0 = 0;
         while k0 < a.k() {
             let kc = (a.k() - k0).min(room);
             now.push(Part { piece, k0, kc });
             k0 += kc;
-            room -= kc;
-            // A part that is cut ends on a whole panel's rows.
+            // A part is padded to, or cut at, a whole panel's rows.
+            room = room.saturating_sub(kc.next_multiple_of(NR));
             if room < NR || k0 < a.k() {
                 all.push(std::mem::take(&mut now));
-                room = KC;
+                room = longest;
             }
             room = room / NR * NR;
         }
@@ -107,9 +115,12 @@ unsafe fn run(m: usize, n: usize, pieces: &[Piece], start: Start, c: *mut f32, l
         return;
     }
     assert!(pieces.iter().all(|p| p.a.m() == m), "left operands of other than {m} rows");
-    let stretches = stretches(pieces);
-    let depth = stretches.iter().map(|s| s.iter().map(|p| p.kc + 1).sum::<usize>()).max().unwrap_or(0);
-    let (blocks, panels) = (m.div_ceil(MR), n.div_ceil(NR));
+    let layout = Layout::current();
+    let stretches = stretches(pieces, longest(layout));
+    let len = |stretch: &[Part]| stretch.iter().map(|p| layout.pairs(p.kc) * NR).sum::<usize>();
+    let depth = stretches.iter().map(|s| 2 * len(s) / NR).max().unwrap_or(0);
+    let (mr, panels) = (layout.rows(), n.div_ceil(NR));
+    let blocks = m.div_ceil(mr);
     let threads = rayon::current_num_threads();
     let np = group(panels, threads, depth);
     let tasks = panels.div_ceil(np);
@@ -122,18 +133,20 @@ unsafe fn run(m: usize, n: usize, pieces: &[Piece], start: Start, c: *mut f32, l
         let held = first..(first + np).min(panels);
         let cols = |panel: usize| (n - panel * NR).min(NR);
         PANELS.with_borrow_mut(|buffer| {
+            let tiler = Tiler::new();
             for (s, stretch) in stretches.iter().enumerate() {
-                let len: usize = stretch.iter().map(|p| p.kc.div_ceil(2) * NR).sum();
+                let len = len(stretch);
                 if buffer.len() < len * np {
-                    buffer.resize(len * np, 0);
+                    buffer.resize(len * np);
                 }
                 for (panel, buffer) in held.clone().zip(buffer.chunks_exact_mut(len.max(1))) {
                     let mut rest = buffer;
                     for part in stretch {
-                        let (now, later) = rest.split_at_mut(part.kc.div_ceil(2) * NR);
+                        let (now, later) = rest.split_at_mut(layout.pairs(part.kc) * NR);
                         let b = pieces[part.piece].b;
                         if b.ready(panel * NR, part.k0).is_none() {
                             b.fill(panel * NR, cols(panel), part.k0, part.kc, now);
+                            now[part.kc.div_ceil(2) * NR..].fill(0);
                         }
                         rest = later;
                     }
@@ -146,22 +159,22 @@ unsafe fn run(m: usize, n: usize, pieces: &[Piece], start: Start, c: *mut f32, l
                         let mut offset = 0;
                         for (segment, part) in segments.iter_mut().zip(stretch) {
                             let piece = &pieces[part.piece];
-                            let pairs = part.kc.div_ceil(2);
+                            let pairs = layout.pairs(part.kc);
                             let own = &buffer[offset..offset + pairs * NR];
                             let b = piece.b.ready(panel * NR, part.k0).map_or(own, |b| &b[..pairs * NR]);
-                            let a = &piece.a.block(block, part.k0)[..pairs * MR];
+                            let a = &piece.a.block(block, part.k0)[..pairs * mr];
                             *segment = Segment { a: a.as_ptr(), b: b.as_ptr(), pairs };
                             offset += pairs * NR;
                         }
                         let target = Target {
-                            c: out.at(block * MR * ldc + panel * NR),
+                            c: out.at(block * mr * ldc + panel * NR),
                             stride: ldc,
-                            rows: (m - block * MR).min(MR),
+                            rows: (m - block * mr).min(mr),
                             cols: cols(panel),
                             add,
                         };
                         // SAFETY: the segments' slices have just been cut to size; the tile of C is this task's alone.
-                        unsafe { tile(&segments[..stretch.len()], target) };
+                        unsafe { tiler.tile(&segments[..stretch.len()], target) };
                     }
                 }
             }

@@ -3,14 +3,17 @@
 //! Operands are packed in pairs along k, as the processor's dot-product instruction takes them: a `u32` holds element
 //! `2p` in its low and `2p + 1` in its high half, an odd k ends with a zero. Rounding is to nearest even.
 //!
-//! - `tile`: the register tile, on every kernel path
+//! - `tile`: the register tile, on every kernel path; `amx`: that of the tile registers
 //! - `pack`: left operands
 //! - `panels`: right operands: dense, quantised blocks as stored, or weights packed once
 //! - `gemm`: the loops over tiles
 //! - `attention`: one head of one segment
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
 pub(crate) mod attention;
 mod gemm;
+mod lines;
 mod pack;
 mod panels;
 mod tile;

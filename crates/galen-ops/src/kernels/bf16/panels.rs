@@ -1,6 +1,7 @@
 //! Right operands, panel by panel of 32 columns: `[pairs][NR]`.
 
-use super::tile::NR;
+use super::lines::Lines;
+use super::tile::{Layout, NR};
 use super::{pair, pairs};
 use crate::kernels::isa::multiversion;
 use crate::quant::QuantMatrix;
@@ -137,20 +138,21 @@ multiversion! {
 }
 
 /// All panels of a dense row-major `[k, n]` with rows `stride` apart, on this thread.
-pub(super) fn pack_rows_panels(values: &[f32], stride: usize, n: usize, k: usize, out: &mut Vec<u32>) {
+pub(super) fn pack_rows_panels(values: &[f32], stride: usize, n: usize, k: usize, out: &mut Lines) {
     pack_panels(n, k, out, |j0, cols, panel| rows(values, stride, j0, cols, 0, k, panel));
 }
 
 /// All panels of the transpose of a dense row-major `[n, k]` with rows `stride` apart, on this thread.
-pub(super) fn pack_transposed_panels(values: &[f32], stride: usize, n: usize, k: usize, out: &mut Vec<u32>) {
+pub(super) fn pack_transposed_panels(values: &[f32], stride: usize, n: usize, k: usize, out: &mut Lines) {
     pack_panels(n, k, out, |j0, cols, panel| transposed(values, stride, j0, cols, 0, k, panel));
 }
 
-fn pack_panels(n: usize, k: usize, out: &mut Vec<u32>, fill: impl Fn(usize, usize, &mut [u32])) {
-    let panel = k.div_ceil(2) * NR;
-    out.resize(n.div_ceil(NR) * panel, 0);
+fn pack_panels(n: usize, k: usize, out: &mut Lines, fill: impl Fn(usize, usize, &mut [u32])) {
+    let panel = Layout::current().pairs(k) * NR;
+    out.resize(n.div_ceil(NR) * panel);
     for (p, out) in out.chunks_exact_mut(panel.max(1)).enumerate() {
         fill(p * NR, (n - p * NR).min(NR), out);
+        out[k.div_ceil(2) * NR..].fill(0);
     }
 }
 
@@ -159,15 +161,15 @@ fn pack_panels(n: usize, k: usize, out: &mut Vec<u32>, fill: impl Fn(usize, usiz
 pub struct PackedWeight {
     rows: usize,
     cols: usize,
-    data: Vec<u32>,
+    data: Lines,
 }
 
 impl PackedWeight {
     /// Decodes and packs `weight`, over all threads of the current pool.
     pub fn new(weight: &QuantMatrix) -> Self {
         let (rows, cols) = (weight.rows(), weight.cols());
-        let panel = (cols.div_ceil(2) * NR).max(1);
-        let mut data = vec![0; rows.div_ceil(NR) * panel];
+        let panel = (Layout::current().pairs(cols) * NR).max(1);
+        let mut data = Lines::zeros(rows.div_ceil(NR) * panel);
         data.par_chunks_mut(panel).enumerate().for_each(|(i, out)| {
             weight_forward(weight, i * NR, (rows - i * NR).min(NR), 0, cols, out);
         });
@@ -176,11 +178,11 @@ impl PackedWeight {
 
     /// Bytes that packing a `[rows, cols]` would take.
     pub fn bytes_for(rows: usize, cols: usize) -> usize {
-        rows.div_ceil(NR) * NR * cols.div_ceil(2) * 4
+        rows.div_ceil(NR) * NR * Layout::current().pairs(cols) * 4
     }
 
     fn panel(&self, row: usize) -> &[u32] {
-        let len = self.cols.div_ceil(2) * NR;
+        let len = Layout::current().pairs(self.cols) * NR;
         &self.data[row / NR * len..(row / NR + 1) * len]
     }
 }

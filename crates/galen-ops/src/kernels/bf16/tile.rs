@@ -1,16 +1,50 @@
-//! The register tile: `C[12, 32] = start + sum over segments of A[12, k] B[k, 32]`.
+//! The register tile: `C[rows, 32] = start + sum over segments of A[rows, k] B[k, 32]`.
 //!
 //! Each element is one chain over k, the segments in order: with the dot-product instruction two products a link,
-//! elsewhere one fused multiply-add a product.
+//! elsewhere one fused multiply-add a product; the tile instructions have chains of their own (`amx`).
 
+#[cfg(target_arch = "x86_64")]
+use super::amx;
 use crate::kernels::isa::{Isa, isa};
 
-/// Rows of a register tile.
-pub(crate) const MR: usize = 12;
-/// Columns of a register tile.
+/// Rows of the vector paths' tile.
+pub(super) const MR: usize = 12;
+/// Columns of a tile.
 pub(crate) const NR: usize = 32;
 
-/// A stretch of k: packed rows `[pairs][MR]` and a packed panel `[pairs][NR]`.
+/// How left operands are packed, and how far operands are padded along k.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// Blocks of [`MR`] rows, `[pairs][MR]`.
+    Interleaved,
+    /// Blocks of 32 rows, `[pairs / 16][32][16]`, k padded to sixteen pairs.
+    Tiled,
+}
+
+impl Layout {
+    /// That of the kernel path.
+    pub fn current() -> Self {
+        if isa() == Isa::Amx { Self::Tiled } else { Self::Interleaved }
+    }
+
+    /// Rows of a block of left operands.
+    pub fn rows(self) -> usize {
+        match self {
+            Self::Interleaved => MR,
+            Self::Tiled => 32,
+        }
+    }
+
+    /// Pairs that `k` elements take in either operand; those behind the last are zeros.
+    pub fn pairs(self, k: usize) -> usize {
+        match self {
+            Self::Interleaved => k.div_ceil(2),
+            Self::Tiled => k.div_ceil(32) * 16,
+        }
+    }
+}
+
+/// A stretch of k: a block of packed rows and a packed panel `[pairs][NR]`.
 #[derive(Clone, Copy)]
 pub(super) struct Segment {
     pub a: *const u32,
@@ -30,12 +64,40 @@ pub(super) struct Target {
     pub add: bool,
 }
 
-/// One tile.
-///
+/// The right to compute tiles on this thread: the tile registers are set up once for many tiles.
+pub(super) struct Tiler {
+    #[cfg(target_arch = "x86_64")]
+    tiles: Option<amx::Tiles>,
+}
+
+impl Tiler {
+    pub fn new() -> Self {
+        Self {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `isa` names the path only after asking for the tiles.
+            tiles: (isa() == Isa::Amx).then(|| unsafe { amx::Tiles::take() }),
+        }
+    }
+
+    /// One tile.
+    ///
+    /// # Safety
+    /// Each segment's operands hold `pairs` times the layout's rows and [`NR`] pairs; the valid part of C is writable and
+    /// owned by this call.
+    pub unsafe fn tile(&self, segments: &[Segment], target: Target) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(tiles) = &self.tiles {
+            // SAFETY: the caller's promise; operands are padded as the layout of this path says.
+            return unsafe { amx::tile(tiles, segments, target) };
+        }
+        // SAFETY: the caller's promise.
+        unsafe { vector_tile(segments, target) }
+    }
+}
+
 /// # Safety
-/// Each segment's operands hold `pairs * MR` and `pairs * NR` pairs; the valid part of C is writable and owned by
-/// this call.
-pub(super) unsafe fn tile(segments: &[Segment], target: Target) {
+/// As [`Tiler::tile`].
+unsafe fn vector_tile(segments: &[Segment], target: Target) {
     debug_assert!(target.rows <= MR && target.cols <= NR);
     // SAFETY: the caller's promise; `isa` names a path only after detecting its features.
     unsafe {
@@ -52,7 +114,7 @@ pub(super) unsafe fn tile(segments: &[Segment], target: Target) {
             Isa::Avx512 => x86::wide(segments, target),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => x86::narrow(segments, target),
-            Isa::Portable => expanded::<Split>(segments, target),
+            _ => expanded::<Split>(segments, target),
         }
     }
 }
@@ -62,7 +124,7 @@ use crate::kernels::isa::{Fma, Split};
 /// Pairs expanded to f32, for whatever the compiler makes of it.
 ///
 /// # Safety
-/// As [`tile`].
+/// As [`Tiler::tile`].
 #[inline(always)]
 unsafe fn expanded<F: Fma>(segments: &[Segment], target: Target) {
     const R: usize = 4;
@@ -110,7 +172,7 @@ mod x86 {
     use std::mem::transmute;
 
     /// # Safety
-    /// As [`super::tile`]; the processor has AVX-512F.
+    /// As [`super::Tiler::tile`]; the processor has AVX-512F.
     #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi2")]
     pub(super) unsafe fn wide(segments: &[Segment], target: Target) {
         // SAFETY: the caller's promise.
@@ -118,7 +180,7 @@ mod x86 {
     }
 
     /// # Safety
-    /// As [`super::tile`]; the processor has AVX2 and FMA.
+    /// As [`super::Tiler::tile`]; the processor has AVX2 and FMA.
     #[target_feature(enable = "avx2,fma,bmi2")]
     pub(super) unsafe fn narrow(segments: &[Segment], target: Target) {
         // SAFETY: the caller's promise.
@@ -155,7 +217,7 @@ mod x86 {
     /// `R` rows (of `MR` packed) by 32 columns in `2 R` registers.
     ///
     /// # Safety
-    /// As [`super::tile`]; the processor has AVX512_BF16.
+    /// As [`super::Tiler::tile`]; the processor has AVX512_BF16.
     #[target_feature(enable = "avx512f,avx512bf16")]
     pub(super) unsafe fn dot<const R: usize>(segments: &[Segment], target: Target) {
         let mut sums = [[_mm512_setzero_ps(); 2]; R];
@@ -185,7 +247,7 @@ mod x86 {
     /// Twelve rows by at most sixteen columns: the low-rank branch.
     ///
     /// # Safety
-    /// As [`super::tile`]; the processor has AVX512_BF16.
+    /// As [`super::Tiler::tile`]; the processor has AVX512_BF16.
     #[target_feature(enable = "avx512f,avx512bf16")]
     pub(super) unsafe fn dot_narrow(segments: &[Segment], target: Target) {
         let mut sums = [_mm512_setzero_ps(); MR];

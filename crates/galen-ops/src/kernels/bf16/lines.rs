@@ -1,0 +1,48 @@
+//! A buffer of packed pairs that begins on a cache line, so that no vector or tile row lies across two.
+
+use std::ops::{Deref, DerefMut};
+
+/// Pairs of a cache line.
+const WIDTH: usize = 16;
+
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u32; WIDTH]);
+
+/// A `[u32]` aligned to 64 bytes.
+#[derive(Default)]
+pub(crate) struct Lines {
+    lines: Vec<Line>,
+    len: usize,
+}
+
+impl Lines {
+    /// `len` zeros.
+    pub fn zeros(len: usize) -> Self {
+        let mut lines = Self::default();
+        lines.resize(len);
+        lines
+    }
+
+    /// Makes it that long; what is new is zero, what was there stays.
+    pub fn resize(&mut self, len: usize) {
+        self.lines.resize(len.div_ceil(WIDTH), Line([0; WIDTH]));
+        self.len = len;
+    }
+}
+
+impl Deref for Lines {
+    type Target = [u32];
+
+    fn deref(&self) -> &[u32] {
+        // SAFETY: lines lie end to end and hold at least `len` values, as `resize` made it so.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+}
+
+impl DerefMut for Lines {
+    fn deref_mut(&mut self) -> &mut [u32] {
+        // SAFETY: as above, and borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
+}
