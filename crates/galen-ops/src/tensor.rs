@@ -3,10 +3,9 @@
 use crate::error::{Result, shape_error};
 use crate::kernels::bf16::round;
 use crate::kernels::isa::multiversion;
-use crate::ops::Compute;
+use crate::ops::{Compute, by_rows};
 use candle_core::{CpuStorage, DType, Device, Shape, Storage, Tensor};
 use half::bf16;
-use rayon::prelude::*;
 use std::ops::{Deref, Range};
 use std::sync::RwLockReadGuard;
 
@@ -69,9 +68,10 @@ pub(crate) fn keep(tensor: &Tensor, compute: Compute) -> Result<Tensor> {
         return Ok(tensor.clone());
     }
     let values = f32_view(tensor)?;
-    let mut kept = vec![bf16::ZERO; values.len()];
     let values = &*values;
-    kept.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK)).for_each(|(kept, values)| narrow(values, kept));
+    let kept = by_rows(values.len(), 1, |start, kept: &mut [bf16]| {
+        narrow(&values[start..start + kept.len()], kept);
+    });
     Ok(Tensor::from_vec(kept, tensor.shape().clone(), &Device::Cpu)?)
 }
 
@@ -86,14 +86,11 @@ pub(crate) fn kept(tensor: &Tensor) -> Result<Values<'_>> {
     else {
         return shape_error("kept", format!("`{layout:?}` is not contiguous on the CPU"));
     };
-    let mut wide = vec![0f32; end - start];
-    wide.par_chunks_mut(CHUNK)
-        .zip(values[start..end].par_chunks(CHUNK))
-        .for_each(|(wide, kept)| widen(kept, wide));
-    Ok(Values::Own(wide))
+    let values = &values[start..end];
+    Ok(Values::Own(by_rows(values.len(), 1, |start, wide: &mut [f32]| {
+        widen(&values[start..start + wide.len()], wide);
+    })))
 }
-
-const CHUNK: usize = 1 << 14;
 
 multiversion! {
     fn narrow(values: &[f32], kept: &mut [bf16]) {

@@ -7,7 +7,8 @@ use super::isa::Fma;
 pub(crate) fn exp<F: Fma>(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to the nearest integer
     let clamped = x.clamp(-87.336_54, 88.722_83);
-    let n = F::fma(clamped, std::f32::consts::LOG2_E, ROUND) - ROUND;
+    let shifted = F::fma(clamped, std::f32::consts::LOG2_E, ROUND);
+    let n = shifted - ROUND;
     let r = F::fma(n, -0.693_359_4, clamped);
     let r = F::fma(n, 2.121_944_4e-4, r);
     let mut p = 1.987_569_1e-4;
@@ -18,10 +19,12 @@ pub(crate) fn exp<F: Fma>(x: f32) -> f32 {
     p = F::fma(p, r, 0.5);
     let y = F::fma(p, r * r, r) + 1.0;
     // 2^n in two steps, so that n = 128 does not overflow the exponent field.
-    let n = n as i32;
+    // The integer is the shifted number's last bits: a cast would be checked lane by lane.
+    let n = shifted.to_bits().wrapping_sub(ROUND.to_bits()).cast_signed();
     let half = n >> 1;
-    let scaled =
-        y * f32::from_bits(((half + 127) << 23) as u32) * f32::from_bits(((n - half + 127) << 23) as u32);
+    let scaled = y
+        * f32::from_bits((half.wrapping_add(127) << 23).cast_unsigned())
+        * f32::from_bits((n.wrapping_sub(half).wrapping_add(127) << 23).cast_unsigned());
     if x < -87.336_54 {
         0.0
     } else if x > 88.722_83 {
@@ -79,6 +82,22 @@ pub(crate) fn fold(mut lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
+/// The largest of `values` and `start`; a NaN among them wins.
+#[inline(always)]
+pub(crate) fn max_of(start: f32, values: &[f32]) -> f32 {
+    // A NaN that is there already stays, as no comparison with it holds.
+    let larger = |max: f32, x: f32| if x > max || x.is_nan() { x } else { max };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (whole, rest) = values.as_chunks::<LANES>();
+    for values in whole {
+        for (lane, x) in lanes.iter_mut().zip(values) {
+            *lane = larger(*lane, *x);
+        }
+    }
+    let all = lanes.into_iter().chain(rest.iter().copied());
+    all.fold(start, larger)
+}
+
 /// `sum a_i b_i` in the order of [`lane_sum`].
 #[inline(always)]
 pub(crate) fn dot<F: Fma>(a: &[f32], b: &[f32]) -> f32 {
@@ -119,6 +138,21 @@ mod tests {
         assert_eq!(exp::<Fused>(0.0), 1.0);
         assert!(exp::<Fused>(f32::NAN).is_nan());
         assert_eq!(exp::<Fused>(100.0), f32::INFINITY);
+    }
+
+    #[test]
+    fn the_largest_is_found_wherever_it_is_and_a_nan_wins() {
+        let mut values: Vec<f32> = (0..37u8).map(|i| f32::from(i % 7) - 9.0).collect();
+        assert_eq!(max_of(f32::NEG_INFINITY, &values), -3.0);
+        assert_eq!(max_of(1.5, &values), 1.5);
+        for i in 0..values.len() {
+            let kept = std::mem::replace(&mut values[i], 2.5);
+            assert_eq!(max_of(f32::NEG_INFINITY, &values), 2.5, "at {i}");
+            values[i] = f32::NAN;
+            assert!(max_of(3.5, &values).is_nan(), "at {i}");
+            values[i] = kept;
+        }
+        assert!(max_of(f32::NAN, &values).is_nan());
     }
 
     #[test]

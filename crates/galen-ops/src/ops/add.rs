@@ -1,7 +1,7 @@
 //! The residual sum.
 
 use crate::error::{Result, shape_error};
-use crate::ops::for_rows;
+use crate::ops::by_rows;
 use crate::tape::{Op, Saved};
 use crate::tensor::{f32_tensor, f32_view};
 use candle_core::Tensor;
@@ -20,9 +20,8 @@ impl Op for Add {
             return shape_error("add", format!("`{:?}` + `{:?}`", a.dims(), b.dims()));
         }
         let (av, bv) = (f32_view(a)?, f32_view(b)?);
-        let mut out = vec![0f32; av.len()];
         let (av, bv) = (&*av, &*bv);
-        for_rows(&mut out, 1, |start, out| {
+        let out = by_rows(av.len(), 1, |start, out| {
             for ((y, a), b) in out.iter_mut().zip(&av[start..]).zip(&bv[start..]) {
                 *y = a + b;
             }

@@ -3,11 +3,10 @@
 use crate::error::{Result, shape_error};
 use crate::kernels::isa::{Fma, multiversion};
 use crate::kernels::math::{sigmoid, tanh};
-use crate::ops::for_rows;
+use crate::ops::{by_rows, by_rows_twice};
 use crate::tape::{Op, Saved};
 use crate::tensor::{f32_tensor, f32_view};
 use candle_core::Tensor;
-use rayon::prelude::*;
 
 /// The gate's nonlinearity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,23 +73,19 @@ multiversion! {
 impl Gated {
     /// `act(gate) * up`.
     pub(crate) fn values(self, gate: &[f32], up: &[f32]) -> Vec<f32> {
-        let mut y = vec![0f32; gate.len()];
-        for_rows(&mut y, 1, |start, y| {
+        by_rows(gate.len(), 1, |start, y| {
             let range = start..start + y.len();
             forward_values(self.activation, &gate[range.clone()], &up[range], y);
-        });
-        y
+        })
     }
 
     /// d gate and d up. One pass forms both; they are rarely wanted apart.
     pub(crate) fn gradients(self, gate: &[f32], up: &[f32], dy: &[f32]) -> [Vec<f32>; 2] {
-        let (mut dg, mut du) = (vec![0f32; gate.len()], vec![0f32; gate.len()]);
-        dg.par_chunks_mut(1 << 14).zip(du.par_chunks_mut(1 << 14)).enumerate().for_each(|(i, (dg, du))| {
-            let range = i << 14..(i << 14) + dg.len();
+        by_rows_twice(gate.len(), 1, |start, dg, du| {
+            let range = start..start + dg.len();
             let (gate, up, dy) = (&gate[range.clone()], &up[range.clone()], &dy[range]);
             backward_values(self.activation, gate, up, dy, dg, du);
-        });
-        [dg, du]
+        })
     }
 }
 

@@ -27,10 +27,55 @@ pub use rms_norm::RmsNorm;
 pub use rope::{Rope, RopeTable};
 
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
+
+/// Values of a chunk of rows that goes to one thread.
+const CHUNK: usize = 1 << 14;
+
+/// A new buffer of `len` values in rows of `width`: `f(first row, rows)` fills fixed chunks of whole rows, in parallel.
+/// A chunk is zeros before, written while it comes into the cache anyway.
+pub(crate) fn by_rows<T: Copy + Default + Send>(
+    len: usize,
+    width: usize,
+    f: impl Fn(usize, &mut [T]) + Sync,
+) -> Vec<T> {
+    let rows = (CHUNK / width.max(1)).max(1);
+    let mut out = Vec::with_capacity(len);
+    let spare = &mut out.spare_capacity_mut()[..len];
+    spare.par_chunks_mut(rows * width.max(1)).enumerate().for_each(|(i, part)| f(i * rows, zeroed(part)));
+    // SAFETY: the chunks cover all `len` values, and `zeroed` wrote each.
+    unsafe { out.set_len(len) };
+    out
+}
+
+/// As [`by_rows`] with two buffers of one shape.
+pub(crate) fn by_rows_twice(
+    len: usize,
+    width: usize,
+    f: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
+) -> [Vec<f32>; 2] {
+    let rows = (CHUNK / width.max(1)).max(1);
+    let (mut a, mut b) = (Vec::with_capacity(len), Vec::with_capacity(len));
+    let (spare_a, spare_b) = (&mut a.spare_capacity_mut()[..len], &mut b.spare_capacity_mut()[..len]);
+    let (parts_a, parts_b) =
+        (spare_a.par_chunks_mut(rows * width.max(1)), spare_b.par_chunks_mut(rows * width.max(1)));
+    parts_a.zip(parts_b).enumerate().for_each(|(i, (a, b))| f(i * rows, zeroed(a), zeroed(b)));
+    // SAFETY: the chunks cover all `len` values of either, and `zeroed` wrote each.
+    unsafe {
+        a.set_len(len);
+        b.set_len(len);
+    }
+    [a, b]
+}
+
+fn zeroed<T: Copy + Default>(part: &mut [MaybeUninit<T>]) -> &mut [T] {
+    part.fill(MaybeUninit::new(T::default()));
+    // SAFETY: every value has just been written; the layouts are the same.
+    unsafe { &mut *(std::ptr::from_mut(part) as *mut [T]) }
+}
 
 /// Runs `f(chunk index, rows of out)` over fixed chunks of whole rows of `out`, in parallel.
 pub(crate) fn for_rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
-    const CHUNK: usize = 1 << 14;
     let rows = (CHUNK / width.max(1)).max(1);
     out.par_chunks_mut(rows * width.max(1)).enumerate().for_each(|(i, out)| f(i * rows, out));
 }

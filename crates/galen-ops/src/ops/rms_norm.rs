@@ -3,7 +3,7 @@
 use crate::error::{Result, shape_error};
 use crate::kernels::isa::multiversion;
 use crate::kernels::math::dot;
-use crate::ops::for_rows;
+use crate::ops::by_rows;
 use crate::tape::{Op, Saved};
 use crate::tensor::{f32_tensor, f32_view};
 use candle_core::Tensor;
@@ -55,22 +55,18 @@ impl RmsNorm {
         if n == 0 || !x.len().is_multiple_of(n) {
             return shape_error("rms_norm", format!("{} values in rows of {n}", x.len()));
         }
-        let mut y = vec![0f32; x.len()];
-        for_rows(&mut y, n, |row, y| {
+        Ok(by_rows(x.len(), n, |row, y| {
             forward_rows(&x[row * n..row * n + y.len()], &self.weight, self.eps, y);
-        });
-        Ok(y)
+        }))
     }
 
     /// `dx` of `dy` over rows of `x`.
     pub(crate) fn gradient(&self, x: &[f32], dy: &[f32]) -> Vec<f32> {
         let n = self.weight.len();
-        let mut dx = vec![0f32; x.len()];
-        for_rows(&mut dx, n, |row, dx| {
+        by_rows(x.len(), n, |row, dx| {
             let range = row * n..row * n + dx.len();
             backward_rows(&x[range.clone()], &self.weight, self.eps, &dy[range], dx);
-        });
-        dx
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 //! dimension i + D/2.
 
 use crate::error::{Result, shape_error};
-use crate::ops::for_rows;
+use crate::ops::by_rows;
 use crate::tape::{Op, Saved};
 use crate::tensor::{f32_tensor, f32_view};
 use candle_core::Tensor;
@@ -47,8 +47,7 @@ impl Rope {
             );
         }
         let width = values.len() / tokens;
-        let mut out = vec![0f32; values.len()];
-        for_rows(&mut out, width, |first, out| {
+        let out = by_rows(values.len(), width, |first, out: &mut [f32]| {
             for (i, out) in out.chunks_exact_mut(width).enumerate() {
                 let t = first + i;
                 let (cos, sin) =

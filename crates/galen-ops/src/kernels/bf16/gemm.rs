@@ -8,12 +8,12 @@ use crate::kernels::gemm::Out;
 use rayon::prelude::*;
 use std::cell::RefCell;
 
-/// Longest inner dimension held at once, elements: with tiles, that of a block of left rows which the first-level cache
-/// keeps while panels come from the second; elsewhere what the register tile's start and end are small against.
+/// Longest inner dimension held at once, elements: long against the register tile's start and end, yet such that panels stay in the
+/// second-level cache; the register tile's start and end are small against.
 fn longest(layout: Layout) -> usize {
     match layout {
         Layout::Interleaved => 4096,
-        Layout::Tiled => 640,
+        Layout::Tiled => 1024,
     }
 }
 

@@ -24,6 +24,20 @@ impl Lines {
         lines
     }
 
+    /// `len` values that hold anything.
+    ///
+    /// # Safety
+    /// Each is written before it is read.
+    pub unsafe fn unwritten(len: usize) -> Self {
+        let mut lines = Vec::with_capacity(len.div_ceil(WIDTH));
+        // SAFETY: there is room for as many; a line has no invalid pattern, and the caller writes before reading.
+        #[expect(clippy::uninit_vec, reason = "the caller's promise")]
+        unsafe {
+            lines.set_len(len.div_ceil(WIDTH));
+        }
+        Self { lines, len }
+    }
+
     /// Makes it that long; what is new is zero, what was there stays.
     pub fn resize(&mut self, len: usize) {
         self.lines.resize(len.div_ceil(WIDTH), Line([0; WIDTH]));

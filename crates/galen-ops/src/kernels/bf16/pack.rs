@@ -60,9 +60,14 @@ impl PackedA {
     fn filled(m: usize, k: usize, fill: impl Fn(Layout, usize, usize, &mut [u32]) + Sync) -> Self {
         let layout = Layout::current();
         let (rows, block) = (layout.rows(), (layout.pairs(k) * layout.rows()).max(1));
-        let mut data = Lines::zeros(m.div_ceil(rows) * layout.pairs(k) * rows);
+        // SAFETY: whole blocks are filled to their end, and what is left of the last is zero.
+        let mut data = unsafe { Lines::unwritten(m.div_ceil(rows) * layout.pairs(k) * rows) };
         data.par_chunks_mut(block).enumerate().for_each(|(b, out)| {
-            fill(layout, b * rows, (m - b * rows).min(rows), out);
+            let valid = (m - b * rows).min(rows);
+            if valid < rows {
+                out.fill(0);
+            }
+            fill(layout, b * rows, valid, out);
         });
         Self { data, layout, m, k }
     }
