@@ -191,7 +191,7 @@ impl Grpo {
         // By the log-probability itself, and by the ratio.
         let mut direct = vec![0.0; tokens.len()];
         let mut by_ratio = vec![0.0; tokens.len()];
-        let mut stopped = [0.0; 3];
+        let (mut stopped, mut weights) = ([0.0; 3], 0.0);
         for (t, ratio) in ratios.iter().enumerate() {
             let logp = f64::from(tokens[t]);
             match self.loss_type.policy {
@@ -204,7 +204,7 @@ impl Grpo {
                     let weight = weight(*ratio, &answer, self);
                     total -= keep * weight * advantage * logp;
                     direct[t] -= keep * weight * advantage;
-                    tally.weights = (tally.weights.0 + weight, tally.weights.1 + 1.0);
+                    weights += weight;
                 }
             }
             if let Some(reference) = reference {
@@ -225,6 +225,7 @@ impl Grpo {
             ];
         }
         tally.stopped.push(self.per_ratio(stopped));
+        tally.weights.push(weights / tokens.len().max(1) as f64);
         // d w / d log p: w of its own token, w / length of every token of the answer.
         let shared = by_ratio.iter().sum::<f64>() / tokens.len().max(1) as f64;
         let slope = |(t, direct): (usize, f64)| {
@@ -244,7 +245,8 @@ impl Grpo {
 struct Tally {
     stopped: Vec<[f64; 3]>,
     kl: (f64, f64),
-    weights: (f64, f64),
+    /// Mean weight of each answer.
+    weights: Vec<f64>,
 }
 
 impl Tally {
@@ -256,7 +258,7 @@ impl Tally {
                 let total = |k: usize| self.stopped.iter().map(|s| s[k]).sum::<f64>();
                 metrics.weighted("cispo_clip_ratio", total(1), total(2));
             }
-            "vespo" => metrics.weighted("vespo/phi_seq_mean", self.weights.0, self.weights.1),
+            "vespo" => metrics.mean("vespo/phi_seq_mean", self.weights.iter().copied()),
             "sapo" => {}
             _ => clip_metrics(&mut metrics, &self.stopped),
         }

@@ -1,0 +1,10 @@
+//! The objectives against TRL 1.16 (goldens with their scripts in `tests/goldens`), against finite differences, and
+//! against values worked by hand.
+
+mod contract;
+mod golden;
+mod kto;
+mod pairs;
+mod reward;
+mod rollouts;
+mod worked;
