@@ -22,13 +22,17 @@ const MAX_EXPONENT: f64 = 80.0;
 /// Every divergence. Adding one is its function and its line here.
 pub static F_DIVERGENCES: &[&FDivergence] = &[
     &REVERSE_KL,
-    &FDivergence { name: "forward_kl", doc: "f' = -1/u", score: forward_kl },
-    &FDivergence { name: "js_divergence", doc: "f' = log 2u/(1 + u)", score: js_divergence },
-    &FDivergence { name: "alpha_divergence", doc: "f' = (u^(a-1) - 1)/(a - 1)", score: alpha_divergence },
+    &FDivergence { name: "forward_kl", doc: "forward KL, f' = -1/u", score: forward_kl },
+    &FDivergence { name: "js_divergence", doc: "Jensen-Shannon, f' = log 2u/(1 + u)", score: js_divergence },
+    &FDivergence {
+        name: "alpha_divergence",
+        doc: "alpha, f' = (u^(a-1) - 1)/(a - 1)",
+        score: alpha_divergence,
+    },
 ];
 
 pub(super) static REVERSE_KL: FDivergence =
-    FDivergence { name: "reverse_kl", doc: "f' = log u + 1: plain DPO", score: reverse_kl };
+    FDivergence { name: "reverse_kl", doc: "reverse KL, f' = log u + 1: plain DPO", score: reverse_kl };
 
 fn reverse_kl(log_u: f64, _: f64) -> (f64, f64) {
     (log_u, 1.0)
