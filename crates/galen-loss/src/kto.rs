@@ -1,4 +1,5 @@
-//! Kahneman-Tversky optimisation (Ethayarajh et al., arXiv 2402.01306) of single answers that are desirable or not.
+//! Kahneman-Tversky optimisation (Ethayarajh et al., arXiv 2402.01306) of single answers that are desirable
+//! or not.
 
 use crate::error::{not_negative, positive_beta};
 use crate::numeric::{constant, sigmoid, sum};
@@ -86,9 +87,9 @@ impl Kto {
         not_negative("undesirable_weight", self.undesirable_weight)
     }
 
-    /// The estimate of KL(policy || reference): the mean log ratio of answers paired with *another* row's prompt, and
-    /// at least 0. No gradient goes through it. TRL gives the prompt of row `i` the answer of row `i - 1` of the same
-    /// micro-batch (the first one the last's) and takes the mean over the micro-batch.
+    /// The estimate of KL(policy || reference): the mean log ratio of answers paired with *another* row's
+    /// prompt, and at least 0. No gradient goes through it. TRL gives the prompt of row `i` the answer of row
+    /// `i - 1` of the same micro-batch (the first one the last's) and takes the mean over the micro-batch.
     ///
     /// # Errors
     /// [`LossError::Batch`] where the layouts differ.
@@ -103,8 +104,8 @@ impl Kto {
         Totals { items: answers, tokens: 0 }
     }
 
-    /// The loss of a micro-batch of a step with these totals, and its gradient: Eq. 7 of the paper, the mean of
-    /// `weight (1 - sigmoid(+-beta (log ratio - KL)))`.
+    /// The loss of a micro-batch of a step with these totals, and its gradient: Eq. 7 of the paper, the mean
+    /// of `weight (1 - sigmoid(+-beta (log ratio - KL)))`.
     ///
     /// # Errors
     /// [`LossError::Batch`] where the parts of the batch do not fit together.

@@ -13,14 +13,15 @@
 //!
 //! # How a loop calls them
 //!
-//! A sequence is the slice of log-probabilities of its supervised tokens, in order. One forward pass yields them
-//! for every sequence of a micro-batch; the objective returns `d loss / d logp` in the same layout, and backward
-//! starts there. A mean runs over the whole optimiser step: the loop adds up [`Totals`] of all its rows, known from
-//! their lengths before any forward pass, and hands the sum to every micro-batch, whose losses and gradients are
-//! then *summed*. So accumulation gives the large batch's result. TRL averages the means of its micro-batches
-//! instead; a loop that wants that result passes the micro-batch's own totals times the number of micro-batches
-//! ([`Totals::times`]). Both agree where micro-batches are equally large. Objectives that look across rows (`aot`,
-//! `aot_unpaired`; KTO's KL; the advantages of a group) see the rows they are given.
+//! A sequence is the slice of log-probabilities of its supervised tokens, in order. One forward pass yields
+//! them for every sequence of a micro-batch; the objective returns `d loss / d logp` in the same layout, and
+//! backward starts there. A mean runs over the whole optimiser step: the loop adds up [`Totals`] of all its
+//! rows, known from their lengths before any forward pass, and hands the sum to every micro-batch, whose
+//! losses and gradients are then *summed*. So accumulation gives the large batch's result. TRL averages the
+//! means of its micro-batches instead; a loop that wants that result passes the micro-batch's own totals
+//! times the number of micro-batches ([`Totals::times`]). Both agree where micro-batches are equally large.
+//! Objectives that look across rows (`aot`, `aot_unpaired`; KTO's KL; the advantages of a group) see the rows
+//! they are given.
 //!
 //! Arithmetic is f64 inside; gradients are rounded to f32 once, at the end.
 

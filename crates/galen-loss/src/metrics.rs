@@ -1,11 +1,13 @@
 //! Named figures of a step, added up over its micro-batches.
 
-/// Metrics by TRL's names, in the order of their first mention. Each is a weighted mean, a minimum or a maximum, so
-/// that [`Metrics::merge`] over micro-batches (and over steps, where a log line covers several) gives the figure of all
-/// their rows.
+use std::borrow::Cow;
+
+/// Metrics by TRL's names, in the order of their first mention. Each is a weighted mean, a minimum or a
+/// maximum, so that [`Metrics::merge`] over micro-batches (and over steps, where a log line covers several)
+/// gives the figure of all their rows.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Metrics {
-    entries: Vec<(&'static str, Figure)>,
+    entries: Vec<(Cow<'static, str>, Figure)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,33 +39,33 @@ impl Figure {
 
 impl Metrics {
     /// The mean of values; nothing where there are none.
-    pub fn mean(&mut self, name: &'static str, values: impl IntoIterator<Item = f64>) {
+    pub fn mean(&mut self, name: impl Into<Cow<'static, str>>, values: impl IntoIterator<Item = f64>) {
         let (sum, weight) = values.into_iter().fold((0.0, 0.0), |(s, w), v| (s + v, w + 1.0));
         self.weighted(name, sum, weight);
     }
 
     /// A sum and what it is divided by; nothing where that is 0.
-    pub fn weighted(&mut self, name: &'static str, sum: f64, weight: f64) {
+    pub fn weighted(&mut self, name: impl Into<Cow<'static, str>>, sum: f64, weight: f64) {
         if weight > 0.0 {
-            self.add(name, Figure::Mean { sum, weight });
+            self.add(name.into(), Figure::Mean { sum, weight });
         }
     }
 
     /// The least of values.
-    pub fn min(&mut self, name: &'static str, values: impl IntoIterator<Item = f64>) {
+    pub fn min(&mut self, name: impl Into<Cow<'static, str>>, values: impl IntoIterator<Item = f64>) {
         if let Some(value) = values.into_iter().reduce(f64::min) {
-            self.add(name, Figure::Min(value));
+            self.add(name.into(), Figure::Min(value));
         }
     }
 
     /// The greatest of values.
-    pub fn max(&mut self, name: &'static str, values: impl IntoIterator<Item = f64>) {
+    pub fn max(&mut self, name: impl Into<Cow<'static, str>>, values: impl IntoIterator<Item = f64>) {
         if let Some(value) = values.into_iter().reduce(f64::max) {
-            self.add(name, Figure::Max(value));
+            self.add(name.into(), Figure::Max(value));
         }
     }
 
-    fn add(&mut self, name: &'static str, figure: Figure) {
+    fn add(&mut self, name: Cow<'static, str>, figure: Figure) {
         match self.entries.iter_mut().find(|(n, _)| *n == name) {
             Some((_, old)) => *old = old.with(figure),
             None => self.entries.push((name, figure)),
@@ -73,7 +75,7 @@ impl Metrics {
     /// Takes another micro-batch's figures in.
     pub fn merge(&mut self, other: &Self) {
         for (name, figure) in &other.entries {
-            self.add(name, *figure);
+            self.add(name.clone(), *figure);
         }
     }
 
@@ -83,8 +85,8 @@ impl Metrics {
     }
 
     /// Names and figures.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, f64)> + '_ {
-        self.entries.iter().map(|(name, figure)| (*name, figure.value()))
+    pub fn iter(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.entries.iter().map(|(name, figure)| (name.as_ref(), figure.value()))
     }
 }
 

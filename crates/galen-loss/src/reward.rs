@@ -1,4 +1,5 @@
-//! A reward model: a scalar an answer, trained by Bradley-Terry likelihood (Ouyang et al., arXiv 2203.02155, Eq. 1).
+//! A reward model: a scalar an answer, trained by Bradley-Terry likelihood (Ouyang et al., arXiv 2203.02155,
+//! Eq. 1).
 
 use crate::error::not_negative;
 use crate::numeric::{log_sigmoid, sigmoid};
@@ -7,8 +8,8 @@ use crate::{LossError, Metrics, Result, Totals};
 /// Settings of a reward model, by TRL's names and with its defaults.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Reward {
-    /// Weight of the squared sum of a pair's rewards, which keeps them around 0 (Eisenstein et al., arXiv 2312.09244,
-    /// Eq. 2). The paper's value is 0.01.
+    /// Weight of the squared sum of a pair's rewards, which keeps them around 0 (Eisenstein et al., arXiv
+    /// 2312.09244, Eq. 2). The paper's value is 0.01.
     pub center_rewards_coefficient: Option<f64>,
 }
 
@@ -36,9 +37,9 @@ impl Reward {
         Totals { items: pairs, tokens: 0 }
     }
 
-    /// The mean of `-log sigmoid(chosen - rejected - margin) + coefficient (chosen + rejected)^2` and its gradient.
-    /// `chosen` and `rejected` are one reward a pair, `margin` (Touvron et al., arXiv 2307.09288, Eq. 2) one number a
-    /// pair or nothing.
+    /// The mean of `-log sigmoid(chosen - rejected - margin) + coefficient (chosen + rejected)^2` and its
+    /// gradient. `chosen` and `rejected` are one reward a pair, `margin` (Touvron et al., arXiv 2307.09288,
+    /// Eq. 2) one number a pair or nothing.
     ///
     /// # Errors
     /// [`LossError::Batch`] where the parts differ in length.

@@ -8,8 +8,8 @@ use std::ops::Add;
 pub struct Totals {
     /// Pairs, answers or completions.
     pub items: usize,
-    /// Tokens that a mean over tokens runs over: the chosen answers' (with the prompts' where the objective reads
-    /// them), or all completions'.
+    /// Tokens that a mean over tokens runs over: the chosen answers' (with the prompts' where the objective
+    /// reads them), or all completions'.
     pub tokens: usize,
 }
 

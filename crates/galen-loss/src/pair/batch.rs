@@ -11,7 +11,8 @@ pub struct PairBatch<'a> {
     pub rejected: &'a [&'a [f32]],
     /// The reference policy's log-probabilities of the same tokens, where the objective needs them.
     pub reference: Option<Reference<'a>>,
-    /// Log-probabilities of the prompts' tokens, where the objective reads them: every token that has a predecessor.
+    /// Log-probabilities of the prompts' tokens, where the objective reads them: every token that has a
+    /// predecessor.
     pub prompt: Option<&'a [&'a [f32]]>,
 }
 

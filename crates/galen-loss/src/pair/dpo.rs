@@ -1,13 +1,14 @@
-//! Direct preference optimisation (Rafailov et al., arXiv 2305.18290, Eq. 7) and its relatives: losses of the scores
-//! of a pair, a score being `log pi(y|x) - log pi_ref(y|x)`.
+//! Direct preference optimisation (Rafailov et al., arXiv 2305.18290, Eq. 7) and its relatives: losses of the
+//! scores of a pair, a score being `log pi(y|x) - log pi_ref(y|x)`.
 //!
-//! As in TRL 1.16: `label_smoothing` acts in `robust`, `exo_pair`, `aot` and `aot_unpaired` alone, `bco_pair` has no
-//! running mean, and there is no `reference_free`. Deviations: `label_smoothing >= 0.5` with `robust` is refused
-//! (TRL warns, then divides by a number that is 0 or negative).
+//! As in TRL 1.16: `label_smoothing` acts in `robust`, `exo_pair`, `aot` and `aot_unpaired` alone, `bco_pair`
+//! has no running mean, and there is no `reference_free`. Deviations: `label_smoothing >= 0.5` with `robust`
+//! is refused (TRL warns, then divides by a number that is 0 or negative). `use_weighting` (WPO) is not built: it needs
+//! the sum of squared probabilities of every token.
 
 use super::batch::{PairBatch, Reference};
 use super::f_divergence::{FDivergence, REVERSE_KL};
-use super::loss_type::{Form, LOSS_TYPES, LossType, SIGMOID, Scored};
+use super::loss_type::{BySide, Form, LOSS_TYPES, LossType, SIGMOID, Scored};
 use super::{PairLoss, PairObjective, pair_metrics};
 use crate::error::positive_beta;
 use crate::numeric::sum;
@@ -84,10 +85,38 @@ impl Dpo {
         sum(head) + self.ld_alpha.unwrap_or(1.0) * sum(tail)
     }
 
-    /// Derivative of [`Self::logp`] times `slope`, a token.
-    fn spread(&self, slope: f64, tokens: usize, shared: usize) -> Vec<f32> {
+    /// Derivative of [`Self::logp`] times `slope`, and `each` more a token.
+    fn spread(&self, slope: f64, each: f64, tokens: usize, shared: usize) -> Vec<f32> {
         let tail = slope * self.ld_alpha.unwrap_or(1.0);
-        (0..tokens).map(|t| (if t < shared { slope } else { tail }) as f32).collect()
+        (0..tokens).map(|t| (each + if t < shared { slope } else { tail }) as f32).collect()
+    }
+
+    /// The weighted sum of the loss types.
+    fn combine(&self, pairs: &[Scored], chosen: &[&[f32]], totals: Totals) -> Combined {
+        let mut sum_of = Combined { loss: 0.0, slopes: vec![[0.0; 2]; pairs.len()], by_chosen_token: 0.0 };
+        for Weighted { loss_type, weight } in &self.losses {
+            let scale = weight / totals.items();
+            match loss_type.form {
+                Form::Pair(of) => {
+                    for (i, pair) in pairs.iter().enumerate() {
+                        let (value, slopes) = of(pair, self);
+                        sum_of.loss += scale * value;
+                        sum_of.add(i, scale, slopes);
+                    }
+                }
+                Form::Batch(of) => {
+                    let (value, slopes) = of(pairs, self);
+                    sum_of.loss += scale * value;
+                    slopes.into_iter().enumerate().for_each(|(i, slopes)| sum_of.add(i, scale, slopes));
+                }
+                Form::ChosenTokens => {
+                    let scale = weight / totals.tokens();
+                    sum_of.loss -= scale * chosen.iter().map(|tokens| sum(tokens)).sum::<f64>();
+                    sum_of.by_chosen_token -= scale;
+                }
+            }
+        }
+        sum_of
     }
 
     fn scored(&self, batch: &PairBatch, reference: &Reference, i: usize) -> Scored {
@@ -109,6 +138,20 @@ impl Dpo {
             slope: [chosen_slope, rejected_slope],
             tokens: [chosen.len() as f64, rejected.len() as f64],
         }
+    }
+}
+
+/// A loss and its derivatives: by both scores of every pair, and by each chosen token for what is not a function
+/// of scores.
+struct Combined {
+    loss: f64,
+    slopes: Vec<BySide>,
+    by_chosen_token: f64,
+}
+
+impl Combined {
+    fn add(&mut self, pair: usize, scale: f64, slopes: BySide) {
+        self.slopes[pair].iter_mut().zip(slopes).for_each(|(sum, slope)| *sum += scale * slope);
     }
 }
 
@@ -141,48 +184,15 @@ impl PairObjective for Dpo {
         batch.check()?;
         let reference = batch.reference()?;
         let pairs: Vec<Scored> = (0..batch.chosen.len()).map(|i| self.scored(batch, &reference, i)).collect();
-        let mut loss = 0.0;
-        // By score, by pair; and by chosen token, for what is not a function of scores.
-        let mut slopes = vec![[0.0; 2]; pairs.len()];
-        let mut chosen_token_slope = 0.0;
-        for Weighted { loss_type, weight } in &self.losses {
-            let scale = weight / totals.items();
-            match loss_type.form {
-                Form::Pair(of) => {
-                    for (pair, slope) in pairs.iter().zip(&mut slopes) {
-                        let (value, by_score) = of(pair, self);
-                        loss += scale * value;
-                        (slope[0], slope[1]) =
-                            (slope[0] + scale * by_score[0], slope[1] + scale * by_score[1]);
-                    }
-                }
-                Form::Batch(of) => {
-                    let (value, by_score) = of(&pairs, self);
-                    loss += scale * value;
-                    for (slope, by_score) in slopes.iter_mut().zip(by_score) {
-                        (slope[0], slope[1]) =
-                            (slope[0] + scale * by_score[0], slope[1] + scale * by_score[1]);
-                    }
-                }
-                Form::ChosenTokens => {
-                    let per_token = weight / totals.tokens();
-                    loss -= per_token * batch.chosen.iter().map(|tokens| sum(tokens)).sum::<f64>();
-                    chosen_token_slope -= per_token;
-                }
-            }
-        }
+        let Combined { loss, slopes, by_chosen_token } = self.combine(&pairs, batch.chosen, totals);
         let mut d_chosen = Vec::with_capacity(pairs.len());
         let mut d_rejected = Vec::with_capacity(pairs.len());
         for (i, (pair, slope)) in pairs.iter().zip(&slopes).enumerate() {
             let [n_chosen, n_rejected] = [batch.chosen[i].len(), batch.rejected[i].len()];
             let shared = n_chosen.min(n_rejected);
-            let mut chosen = self.spread(slope[0] * pair.slope[0], n_chosen, shared);
-            if chosen_token_slope != 0.0 {
-                let add = |d: &mut f32| *d = (f64::from(*d) + chosen_token_slope) as f32;
-                chosen.iter_mut().for_each(add);
-            }
-            d_chosen.push(chosen);
-            d_rejected.push(self.spread(slope[1] * pair.slope[1], n_rejected, shared));
+            let by_chosen = slope[0] * pair.slope[0];
+            d_chosen.push(self.spread(by_chosen, by_chosen_token, n_chosen, shared));
+            d_rejected.push(self.spread(slope[1] * pair.slope[1], 0.0, n_rejected, shared));
         }
         let rewards = [0, 1].map(|side| -> Vec<f64> {
             pairs.iter().map(|p| self.beta * (p.logp[side] - p.ref_logp[side])).collect()

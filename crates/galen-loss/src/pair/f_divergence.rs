@@ -1,5 +1,5 @@
-//! f-DPO (Wang et al., arXiv 2309.16240): the reward is `beta f'(u)` of the ratio `u = pi / pi_ref`
-//! instead of `beta log u`. A score is `f'(u)` as a function of `log u`, up to a constant that cancels in a pair.
+//! f-DPO (Wang et al., arXiv 2309.16240): the reward is `beta f'(u)` of the ratio `u = pi / pi_ref` instead
+//! of `beta log u`. A score is `f'(u)` as a function of `log u`, up to a constant that cancels in a pair.
 
 use crate::numeric::{log_sigmoid, sigmoid};
 use crate::registry::named;

@@ -34,7 +34,8 @@ pub struct PairLoss {
 
 /// An objective of pairs: its settings, checked once, and its loss.
 pub trait PairObjective: Send + Sync {
-    /// Refuses settings that have no meaning. Call it before training; [`PairObjective::loss`] does not repeat it.
+    /// Refuses settings that have no meaning. Call it before training; [`PairObjective::loss`] does not
+    /// repeat it.
     fn check(&self) -> Result<()>;
 
     /// Whether the loss needs the reference policy's log-probabilities.
@@ -45,8 +46,8 @@ pub trait PairObjective: Send + Sync {
         false
     }
 
-    /// What one pair adds to a step's totals, from its numbers of supervised tokens. `prompt_tokens` counts those
-    /// whose log-probabilities the batch will bring.
+    /// What one pair adds to a step's totals, from its numbers of supervised tokens. `prompt_tokens` counts
+    /// those whose log-probabilities the batch will bring.
     fn totals(&self, chosen_tokens: usize, prompt_tokens: usize) -> Totals {
         let prompt_tokens = if self.reads_prompt() { prompt_tokens } else { 0 };
         Totals { items: 1, tokens: chosen_tokens + prompt_tokens }

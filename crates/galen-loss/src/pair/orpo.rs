@@ -1,8 +1,8 @@
 //! ORPO (Hong et al., arXiv 2403.07691): likelihood of the chosen answer and the log odds ratio of both.
 //!
-//! Eq. 4 and 7: `L = L_NLL - beta mean log sigmoid(log odds(y_w) - log odds(y_l))`, where `odds(y) = P/(1 - P)` and `P` is
-//! the geometric mean of the answer's token probabilities. As in TRL, `L_NLL` is the mean over the tokens of chosen
-//! answer *and prompt*; a batch that brings no prompts has it over the answer alone.
+//! Eq. 4 and 7: `L = L_NLL - beta mean log sigmoid(log odds(y_w) - log odds(y_l))`, where `odds(y) = P/(1 -
+//! P)` and `P` is the geometric mean of the answer's token probabilities. As in TRL, `L_NLL` is the mean over
+//! the tokens of chosen answer *and prompt*; a batch that brings no prompts has it over the answer alone.
 
 use super::batch::PairBatch;
 use super::{PairLoss, PairObjective, pair_metrics};
@@ -23,8 +23,8 @@ impl Default for Orpo {
     }
 }
 
-/// A mean log-probability of 0 (every token certain) has infinite odds. It counts as this much less: the odds of a
-/// probability one f32 step below 1, so that loss and gradient stay finite.
+/// A mean log-probability of 0 (every token certain) has infinite odds. It counts as this much less: the odds
+/// of a probability one f32 step below 1, so that loss and gradient stay finite.
 const CERTAIN: f64 = -6e-8;
 
 /// Log odds of `P = e^x` and their derivative `1 / (1 - P)`.

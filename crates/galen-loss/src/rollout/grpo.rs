@@ -1,16 +1,16 @@
-//! Group relative policy optimisation (Shao et al., arXiv 2402.03300, Eq. 3) and its variants, which differ in how a
-//! token's loss comes from the ratio `w = pi / pi_old` and in what the sum over tokens is divided by
-//! ([`GrpoType`]). The KL to the reference is the estimate k3, `e^x - x - 1` of `x = log pi_ref - log pi` (Eq. 4).
+//! Group relative policy optimisation (Shao et al., arXiv 2402.03300, Eq. 3) and its variants, which differ
+//! in how a token's loss comes from the ratio `w = pi / pi_old` and in what the sum over tokens is divided by
+//! ([`GrpoType`]). The KL to the reference is the estimate k3, `e^x - x - 1` of `x = log pi_ref - log pi`
+//! (Eq. 4).
 //!
-//! Defaults are TRL 1.16's: `dapo`, `beta` 0, the KL weighed by the ratio (`use_bias_correction_kl`, DeepSeek-V3.2,
-//! arXiv 2512.02556). Where TRL normalises by a micro-batch's tokens (`bnpo`) or by the tokens of all answers that
-//! were sampled together (`dapo`, `cispo`, `vespo`), the loop's [`Totals`] decide: the totals of the optimiser step make
-//! `bnpo` and `dapo` the same.
+//! Defaults are TRL 1.16's: `dapo`, `beta` 0, the KL weighed by the ratio (`use_bias_correction_kl`,
+//! DeepSeek-V3.2, arXiv 2512.02556). Where TRL normalises by a micro-batch's tokens (`bnpo`) or by the tokens
+//! of all answers that were sampled together (`dapo`, `cispo`, `vespo`), the loop's [`Totals`] decide: the
+//! totals of the optimiser step make `bnpo` and `dapo` the same.
 
-use super::loss_type::{Answer, DAPO, GrpoType, LOSS_TYPES, Mean, Policy};
+use super::loss_type::{Answer, DAPO, GrpoType, LOSS_TYPES, Logs, Mean, Policy};
 use super::{Clip, RolloutBatch, clip_metrics};
 use crate::error::not_negative;
-use crate::numeric::sum;
 use crate::registry::named;
 use crate::{LossError, Metrics, Result, SequenceLoss, Totals, find};
 
@@ -19,8 +19,8 @@ use crate::{LossError, Metrics, Result, SequenceLoss, Totals, find};
 pub struct Grpo {
     /// `loss_type`.
     pub loss_type: &'static GrpoType,
-    /// `importance_sampling_level`.
-    pub level: &'static Level,
+    /// What a ratio is taken of.
+    pub importance_sampling_level: &'static Level,
     /// Weight of the KL to the reference; 0 needs no reference.
     pub beta: f64,
     /// How far the ratio may move down, and up unless `epsilon_high` is set.
@@ -36,19 +36,25 @@ pub struct Grpo {
     /// Drops answers of negative advantage whose mean log ratio to the sampling policy is below minus this
     /// (DeepSeek-V3.2, arXiv 2512.02556).
     pub off_policy_mask_threshold: Option<f64>,
-    /// Temperatures of `sapo` for positive and for other advantages.
-    pub sapo_temperature: [f64; 2],
-    /// Exponents of `vespo` for advantages of at least 0 and below.
-    pub vespo_k: [f64; 2],
-    /// Rates of `vespo` for advantages of at least 0 and below.
-    pub vespo_lambda: [f64; 2],
+    /// Temperature of `sapo` for positive advantages.
+    pub sapo_temperature_pos: f64,
+    /// And for the others.
+    pub sapo_temperature_neg: f64,
+    /// Exponent of `vespo` for advantages of at least 0.
+    pub vespo_k_pos: f64,
+    /// Its rate there.
+    pub vespo_lambda_pos: f64,
+    /// Exponent of `vespo` for negative advantages.
+    pub vespo_k_neg: f64,
+    /// Its rate there.
+    pub vespo_lambda_neg: f64,
 }
 
 impl Default for Grpo {
     fn default() -> Self {
         Self {
             loss_type: &DAPO,
-            level: &TOKEN,
+            importance_sampling_level: &TOKEN,
             beta: 0.0,
             epsilon: 0.2,
             epsilon_high: None,
@@ -56,9 +62,12 @@ impl Default for Grpo {
             use_bias_correction_kl: true,
             max_completion_length: 512,
             off_policy_mask_threshold: None,
-            sapo_temperature: [1.0, 1.05],
-            vespo_k: [2.0, 3.0],
-            vespo_lambda: [3.0, 2.0],
+            sapo_temperature_pos: 1.0,
+            sapo_temperature_neg: 1.05,
+            vespo_k_pos: 2.0,
+            vespo_lambda_pos: 3.0,
+            vespo_k_neg: 3.0,
+            vespo_lambda_neg: 2.0,
         }
     }
 }
@@ -89,8 +98,9 @@ impl Level {
 impl Grpo {
     /// Defaults with a loss type and a level.
     pub fn of(loss_type: &str, importance_sampling_level: &str) -> Result<Self> {
-        let level = find(Level::ALL, importance_sampling_level)?;
-        Ok(Self { loss_type: find(LOSS_TYPES, loss_type)?, level, ..Self::default() })
+        let loss_type = find(LOSS_TYPES, loss_type)?;
+        let importance_sampling_level = find(Level::ALL, importance_sampling_level)?;
+        Ok(Self { loss_type, importance_sampling_level, ..Self::default() })
     }
 
     /// Refuses settings that have no meaning.
@@ -105,10 +115,15 @@ impl Grpo {
         let hint = "it is the limit that answers are sampled with";
         let fine = self.max_completion_length > 0;
         LossError::unless(fine, "max_completion_length", "0", "it must be 1 or more", hint)?;
-        let [positive, negative] = self.sapo_temperature;
-        let fine = positive > 0.0 && negative > 0.0;
+        let temperatures = [
+            ("sapo_temperature_pos", self.sapo_temperature_pos),
+            ("sapo_temperature_neg", self.sapo_temperature_neg),
+        ];
         let hint = "the defaults are 1 and 1.05";
-        LossError::unless(fine, "sapo_temperature_pos", positive, "both temperatures must be above 0", hint)
+        for (key, temperature) in temperatures {
+            LossError::unless(temperature > 0.0, key, temperature, "it must be above 0", hint)?;
+        }
+        Ok(())
     }
 
     /// Whether the loss needs the reference policy's log-probabilities.
@@ -137,7 +152,7 @@ impl Grpo {
 
     /// Ratio that each token is weighed with.
     fn ratios(&self, log_ratios: &[f64]) -> Vec<f64> {
-        if self.level.whole {
+        if self.importance_sampling_level.whole {
             let mean = log_ratios.iter().sum::<f64>() / log_ratios.len().max(1) as f64;
             vec![mean.exp(); log_ratios.len()]
         } else {
@@ -183,60 +198,91 @@ impl Grpo {
         let log_ratios: Vec<f64> =
             tokens.iter().zip(old).map(|(p, o)| f64::from(*p) - f64::from(*o)).collect();
         let ratios = self.ratios(&log_ratios);
-        let answer = Answer::new(advantage, &log_ratios);
-        let far = (sum(old) - sum(tokens)) / tokens.len().max(1) as f64;
-        let dropped = advantage < 0.0 && self.off_policy_mask_threshold.is_some_and(|t| far > t);
-        let keep = if dropped { 0.0 } else { 1.0 };
-        let mut total = 0.0;
-        // By the log-probability itself, and by the ratio.
-        let mut direct = vec![0.0; tokens.len()];
-        let mut by_ratio = vec![0.0; tokens.len()];
-        let (mut stopped, mut weights) = ([0.0; 3], 0.0);
-        for (t, ratio) in ratios.iter().enumerate() {
-            let logp = f64::from(tokens[t]);
-            match self.loss_type.policy {
-                Policy::OfRatio(of) => {
-                    let (value, slope) = of(*ratio, advantage, self);
-                    total += keep * value;
-                    by_ratio[t] += keep * slope;
-                }
-                Policy::Weighted(weight) => {
-                    let weight = weight(*ratio, &answer, self);
-                    total -= keep * weight * advantage * logp;
-                    direct[t] -= keep * weight * advantage;
-                    weights += weight;
-                }
-            }
-            if let Some(reference) = reference {
-                let x = f64::from(reference[t]) - logp;
-                let (kl, slope) = (x.exp_m1() - x, -x.exp_m1());
-                let weight = if self.use_bias_correction_kl { *ratio } else { 1.0 };
-                total += self.beta * kl * weight;
-                direct[t] += self.beta * slope * weight;
-                by_ratio[t] += if self.use_bias_correction_kl { self.beta * kl } else { 0.0 };
-                tally.kl = (tally.kl.0 + kl * weight, tally.kl.1 + 1.0);
-            }
-            let (low, high) =
-                (self.loss_type.stops)(ratio.min(self.delta.unwrap_or(f64::INFINITY)), advantage, self);
-            stopped = [
-                stopped[0] + f64::from(u8::from(low)),
-                stopped[1] + f64::from(u8::from(high)),
-                stopped[2] + 1.0,
-            ];
+        let mut sums = Slopes::new(tokens.len());
+        if !self.drops(&log_ratios, advantage) {
+            self.policy(tokens, &ratios, &Answer::new(advantage, &log_ratios), &mut sums);
         }
-        tally.stopped.push(self.per_ratio(stopped));
-        tally.weights.push(weights / tokens.len().max(1) as f64);
+        if let Some(reference) = reference {
+            tally.kl.0 += self.kl(tokens, reference, &ratios, &mut sums);
+            tally.kl.1 += tokens.len() as f64;
+        }
+        tally.stopped.push(self.stopped(&ratios, advantage));
+        if let Policy::Weighted(weight) = self.loss_type.policy {
+            let answer = Answer::new(advantage, &log_ratios);
+            let total: f64 = ratios.iter().map(|ratio| weight(*ratio, &answer, self)).sum();
+            tally.weights.push(total / tokens.len().max(1) as f64);
+        }
         // d w / d log p: w of its own token, w / length of every token of the answer.
-        let shared = by_ratio.iter().sum::<f64>() / tokens.len().max(1) as f64;
-        let slope = |(t, direct): (usize, f64)| {
-            direct + ratios[t] * if self.level.whole { shared } else { by_ratio[t] }
-        };
-        (total, direct.into_iter().enumerate().map(slope).collect())
+        let whole = self.importance_sampling_level.whole;
+        let shared = sums.by_ratio.iter().sum::<f64>() / tokens.len().max(1) as f64;
+        let slope =
+            |(t, direct): (usize, &f64)| direct + ratios[t] * if whole { shared } else { sums.by_ratio[t] };
+        (sums.value, sums.direct.iter().enumerate().map(slope).collect())
     }
 
-    /// Counts of stopped ratios, one ratio an answer where it is of the whole answer.
-    fn per_ratio(&self, stopped: [f64; 3]) -> [f64; 3] {
-        if self.level.whole { stopped.map(|s| s / stopped[2].max(1.0)) } else { stopped }
+    /// Whether the answer is too far from the policy that sampled it.
+    fn drops(&self, log_ratios: &[f64], advantage: f64) -> bool {
+        let far = -log_ratios.iter().sum::<f64>() / log_ratios.len().max(1) as f64;
+        advantage < 0.0 && self.off_policy_mask_threshold.is_some_and(|threshold| far > threshold)
+    }
+
+    /// Adds the policy's loss of every token.
+    fn policy(&self, tokens: &[f32], ratios: &[f64], answer: &Answer, sums: &mut Slopes) {
+        for (t, ratio) in ratios.iter().enumerate() {
+            match self.loss_type.policy {
+                Policy::OfRatio(of) => {
+                    let (value, slope) = of(*ratio, answer.advantage, self);
+                    sums.value += value;
+                    sums.by_ratio[t] += slope;
+                }
+                Policy::Weighted(weight) => {
+                    let slope = -weight(*ratio, answer, self) * answer.advantage;
+                    sums.value += slope * f64::from(tokens[t]);
+                    sums.direct[t] += slope;
+                }
+            }
+        }
+    }
+
+    /// Adds the KL of every token; returns its sum before `beta`.
+    fn kl(&self, tokens: &[f32], reference: &[f32], ratios: &[f64], sums: &mut Slopes) -> f64 {
+        let mut total = 0.0;
+        for (t, ratio) in ratios.iter().enumerate() {
+            let x = f64::from(reference[t]) - f64::from(tokens[t]);
+            let (kl, slope) = (x.exp_m1() - x, -x.exp_m1());
+            let weight = if self.use_bias_correction_kl { *ratio } else { 1.0 };
+            total += kl * weight;
+            sums.direct[t] += self.beta * slope * weight;
+            sums.by_ratio[t] += if self.use_bias_correction_kl { self.beta * kl } else { 0.0 };
+        }
+        sums.value += self.beta * total;
+        total
+    }
+
+    /// How many of an answer's ratios are stopped below and above, and how many there are: one where it is of
+    /// the whole answer.
+    fn stopped(&self, ratios: &[f64], advantage: f64) -> [f64; 3] {
+        let greatest = self.delta.unwrap_or(f64::INFINITY);
+        let mut counts = [0.0; 3];
+        for ratio in ratios.iter().take(if self.importance_sampling_level.whole { 1 } else { usize::MAX }) {
+            let (low, high) = (self.loss_type.stops)(ratio.min(greatest), advantage, self);
+            let add = [f64::from(u8::from(low)), f64::from(u8::from(high)), 1.0];
+            counts.iter_mut().zip(add).for_each(|(c, a)| *c += a);
+        }
+        counts
+    }
+}
+
+/// An answer's loss and what it is differentiated by: each log-probability itself, and each token's ratio.
+struct Slopes {
+    value: f64,
+    direct: Vec<f64>,
+    by_ratio: Vec<f64>,
+}
+
+impl Slopes {
+    fn new(tokens: usize) -> Self {
+        Self { value: 0.0, direct: vec![0.0; tokens], by_ratio: vec![0.0; tokens] }
     }
 }
 
@@ -253,14 +299,14 @@ impl Tally {
     fn metrics(&self, settings: &Grpo) -> Metrics {
         let mut metrics = Metrics::default();
         metrics.weighted("kl", self.kl.0, self.kl.1);
-        match settings.loss_type.name {
-            "cispo" => {
+        match settings.loss_type.logs {
+            Logs::Clip => clip_metrics(&mut metrics, &self.stopped),
+            Logs::StoppedAbove(name) => {
                 let total = |k: usize| self.stopped.iter().map(|s| s[k]).sum::<f64>();
-                metrics.weighted("cispo_clip_ratio", total(1), total(2));
+                metrics.weighted(name, total(1), total(2));
             }
-            "vespo" => metrics.mean("vespo/phi_seq_mean", self.weights.iter().copied()),
-            "sapo" => {}
-            _ => clip_metrics(&mut metrics, &self.stopped),
+            Logs::Weight(name) => metrics.mean(name, self.weights.iter().copied()),
+            Logs::Nothing => {}
         }
         metrics
     }

@@ -5,7 +5,7 @@ mod grpo;
 pub mod loss_type;
 mod rloo;
 
-pub use advantages::{Advantages, Rewards, SCALES, Scale};
+pub use advantages::{AGGREGATIONS, Advantages, Aggregation, Rewards, SCALES, Scale};
 pub use grpo::{Grpo, Level};
 pub use loss_type::{GrpoType, LOSS_TYPES};
 pub use rloo::Rloo;
@@ -13,13 +13,14 @@ pub use rloo::Rloo;
 use crate::pair::same_layout;
 use crate::{LossError, Metrics, Result};
 
-/// Sampled answers: for each, the log-probabilities of its tokens. An answer that is masked out (cut off at the
-/// length limit, with `mask_truncated_completions`) is an empty slice.
+/// Sampled answers: for each, the log-probabilities of its tokens. An answer that is masked out (cut off at
+/// the length limit, with `mask_truncated_completions`) is an empty slice.
 #[derive(Debug, Clone, Copy)]
 pub struct RolloutBatch<'a> {
     /// Under the policy as it is now.
     pub completions: &'a [&'a [f32]],
-    /// Under the policy that sampled them; `None` in the first of several inner iterations, where both are the same.
+    /// Under the policy that sampled them; `None` in the first of several inner iterations, where both are
+    /// the same.
     pub old: Option<&'a [&'a [f32]]>,
     /// Under the reference, where a KL term needs it.
     pub reference: Option<&'a [&'a [f32]]>,
@@ -56,8 +57,8 @@ impl Clip {
         Self { low: 1.0 - epsilon, high: 1.0 + epsilon_high.unwrap_or(epsilon) }
     }
 
-    /// PPO's clipped surrogate `-min(w A, clip(w) A)` (Schulman et al., arXiv 1707.06347, Eq. 7) and its derivative by
-    /// `w`, where `w` itself is held below `delta`.
+    /// PPO's clipped surrogate `-min(w A, clip(w) A)` (Schulman et al., arXiv 1707.06347, Eq. 7) and its
+    /// derivative by `w`, where `w` itself is held below `delta`.
     fn surrogate(self, ratio: f64, advantage: f64, delta: f64) -> (f64, f64) {
         let free = ratio.min(delta) * advantage;
         let clipped = ratio.clamp(self.low, self.high) * advantage;
@@ -76,8 +77,8 @@ impl Clip {
     }
 }
 
-/// TRL's `clip_ratio/*`: `stopped` holds for every answer how many ratios were stopped below, above, and how many
-/// there were.
+/// TRL's `clip_ratio/*`: `stopped` holds for every answer how many ratios were stopped below, above, and how
+/// many there were.
 fn clip_metrics(metrics: &mut Metrics, stopped: &[[f64; 3]]) {
     let total = |k: usize| stopped.iter().map(|s| s[k]).sum::<f64>();
     metrics.weighted("clip_ratio/low_mean", total(0), total(2));

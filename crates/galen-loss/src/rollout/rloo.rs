@@ -1,7 +1,8 @@
 //! REINFORCE with a leave-one-out baseline (Ahmadian et al., arXiv 2402.14740): an answer's advantage is its
-//! reward less the mean reward of the *other* answers of its group. The KL to the reference is part of the reward.
+//! reward less the mean reward of the *other* answers of its group. The KL to the reference is part of the
+//! reward.
 
-use super::advantages::{self, Advantages, Rewards, STD_EPSILON, reward_metrics};
+use super::advantages::{self, Advantages, Rewards, STD_EPSILON};
 use super::{Clip, RolloutBatch, clip_metrics};
 use crate::error::not_negative;
 use crate::numeric::{constant, sum};
@@ -13,7 +14,8 @@ use crate::{LossError, Metrics, Result, SequenceLoss, Totals};
 pub struct Rloo {
     /// Weight of the KL in the reward.
     pub beta: f64,
-    /// How far the ratio of a whole answer's probabilities may move: down, and up unless `epsilon_high` is set.
+    /// How far the ratio of a whole answer's probabilities may move: down, and up unless `epsilon_high` is
+    /// set.
     pub epsilon: f64,
     /// How far up.
     pub epsilon_high: Option<f64>,
@@ -47,8 +49,9 @@ impl Rloo {
         LossError::unless(low <= high, "reward_clip_range", value, "it is no range", hint)
     }
 
-    /// Leave-one-out advantages. `policy` and `reference` are log-probabilities of the answers at the time of sampling,
-    /// needed where `beta` is not 0: the KL of an answer is the sum of their differences (it may be negative).
+    /// Leave-one-out advantages. `policy` and `reference` are log-probabilities of the answers at the time of
+    /// sampling, needed where `beta` is not 0: the KL of an answer is the sum of their differences (it may be
+    /// negative).
     ///
     /// # Errors
     /// [`LossError::Batch`] where the rewards are not whole groups or log-probabilities are missing.
@@ -91,7 +94,7 @@ impl Rloo {
             values.iter_mut().flatten().for_each(|a| *a = (*a - mean) / (std + STD_EPSILON));
         }
         let values = values.into_iter().map(|a| a.filter(|a| a.is_finite()).unwrap_or(0.0)).collect();
-        let mut metrics = reward_metrics(&summed, zero_std);
+        let mut metrics = rewards.metrics(&summed, zero_std);
         metrics.weighted("kl", kl.0, kl.1);
         Ok(Advantages { values, metrics })
     }

@@ -1,8 +1,8 @@
-//! What every entry of every registry keeps: a name that is found and suggested, a doc, settings that pass their own
-//! check, and a gradient that is the loss's derivative.
+//! What every entry of every registry keeps: a name that is found and suggested, a doc, settings that pass
+//! their own check, and a gradient that is the loss's derivative.
 
 use galen_loss::pair::{Cpo, Dpo, F_DIVERGENCES, Orpo, PairBatch, PairObjective, Reference};
-use galen_loss::rollout::{Grpo, Level, Rloo, RolloutBatch, SCALES};
+use galen_loss::rollout::{AGGREGATIONS, Grpo, Level, Rloo, RolloutBatch, SCALES};
 use galen_loss::{
     FAMILIES, KTO_LOSS_TYPES, Kto, KtoBatch, Label, Named, Reward, Totals, find, pair, rollout,
 };
@@ -53,6 +53,7 @@ fn names_are_trls() {
     assert_eq!(names(rollout::LOSS_TYPES), grpo);
     assert_eq!(names(Level::ALL), ["token", "sequence"]);
     assert_eq!(names(SCALES), ["group", "batch", "none"]);
+    assert_eq!(names(AGGREGATIONS), ["sum_then_normalize", "normalize_then_sum"]);
     assert_eq!(names(FAMILIES), ["dpo", "kto", "orpo", "cpo", "simpo", "grpo", "rloo", "reward"]);
     Dpo::default().check().unwrap();
     Cpo::default().check().unwrap();
@@ -210,10 +211,13 @@ fn rollouts_derive() {
             let settings = Grpo {
                 beta: 0.3,
                 max_completion_length: 8,
-                // No gradient goes through the weights of `cispo` and `vespo`: they are held at a constant here.
+                // No gradient goes through the weights of `cispo` and `vespo`: they are held at a constant
+                // here.
                 epsilon_high: (loss_type.name == "cispo").then_some(0.01),
-                vespo_k: [0.0, 0.0],
-                vespo_lambda: [0.0, 0.0],
+                vespo_k_pos: 0.0,
+                vespo_lambda_pos: 0.0,
+                vespo_k_neg: 0.0,
+                vespo_lambda_neg: 0.0,
                 ..Grpo::of(loss_type.name, level.name).unwrap()
             };
             settings.check().unwrap();

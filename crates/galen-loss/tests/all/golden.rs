@@ -5,8 +5,8 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Numbers that equal TRL's lie this close, relative to TRL's. Where TRL narrows to f32 (alpha divergence, odds ratio)
-/// its own rounding is what differs.
+/// Numbers that equal TRL's lie this close, relative to TRL's. Where TRL narrows to f32 (alpha divergence,
+/// odds ratio) its own rounding is what differs.
 const RELATIVE: f64 = 1e-5;
 /// For numbers that are nearly 0. Gradients here are of the order of 0.01 to 1.
 const ABSOLUTE: f64 = 1e-7;

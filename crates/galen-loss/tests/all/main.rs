@@ -1,5 +1,5 @@
-//! The objectives against TRL 1.16 (goldens with their scripts in `tests/goldens`), against finite differences, and
-//! against values worked by hand.
+//! The objectives against TRL 1.16 (goldens with their scripts in `tests/goldens`), against finite
+//! differences, and against values worked by hand.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 

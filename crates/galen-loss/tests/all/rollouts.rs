@@ -1,7 +1,7 @@
 //! GRPO and RLOO against TRL: losses of given advantages, advantages of given rewards.
 
 use crate::golden::{Golden, all_near, near, same_metrics, slices};
-use galen_loss::rollout::{Grpo, Rewards, Rloo, RolloutBatch, SCALES};
+use galen_loss::rollout::{AGGREGATIONS, Grpo, Rewards, Rloo, RolloutBatch, SCALES};
 use galen_loss::{SequenceLoss, Totals, find};
 use serde_json::Value;
 
@@ -117,7 +117,12 @@ fn advantages_equal_trl() {
                 .chunks(2)
                 .map(|row| row.iter().map(|v| Some(*v).filter(|v| !v.is_nan())).collect())
                 .collect();
-            let rewards = Rewards { values: &values, weights: &[1.0, 0.25], num_generations: group };
+            let rewards = Rewards {
+                values: &values,
+                names: &["a", "b"],
+                weights: &[1.0, 0.25],
+                num_generations: group,
+            };
             let found = if settings.get("rloo").is_some() {
                 let rloo = Rloo {
                     beta: if settings.get("kl").is_some() { 0.0 } else { beta[case] },
@@ -129,7 +134,9 @@ fn advantages_equal_trl() {
                 rloo.advantages(&rewards, &old, Some(&reference)).unwrap()
             } else {
                 let scale = settings.get("scale").and_then(Value::as_str).unwrap_or("group");
-                rewards.relative(find(SCALES, scale).unwrap()).unwrap()
+                let aggregation = settings.get("aggregation").and_then(Value::as_str);
+                let aggregation = find(AGGREGATIONS, aggregation.unwrap_or("sum_then_normalize")).unwrap();
+                rewards.relative(find(SCALES, scale).unwrap(), aggregation).unwrap()
             };
             assert_eq!(found.values.len(), wanted.len());
             for (i, (found, wanted)) in found.values.iter().zip(wanted).enumerate() {

@@ -1,7 +1,7 @@
 //! Values worked by hand, and what is refused.
 
 use galen_loss::pair::{Cpo, Dpo, F_DIVERGENCES, Orpo, PairBatch, PairLoss, PairObjective, Reference};
-use galen_loss::rollout::{Grpo, Rewards, Rloo, RolloutBatch, SCALES};
+use galen_loss::rollout::{AGGREGATIONS, Grpo, Rewards, Rloo, RolloutBatch, SCALES};
 use galen_loss::{Kto, KtoBatch, Label, LossError, Reward, Totals};
 
 fn close(found: f64, wanted: f64) {
@@ -81,7 +81,8 @@ fn losses_of_a_pair() {
     all_close(&found.d_chosen[0], &[-logistic(-2.5), -0.5 * logistic(-2.5)]);
 }
 
-/// Two pairs with d = 3 and d = -1 against the reference's differences -2 and 0, ranked: -1 meets -2, 3 meets 0.
+/// Two pairs with d = 3 and d = -1 against the reference's differences -2 and 0, ranked: -1 meets -2, 3 meets
+/// 0.
 #[test]
 fn transport_meets_rank_by_rank() {
     let reference = Reference { chosen: &[&[-3.0], &[-1.0]], rejected: &[&[-1.0], &[-1.0]] };
@@ -156,22 +157,23 @@ fn loss_of_scalars() {
 #[test]
 fn advantages_of_a_group() {
     let values = [1.0, 0.0, 0.0].map(|r| vec![Some(r)]);
-    let rewards = Rewards { values: &values, weights: &[1.0], num_generations: 3 };
+    let rewards = Rewards { values: &values, names: &["r"], weights: &[1.0], num_generations: 3 };
     let std = (1.0f64 / 3.0).sqrt() + 1e-4;
-    let found = rewards.relative(SCALES[0]).unwrap();
+    let found = rewards.relative(SCALES[0], AGGREGATIONS[0]).unwrap();
     found.values.iter().zip([2.0, -1.0, -1.0]).for_each(|(f, w)| close(*f, w / 3.0 / std));
     let rloo = Rloo { beta: 0.0, ..Rloo::default() };
     assert_eq!(rloo.advantages(&rewards, &[], None).unwrap().values, [1.0, -0.5, -0.5]);
     // An answer that nothing scored is left out; a lone score teaches nothing.
     let values = [Some(1.0), None, Some(0.0), Some(5.0), None, None].map(|r| vec![r]);
-    let rewards = Rewards { values: &values, weights: &[1.0], num_generations: 3 };
+    let rewards = Rewards { values: &values, names: &["r"], weights: &[1.0], num_generations: 3 };
     assert_eq!(rloo.advantages(&rewards, &[], None).unwrap().values, [1.0, 0.0, -1.0, 0.0, 0.0, 0.0]);
-    assert_eq!(rewards.relative(SCALES[2]).unwrap().values, [0.5, 0.0, -0.5, 0.0, 0.0, 0.0]);
+    assert_eq!(rewards.relative(SCALES[2], AGGREGATIONS[0]).unwrap().values, [0.5, 0.0, -0.5, 0.0, 0.0, 0.0]);
 }
 
 #[test]
 fn clipped_ratios() {
-    // Ratios 2 and 1/2 with epsilon 0.2: stopped where the advantage drives them on, free where it drives them back.
+    // Ratios 2 and 1/2 with epsilon 0.2: stopped where the advantage drives them on, free where it drives
+    // them back.
     let log2 = 2.0f32.ln();
     let loss = |logp: f32, advantage: f64| {
         let settings = Grpo::of("dapo", "token").unwrap();
@@ -262,7 +264,7 @@ fn batches_are_refused_by_place() {
     let batch = RolloutBatch { advantages: &[], ..batch };
     let e = Grpo::default().loss(&batch, Grpo::totals(1)).unwrap_err().to_string();
     assert_eq!(e, "advantages: 0 numbers of `1` answers");
-    let rewards = Rewards { values: &[vec![Some(1.0)]], weights: &[1.0], num_generations: 2 };
-    let e = rewards.relative(SCALES[0]).unwrap_err().to_string();
+    let rewards = Rewards { values: &[vec![Some(1.0)]], names: &["r"], weights: &[1.0], num_generations: 2 };
+    let e = rewards.relative(SCALES[0], AGGREGATIONS[0]).unwrap_err().to_string();
     assert_eq!(e, "rewards: 1 answers are no groups of `2`");
 }

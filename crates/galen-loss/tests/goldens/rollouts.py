@@ -25,13 +25,15 @@ GRPO |= {
 }
 RLOO = {"rloo": {}, "rloo high": dict(high=True)}
 ADVANTAGES = {
-    "group": {}, "batch": dict(scale="batch"), "none": dict(scale="none"), "rloo": dict(rloo=True),
+    "group": {}, "batch": dict(scale="batch"), "none": dict(scale="none"),
+    "normalised first": dict(aggregation="normalize_then_sum"), "rloo": dict(rloo=True),
     "rloo normalised": dict(rloo=True, normalize=True, clip=True), "rloo plain": dict(rloo=True, kl=False),
 }
 CLIP = ["clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean", "clip_ratio/low_min",
         "clip_ratio/high_max"]
 METRICS = ["kl", *CLIP, "cispo_clip_ratio", "vespo/phi_seq_mean"]
-REWARD = ["reward", "reward_std", "frac_reward_zero_std", "kl"]
+REWARD = ["reward", "reward_std", "frac_reward_zero_std", "rewards/a/mean", "rewards/a/std", "rewards/b/mean",
+          "rewards/b/std", "kl"]
 GROUP, FUNCTIONS = 3, 2
 
 
@@ -77,7 +79,7 @@ def rloo(case, high=False):
     return loss, completions, made._metrics["train"]
 
 
-def advantages(case, scale="group", rloo=False, normalize=False, clip=False, kl=True):
+def advantages(case, scale="group", aggregation="sum_then_normalize", rloo=False, normalize=False, clip=False, kl=True):
     """Advantages as the trainer scores its rollouts; sampling and the reward functions are given."""
     old, reference = (stub.padded([s.double() for s in case[k]]) for k in ("old", "reference"))
     answers = [[7] * len(s) for s in case["old"]]
@@ -88,7 +90,7 @@ def advantages(case, scale="group", rloo=False, normalize=False, clip=False, kl=
         [[7]] * rows, answers, None, [""] * rows, None, {}, None, None)
     made = stub.trainer(
         kind, **common(case, False), beta=case["beta"] if rloo and kl else 0.0, scale_rewards=scale,
-        multi_objective_aggregation="sum_then_normalize", num_generations=GROUP, num_iterations=1,
+        multi_objective_aggregation=aggregation, num_generations=GROUP, num_iterations=1,
         mask_truncated_completions=False, normalize_advantages=normalize, tools=None, environments=None,
         environment_factories=None, reward_clip_range=(-0.5, 1.0) if clip else None, pad_to_multiple_of=None,
         _tokenizer=SimpleNamespace(pad_token_id=0, eos_token_ids=[1]), ref_model=object(), off_policy_mask_threshold=None,

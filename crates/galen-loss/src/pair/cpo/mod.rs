@@ -1,5 +1,6 @@
-//! Contrastive preference optimisation (Xu et al., arXiv 2401.08417, Eq. 3) and what shares its form: a loss of the
-//! difference of two rewards without a reference, plus `cpo_alpha` times the chosen answer's likelihood.
+//! Contrastive preference optimisation (Xu et al., arXiv 2401.08417, Eq. 3) and what shares its form: a loss
+//! of the difference of two rewards without a reference, plus `cpo_alpha` times the chosen answer's
+//! likelihood.
 //!
 //! `alpha` is AlphaPO's (Gupta et al., arXiv 2501.03884): the reward `(1 - p^-alpha)/alpha` instead of
 //! `log p`. TRL's `loss_type: alphapo` is `simpo` with `cpo_alpha: 0`.
@@ -22,8 +23,8 @@ pub struct Cpo {
     pub beta: f64,
     /// Probability that a label is wrong, in `sigmoid` and `simpo`.
     pub label_smoothing: f64,
-    /// Weight of the chosen answer's negative log-likelihood. TRL's default of 1 holds for `simpo` too, whose paper has
-    /// no such term: set 0 for the paper's loss.
+    /// Weight of the chosen answer's negative log-likelihood. TRL's default of 1 holds for `simpo` too, whose
+    /// paper has no such term: set 0 for the paper's loss.
     pub cpo_alpha: f64,
     /// Margin of `simpo`.
     pub simpo_gamma: f64,
@@ -62,8 +63,8 @@ impl Cpo {
         }
     }
 
-    /// `-(1 - e) log sigmoid(z) - e log sigmoid(-z)` of `z = beta x` and its derivative by x: Eq. 3 of the paper with
-    /// smoothed labels.
+    /// `-(1 - e) log sigmoid(z) - e log sigmoid(-z)` of `z = beta x` and its derivative by x: Eq. 3 of the
+    /// paper with smoothed labels.
     fn smoothed(&self, x: f64) -> (f64, f64) {
         let (z, e) = (self.beta * x, self.label_smoothing);
         let value = -(1.0 - e) * log_sigmoid(z) - e * log_sigmoid(-z);

@@ -1,5 +1,5 @@
-//! `SimPO` (Meng et al., arXiv 2405.14734, Eq. 6): `-log sigmoid(beta (r_w - r_l) - gamma)` of rewards that are mean
-//! log-probabilities a token.
+//! `SimPO` (Meng et al., arXiv 2405.14734, Eq. 6): `-log sigmoid(beta (r_w - r_l) - gamma)` of rewards that
+//! are mean log-probabilities a token.
 
 use super::{Cpo, CpoType};
 

@@ -1,5 +1,5 @@
-//! Alignment by optimal transport (Melnyk et al., arXiv 2406.05882): the sorted values of one distribution are asked to
-//! exceed those of another, rank by rank. The ranks are those of the batch that is given.
+//! Alignment by optimal transport (Melnyk et al., arXiv 2406.05882): the sorted values of one distribution
+//! are asked to exceed those of another, rank by rank. The ranks are those of the batch that is given.
 
 use super::{BySide, Form, LossType, Scored};
 use crate::numeric::{log_sigmoid, sigmoid};

@@ -1,5 +1,5 @@
-//! The loss that a language model found (Lu et al., arXiv 2406.08414, Eq. 5): logistic and exponential loss mixed by
-//! `m = sigmoid(z/tau)`.
+//! The loss that a language model found (Lu et al., arXiv 2406.08414, Eq. 5): logistic and exponential loss
+//! mixed by `m = sigmoid(z/tau)`.
 
 use super::{BySide, LossType, Scored, apart, of_difference};
 use crate::numeric::{log_sigmoid, sigmoid};

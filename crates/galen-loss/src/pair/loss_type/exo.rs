@@ -1,5 +1,6 @@
-//! Exact optimisation on preferences (Ji et al., arXiv 2402.00856, Eq. 16) for two answers: the reverse KL between the
-//! policy's distribution over the pair, `(sigmoid(z), sigmoid(-z))`, and the labels', `(1 - e, e)`.
+//! Exact optimisation on preferences (Ji et al., arXiv 2402.00856, Eq. 16) for two answers: the reverse KL
+//! between the policy's distribution over the pair, `(sigmoid(z), sigmoid(-z))`, and the labels', `(1 - e,
+//! e)`.
 
 use super::{BySide, LossType, Scored, apart, of_difference};
 use crate::numeric::{log_sigmoid, sigmoid};

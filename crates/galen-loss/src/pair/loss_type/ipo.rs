@@ -1,5 +1,5 @@
-//! Identity preference optimisation (Azar et al., arXiv 2310.12036, Eq. 17), `beta` being its tau. As in TRL the scores
-//! are means over tokens, so that the target margin does not depend on length.
+//! Identity preference optimisation (Azar et al., arXiv 2310.12036, Eq. 17), `beta` being its tau. As in TRL
+//! the scores are means over tokens, so that the target margin does not depend on length.
 
 use super::{BySide, LossType, Scored, of_difference};
 use crate::pair::Dpo;

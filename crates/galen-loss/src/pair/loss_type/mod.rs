@@ -1,7 +1,7 @@
 //! Loss types of DPO: each a file (or a few of one paper together) and a line in [`LOSS_TYPES`].
 //!
-//! Written with `c` and `r`, the scores of the chosen and rejected answer (`log pi/pi_ref` under `reverse_kl`),
-//! `d = c - r` and `z = beta d`.
+//! Written with `c` and `r`, the scores of the chosen and rejected answer (`log pi/pi_ref` under
+//! `reverse_kl`), `d = c - r` and `z = beta d`.
 
 mod aot;
 mod apo;

@@ -1,5 +1,5 @@
-//! Noise contrastive alignment (Chen et al., arXiv 2402.05369) of two answers: besides the difference it holds
-//! up each answer's likelihood.
+//! Noise contrastive alignment (Chen et al., arXiv 2402.05369) of two answers: besides the difference it
+//! holds up each answer's likelihood.
 
 use super::{BySide, LossType, Scored, of_scores};
 use crate::numeric::{log_sigmoid, sigmoid};

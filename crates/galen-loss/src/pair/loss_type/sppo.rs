@@ -1,5 +1,5 @@
-//! Self-play preference optimisation (Wu et al., arXiv 2405.00675, Eq. 4.7) with the winner's probability of winning
-//! taken as 1.
+//! Self-play preference optimisation (Wu et al., arXiv 2405.00675, Eq. 4.7) with the winner's probability of
+//! winning taken as 1.
 
 use super::{BySide, LossType, Scored, of_scores};
 use crate::pair::Dpo;

@@ -1,10 +1,10 @@
 //! PPO's clipped surrogate under five means.
 
-use super::{GrpoType, Mean, Policy};
+use super::{GrpoType, Logs, Mean, Policy};
 use crate::rollout::Grpo;
 
 const fn clipped(name: &'static str, mean: Mean, doc: &'static str) -> GrpoType {
-    GrpoType { name, doc, mean, policy: Policy::OfRatio(surrogate), stops }
+    GrpoType { name, doc, mean, policy: Policy::OfRatio(surrogate), stops, logs: Logs::Clip }
 }
 
 pub(super) static GRPO: GrpoType = clipped(

@@ -1,5 +1,5 @@
-//! Loss types of GRPO: each a line in [`LOSS_TYPES`], with a file where it is more than another mean of the clipped
-//! surrogate.
+//! Loss types of GRPO: each a line in [`LOSS_TYPES`], with a file where it is more than another mean of the
+//! clipped surrogate.
 
 mod cispo;
 mod clipped;
@@ -22,6 +22,8 @@ pub struct GrpoType {
     pub(crate) policy: Policy,
     /// Whether a ratio is stopped below or above, for the metrics: of ratio and advantage.
     pub(crate) stops: fn(f64, f64, &Grpo) -> (bool, bool),
+    /// What it logs beside the KL.
+    pub(crate) logs: Logs,
 }
 
 named!(GrpoType, "loss_type");
@@ -45,6 +47,18 @@ pub(crate) enum Policy {
     OfRatio(fn(f64, f64, &Grpo) -> (f64, f64)),
     /// `-weight A log pi`, no gradient through the weight: of the ratio and the answer.
     Weighted(fn(f64, &Answer, &Grpo) -> f64),
+}
+
+/// What a loss type logs.
+pub(crate) enum Logs {
+    /// `clip_ratio/*`.
+    Clip,
+    /// The share of ratios that are stopped above.
+    StoppedAbove(&'static str),
+    /// The mean weight.
+    Weight(&'static str),
+    /// Nothing.
+    Nothing,
 }
 
 /// An answer as a weight sees it.
