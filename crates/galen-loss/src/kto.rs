@@ -87,9 +87,16 @@ impl Kto {
         not_negative("undesirable_weight", self.undesirable_weight)
     }
 
-    /// The estimate of KL(policy || reference): the mean log ratio of answers paired with *another* row's
-    /// prompt, and at least 0. No gradient goes through it. TRL gives the prompt of row `i` the answer of row
-    /// `i - 1` of the same micro-batch (the first one the last's) and takes the mean over the micro-batch.
+    /// For each row of a micro-batch the row whose answer stands behind its prompt in the KL estimate: the
+    /// one before it, for the first the last, as in TRL. A micro-batch of one row has no other to take, so it
+    /// needs two.
+    pub fn mismatched(rows: usize) -> impl Iterator<Item = usize> {
+        (0..rows).map(move |row| (row + rows - 1) % rows)
+    }
+
+    /// The estimate of KL(policy || reference): the mean log ratio of answers behind *another* row's prompt
+    /// ([`Kto::mismatched`]), and at least 0. No gradient goes through it. TRL takes the mean over the
+    /// micro-batch.
     ///
     /// # Errors
     /// [`LossError::Batch`] where the layouts differ.

@@ -23,6 +23,27 @@
 //! Objectives that look across rows (`aot`, `aot_unpaired`; KTO's KL; the advantages of a group) see the rows
 //! they are given.
 //!
+//! ```
+//! use galen_loss::pair::{Dpo, PairBatch, PairObjective, Reference};
+//! use galen_loss::{Metrics, Totals};
+//!
+//! let objective = Dpo { beta: 0.2, ..Dpo::of(&["sigmoid", "sft"], Some(&[1.0, 0.1]))? };
+//! objective.check()?;
+//! // A step of two micro-batches: chosen answers of 2 and of 1 token.
+//! let totals: Totals = [2, 1].into_iter().map(|tokens| objective.totals(tokens, 0)).sum();
+//! let mut metrics = Metrics::default();
+//! for (chosen, rejected) in [(&[-1.0, -0.5][..], &[-2.0][..]), (&[-0.25], &[-1.0, -1.0])] {
+//!     let reference = Reference { chosen: &[chosen], rejected: &[rejected] };
+//!     let batch =
+//!         PairBatch { chosen: &[chosen], rejected: &[rejected], reference: Some(reference), prompt: None };
+//!     let step = objective.loss(&batch, totals)?;
+//!     assert_eq!(step.d_chosen[0].len(), chosen.len()); // Backward starts from these.
+//!     metrics.merge(&step.metrics);
+//! }
+//! assert_eq!(metrics.get("rewards/margins"), Some(0.0));
+//! # Ok::<(), galen_loss::LossError>(())
+//! ```
+//!
 //! Arithmetic is f64 inside; gradients are rounded to f32 once, at the end.
 
 mod error;

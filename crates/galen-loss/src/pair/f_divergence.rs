@@ -58,3 +58,20 @@ fn alpha_divergence(log_u: f64, alpha: f64) -> (f64, f64) {
         (exponent.exp_m1() / power, exponent.exp())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alpha_divergence_at_its_ends() {
+        // A ratio of e^-1000 would need e^500: it is held at e^80, flat.
+        let (score, slope) = alpha_divergence(-1000.0, 0.5);
+        assert_eq!((score, slope), (-2.0 * 80f64.exp_m1(), 0.0));
+        // An exponent of 1 is the limit log u.
+        assert_eq!(alpha_divergence(-3.0, 1.0), (-3.0, 1.0));
+        // u = 4 at a = 1/2: (4^-1/2 - 1) / (-1/2) = 1, slope 4^-1/2.
+        let (score, slope) = alpha_divergence(4f64.ln(), 0.5);
+        assert!((score - 1.0).abs() < 1e-12 && (slope - 0.5).abs() < 1e-12);
+    }
+}

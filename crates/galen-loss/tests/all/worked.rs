@@ -129,6 +129,7 @@ fn losses_without_reference() {
 
 #[test]
 fn loss_of_single_answers() {
+    assert_eq!(Kto::mismatched(3).collect::<Vec<_>>(), [2, 0, 1]);
     // Mean log ratio of the mismatched answers (2 - 1)/2; below 0 it is 0.
     let kl = Kto::kl(&[&[-1.0], &[-2.0]], &[&[-3.0], &[-1.0]]).unwrap();
     close(kl, 0.5);
