@@ -2,7 +2,6 @@
 
 use safetensors::SafeTensors;
 use serde_json::Value;
-use std::collections::HashMap;
 use std::path::Path;
 
 /// Numbers that equal TRL's lie this close, relative to TRL's. Where TRL narrows to f32 (alpha divergence,
@@ -13,7 +12,7 @@ const ABSOLUTE: f64 = 1e-7;
 
 pub struct Golden {
     bytes: Vec<u8>,
-    metadata: HashMap<String, String>,
+    metadata: Value,
 }
 
 impl Golden {
@@ -21,18 +20,18 @@ impl Golden {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name);
         let bytes = std::fs::read(&path).unwrap();
         let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
-        let metadata = header.metadata().clone().unwrap();
+        let metadata = serde_json::from_str(&header.metadata().as_ref().unwrap()["golden"]).unwrap();
         Self { bytes, metadata }
     }
 
     /// A value of the header.
     pub fn json(&self, key: &str) -> Value {
-        serde_json::from_str(&self.metadata[key]).unwrap()
+        self.metadata[key].clone()
     }
 
     /// Names of metrics.
     pub fn names(&self, key: &str) -> Vec<String> {
-        serde_json::from_str(&self.metadata[key]).unwrap()
+        serde_json::from_value(self.json(key)).unwrap()
     }
 
     /// Variants and their settings whose names begin with `prefix`.

@@ -108,5 +108,6 @@ class Golden:
             tensors[key] = values.to(torch.float64 if key.endswith("/loss") else narrow).contiguous()
             assert tensors[key].isfinite().all() or key.endswith("/metrics") or key == "rewards", key
         metadata["variants"] = self.variants
-        save_file(tensors, HERE / name, {k: json.dumps(v) for k, v in metadata.items()})
+        # One entry: the writer keeps no order among several, and the file is to be the same at every run.
+        save_file(tensors, HERE / name, {"golden": json.dumps(metadata)})
         print(name, (HERE / name).stat().st_size, "bytes,", len(self.variants), "variants")
