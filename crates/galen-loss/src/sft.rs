@@ -3,8 +3,8 @@
 use galen_types::TokenLogProbs;
 
 /// `L = -1/N sum_t log p_t`. N is the number of supervised tokens of the whole optimiser step, not of this
-/// micro-batch, so that accumulation gives exactly the larger batch's loss. Returns this micro-batch's share of L
-/// in nats and dL/dlogp.
+/// micro-batch, so that accumulation gives exactly the larger batch's loss. Returns this micro-batch's share
+/// of L in nats and dL/dlogp.
 pub fn sft(logps: &TokenLogProbs, n: usize) -> (f64, Vec<f32>) {
     let n = n.max(1) as f64;
     let loss = -logps.0.iter().map(|l| f64::from(*l)).sum::<f64>() / n;
