@@ -180,6 +180,7 @@ impl fmt::Display for CheckReport {
                 Fault::WrongKind => "wrong kind of value",
                 Fault::EmptyTurn => "empty turn",
                 Fault::Template => "template problem",
+                Fault::PromptMismatch => "prompts differ",
             };
             writeln!(f, "  {what:<19}{count:>10}")?;
         }

@@ -16,6 +16,8 @@ pub enum Fault {
     EmptyTurn,
     /// The chat template or the tokenizer could not take the row.
     Template,
+    /// The answers of a preference row do not answer the same prompt.
+    PromptMismatch,
 }
 
 /// Failures of data preparation. Texts name their origin first and end with a `hint:` line where a remedy exists.

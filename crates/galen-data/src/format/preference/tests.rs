@@ -1,0 +1,1 @@
+//! Preference types against hand-worked readings.
