@@ -119,7 +119,7 @@ pub const DATASET_KEYS: &[&str] = &[
     "field",
 ];
 
-/// Every key of a custom `type:` that [`CustomType`] honours, but for [`PREFERENCE_KEYS`].
+/// Every key of a custom `type:` that [`CustomType`] honours.
 pub const CUSTOM_TYPE_KEYS: &[&str] = &[
     "system_prompt",
     "system_format",
@@ -129,6 +129,15 @@ pub const CUSTOM_TYPE_KEYS: &[&str] = &[
     "field_output",
     "format",
     "no_input_format",
+    "field_prompt",
+    "field_chosen",
+    "field_rejected",
+    "field_completion",
+    "field_label",
+    "prompt_format",
+    "chosen_format",
+    "rejected_format",
+    "completion_format",
 ];
 
 /// `type:` by name or spelt out.

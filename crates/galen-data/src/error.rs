@@ -20,6 +20,20 @@ pub enum Fault {
     PromptMismatch,
 }
 
+impl Fault {
+    /// Two or three words for a table.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Syntax => "not of the format",
+            Self::MissingField => "field missing",
+            Self::WrongKind => "wrong kind of value",
+            Self::EmptyTurn => "empty turn",
+            Self::Template => "template problem",
+            Self::PromptMismatch => "prompts differ",
+        }
+    }
+}
+
 /// Failures of data preparation. Texts name their origin first and end with a `hint:` line where a remedy exists.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {

@@ -64,3 +64,6 @@ fn groups(sequences: &[&Tokenized], sharing: Sharing) -> Vec<Vec<usize>> {
     }
     groups
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,4 +14,8 @@ mod tokenize;
 pub use convert::{PairsMade, RankedPairs, into_labelled, into_pairs, into_prompts};
 pub use limits::{LengthLimits, PreferenceReport};
 pub use mismatch::mismatched;
+pub(crate) use tokenize::encoded;
 pub use tokenize::{tokenize_labelled, tokenize_pairs, tokenize_prompts};
+
+#[cfg(test)]
+mod tests;
