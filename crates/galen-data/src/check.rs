@@ -9,6 +9,9 @@ use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
+mod preference;
+pub use preference::{LengthBias, PreferenceCheck, RenderAnswer, check_preferences};
+
 /// Rows that a list of the report names.
 const NAMED: usize = 20;
 
@@ -82,6 +85,21 @@ impl Lengths {
         }
         let (p50, p90, p99) = (rank(50), rank(90), rank(99));
         Some(Self { min, max, mean: total as f64 / lengths.len() as f64, p50, p90, p99, total, histogram })
+    }
+
+    /// A line of figures and the histogram.
+    fn write(&self, f: &mut fmt::Formatter<'_>, title: &str) -> fmt::Result {
+        writeln!(
+            f,
+            "{title}: min {}  median {}  mean {:.1}  p90 {}  p99 {}  max {}",
+            self.min, self.p50, self.mean, self.p90, self.p99, self.max
+        )?;
+        let most = self.histogram.iter().map(|(_, n)| *n).max().unwrap_or(1).max(1);
+        for (bound, count) in &self.histogram {
+            let bar = "#".repeat((count * 40).div_ceil(most) as usize);
+            writeln!(f, "  <= {bound:<7} {count:>8}  {bar}")?;
+        }
+        Ok(())
     }
 }
 
@@ -174,14 +192,7 @@ impl fmt::Display for CheckReport {
         writeln!(f, "rows                 {:>10}  (type `{}`)", self.rows, self.kind)?;
         writeln!(f, "readable             {:>10}", self.readable)?;
         for (fault, count) in &self.bad_rows {
-            let what = match fault {
-                Fault::Syntax => "not of the format",
-                Fault::MissingField => "field missing",
-                Fault::WrongKind => "wrong kind of value",
-                Fault::EmptyTurn => "empty turn",
-                Fault::Template => "template problem",
-            };
-            writeln!(f, "  {what:<19}{count:>10}")?;
+            writeln!(f, "  {:<19}{count:>10}", fault.words())?;
         }
         writeln!(f, "exact duplicates     {:>10}", self.duplicates)?;
         writeln!(f, "without supervision  {:>10}", self.without_supervision)?;
@@ -191,31 +202,30 @@ impl fmt::Display for CheckReport {
         }
         if let Some(l) = &self.lengths {
             writeln!(f, "tokens               {:>10}  ({} supervised)", l.total, self.supervised_tokens)?;
-            writeln!(
-                f,
-                "tokens a row: min {}  median {}  mean {:.1}  p90 {}  p99 {}  max {}",
-                l.min, l.p50, l.mean, l.p90, l.p99, l.max
-            )?;
-            let most = l.histogram.iter().map(|(_, n)| *n).max().unwrap_or(1).max(1);
-            for (bound, count) in &l.histogram {
-                let bar = "#".repeat((count * 40).div_ceil(most) as usize);
-                writeln!(f, "  <= {bound:<7} {count:>8}  {bar}")?;
-            }
+            l.write(f, "tokens a row")?;
         }
-        for (title, list) in [
-            ("bad rows", &self.bad_row_examples),
-            ("duplicates", &self.duplicate_examples),
-            ("rows without supervision", &self.without_supervision_examples),
-        ] {
-            if !list.is_empty() {
-                writeln!(f, "{title}:")?;
-            }
-            for text in list {
-                writeln!(f, "  {}", text.replace('\n', "\n    "))?;
-            }
-        }
-        Ok(())
+        write_lists(
+            f,
+            &[
+                ("bad rows", &self.bad_row_examples),
+                ("duplicates", &self.duplicate_examples),
+                ("rows without supervision", &self.without_supervision_examples),
+            ],
+        )
     }
+}
+
+/// Lists of named rows, those that hold any.
+fn write_lists(f: &mut fmt::Formatter<'_>, lists: &[(&str, &[String])]) -> fmt::Result {
+    for (title, list) in lists {
+        if !list.is_empty() {
+            writeln!(f, "{title}:")?;
+        }
+        for text in *list {
+            writeln!(f, "  {}", text.replace('\n', "\n    "))?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

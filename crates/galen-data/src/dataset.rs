@@ -1,12 +1,14 @@
 //! One entry of `datasets:`, and its rows as conversations.
 
+mod preference;
 mod slice;
 
-use crate::format::{self, RowFormat};
+use crate::format;
 use crate::reader::{self, Format, Limits};
 use crate::template::TrainOnEos;
 use crate::{DataError, Fault};
-use galen_types::{Conversation, RawRow};
+use galen_types::{Conversation, Preference, RawRow};
+pub use preference::{PREFERENCE_KEYS, PreferenceFields};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use slice::Slice;
@@ -85,9 +87,12 @@ pub struct DatasetSpec {
     /// Field of the text, type `completion` (default `text`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
+    /// What only preference data has.
+    #[serde(flatten)]
+    pub preference: PreferenceFields,
 }
 
-/// Every key of a dataset entry that [`DatasetSpec`] honours.
+/// Every key of a dataset entry that [`DatasetSpec`] honours, but for [`PREFERENCE_KEYS`].
 pub const DATASET_KEYS: &[&str] = &[
     "path",
     "type",
@@ -124,6 +129,15 @@ pub const CUSTOM_TYPE_KEYS: &[&str] = &[
     "field_output",
     "format",
     "no_input_format",
+    "field_prompt",
+    "field_chosen",
+    "field_rejected",
+    "field_completion",
+    "field_label",
+    "prompt_format",
+    "chosen_format",
+    "rejected_format",
+    "completion_format",
 ];
 
 /// `type:` by name or spelt out.
@@ -133,7 +147,7 @@ pub enum TypeSpec {
     /// `alpaca`, `chat_template`, `alpaca:chatml` ...
     Named(String),
     /// `{field_instruction: ..., field_output: ..., format: ...}`.
-    Custom(CustomType),
+    Custom(Box<CustomType>),
 }
 
 /// A prompt format spelt out in the configuration.
@@ -163,6 +177,9 @@ pub struct CustomType {
     /// Prompt without one (default `{instruction} `).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_input_format: Option<String>,
+    /// What only preference data has (`user_defined`).
+    #[serde(flatten)]
+    pub preference: PreferenceFields,
 }
 
 /// One value or a list of them.
@@ -196,13 +213,13 @@ pub enum OnBadRow {
     Skip,
 }
 
-/// The rows of one dataset entry.
+/// The rows of one dataset entry: conversations, or [`galen_types::Preference`]s.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Loaded {
+pub struct Loaded<R = Conversation> {
     /// Name of the dataset type that read them.
     pub kind: &'static str,
     /// The rows understood, in file order.
-    pub rows: Vec<Conversation>,
+    pub rows: Vec<R>,
     /// The rows left out, each as `file:line: reason`.
     pub bad_rows: Vec<BadRow>,
 }
@@ -230,6 +247,40 @@ pub fn load(
     on_bad_row: OnBadRow,
     limits: Limits,
 ) -> Result<Loaded, DataError> {
+    let choose = |sample: &[&Fields]| {
+        let (kind, reader) = format::choose(spec, sample)?;
+        Ok((kind, Box::new(move |row| reader.conversation(row)) as RowReader<Conversation>))
+    };
+    load_rows(spec, resolve, on_bad_row, limits, &choose)
+}
+
+/// The same for preference data ([`format::preference`]).
+pub fn load_preferences(
+    spec: &DatasetSpec,
+    resolve: &dyn Fn(&DatasetSpec) -> Result<PathBuf, String>,
+    on_bad_row: OnBadRow,
+    limits: Limits,
+) -> Result<Loaded<Preference>, DataError> {
+    let choose = |sample: &[&Fields]| {
+        let (kind, reader) = format::preference::choose(spec, sample)?;
+        Ok((kind, Box::new(move |row| reader.preference(row)) as RowReader<Preference>))
+    };
+    load_rows(spec, resolve, on_bad_row, limits, &choose)
+}
+
+type Fields = Map<String, Value>;
+/// A type's name and the reader of its rows.
+type Chosen<R> = Result<(&'static str, RowReader<R>), DataError>;
+type RowReader<R> = Box<dyn Fn(RawRow) -> Result<R, DataError>>;
+
+/// Reads rows; `choose` finds the type's name and reader by the first of them.
+fn load_rows<R>(
+    spec: &DatasetSpec,
+    resolve: &dyn Fn(&DatasetSpec) -> Result<PathBuf, String>,
+    on_bad_row: OnBadRow,
+    limits: Limits,
+    choose: &dyn Fn(&[&Fields]) -> Chosen<R>,
+) -> Result<Loaded<R>, DataError> {
     let slice = Slice::parse(spec)?;
     let mut raw = open(spec, &slice, resolve, limits)?;
     let mut head = Vec::new();
@@ -237,7 +288,7 @@ pub fn load(
         let Some(row) = raw.next() else { break };
         head.push(passable(row, on_bad_row)?);
     }
-    let sample: Vec<&Map<String, Value>> = head.iter().flatten().map(|r| &r.fields).collect();
+    let sample: Vec<&Fields> = head.iter().flatten().map(|r| &r.fields).collect();
     if head.is_empty() {
         let what = format!("{}: it has no rows", spec.path);
         return Err(DataError::Empty { what, hint: None });
@@ -249,7 +300,7 @@ pub fn load(
         }
         return Err(DataError::spec(&spec.path, "no readable row to tell the dataset type by"));
     }
-    let (kind, reader) = format::choose(spec, &sample)?;
+    let (kind, reader) = choose(&sample)?;
     let mut out = Loaded { kind, rows: Vec::new(), bad_rows: Vec::new() };
     let mut rows = head;
     while !slice.enough(rows.len()) {
@@ -257,7 +308,7 @@ pub fn load(
         rows.push(passable(row, on_bad_row)?);
     }
     for row in slice.cut(spec, rows)? {
-        understand(row, &*reader, on_bad_row, &mut out)?;
+        understand(row, &reader, on_bad_row, &mut out)?;
     }
     Ok(out)
 }
@@ -282,14 +333,14 @@ fn passable(
     }
 }
 
-fn understand(
+fn understand<R>(
     row: Result<RawRow, DataError>,
-    reader: &dyn RowFormat,
+    reader: &RowReader<R>,
     on_bad_row: OnBadRow,
-    out: &mut Loaded,
+    out: &mut Loaded<R>,
 ) -> Result<(), DataError> {
-    match row.and_then(|r| reader.conversation(r)) {
-        Ok(conversation) => out.rows.push(conversation),
+    match row.and_then(reader) {
+        Ok(row) => out.rows.push(row),
         Err(e) => match e.fault() {
             Some(fault) if on_bad_row == OnBadRow::Skip => {
                 let text = if out.bad_rows.len() < KEPT_TEXTS { e.to_string() } else { String::new() };

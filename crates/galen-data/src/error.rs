@@ -16,6 +16,22 @@ pub enum Fault {
     EmptyTurn,
     /// The chat template or the tokenizer could not take the row.
     Template,
+    /// The answers of a preference row do not answer the same prompt.
+    PromptMismatch,
+}
+
+impl Fault {
+    /// Two or three words for a table.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Syntax => "not of the format",
+            Self::MissingField => "field missing",
+            Self::WrongKind => "wrong kind of value",
+            Self::EmptyTurn => "empty turn",
+            Self::Template => "template problem",
+            Self::PromptMismatch => "prompts differ",
+        }
+    }
 }
 
 /// Failures of data preparation. Texts name their origin first and end with a `hint:` line where a remedy exists.

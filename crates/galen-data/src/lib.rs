@@ -11,6 +11,7 @@ pub mod format;
 pub mod inspect;
 pub mod order;
 pub mod pack;
+pub mod preference;
 pub mod reader;
 pub mod recipe;
 pub mod split;
@@ -19,7 +20,7 @@ pub mod template;
 mod testing;
 pub mod tokenize;
 
-pub use dataset::{DatasetSpec, Loaded, OnBadRow, load};
+pub use dataset::{DatasetSpec, Loaded, OnBadRow, load, load_preferences};
 pub use error::{DataError, Fault};
 pub use template::render_pieces;
 

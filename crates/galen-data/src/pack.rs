@@ -10,6 +10,9 @@
 use galen_types::{InvariantError, PackedBatch, Segment, Target, Tokenized};
 use std::collections::BTreeSet;
 
+mod sequences;
+pub use sequences::{Sharing, pack_sequences, packed_tokens};
+
 /// Shortest run of tokens worth a segment of its own: below it the bookkeeping of one more segment in every
 /// attention call costs more than the tokens saved.
 pub const MIN_SHARED_TOKENS: usize = 8;
@@ -70,6 +73,18 @@ fn best_fit(lengths: &[usize], order: &[usize], capacity: usize) -> Vec<Vec<usiz
 ///
 /// Errors: no rows, or more tokens than `u32` counts.
 pub fn pack(rows: &[&Tokenized], min_shared: Option<usize>) -> Result<PackedBatch, InvariantError> {
+    match min_shared {
+        None => pack_groups(rows, (0..rows.len()).map(|row| vec![row]), 1),
+        Some(min_shared) => pack_groups(rows, std::iter::once((0..rows.len()).collect()), min_shared),
+    }
+}
+
+/// The same, but that only rows of one group (indexes into `rows`, each in one group) share a beginning.
+fn pack_groups(
+    rows: &[&Tokenized],
+    groups: impl IntoIterator<Item = Vec<usize>>,
+    min_shared: usize,
+) -> Result<PackedBatch, InvariantError> {
     let total: usize = rows.iter().map(|r| r.ids().len()).sum();
     if rows.is_empty() || u32::try_from(total).is_err() {
         let what = format!("`{total}` tokens of `{}` rows do not make a batch", rows.len());
@@ -77,13 +92,8 @@ pub fn pack(rows: &[&Tokenized], min_shared: Option<usize>) -> Result<PackedBatc
     }
     let mut packer = Packer { rows, ids: Vec::new(), numbers: Vec::new(), segments: Vec::new() };
     let mut paths: Vec<Vec<u32>> = vec![Vec::new(); rows.len()];
-    match min_shared {
-        None => {
-            for (i, row) in rows.iter().enumerate() {
-                paths[i].push(packer.segment(i, 0..row.ids().len(), None));
-            }
-        }
-        Some(min_shared) => packer.share(min_shared.max(1), &mut paths),
+    for group in groups {
+        packer.share(group, min_shared.max(1), &mut paths);
     }
     let targets = packer.targets(&paths);
     PackedBatch::new(packer.ids, packer.segments, targets, packer.numbers)
@@ -121,8 +131,7 @@ impl Packer<'_> {
 
     /// Walks the tree of common beginnings. Rows sorted by their tokens have their common beginnings side by side,
     /// so a group falls apart wherever neighbours agree on too little.
-    fn share(&mut self, min_shared: usize, paths: &mut [Vec<u32>]) {
-        let mut all: Vec<usize> = (0..self.rows.len()).collect();
+    fn share(&mut self, mut all: Vec<usize>, min_shared: usize, paths: &mut [Vec<u32>]) {
         all.sort_by(|a, b| self.shareable(*a).cmp(self.shareable(*b)).then(a.cmp(b)));
         let mut stack = vec![Task { group: all, done: 0, parent: None }];
         while let Some(Task { group, done, parent }) = stack.pop() {

@@ -111,6 +111,21 @@ fn key_lists_are_the_structs() {
     written.sort();
     listed.sort();
     assert_eq!(written, listed, "a key is not read, or not listed");
+    let preference: Map<String, Value> =
+        PREFERENCE_KEYS.iter().map(|k| ((*k).to_owned(), json!(format!("x {k}")))).collect();
+    for kind in ["entry", "type"] {
+        let written = match kind {
+            "entry" => serde_json::to_value(
+                serde_json::from_value::<DatasetSpec>(preference.clone().into()).unwrap(),
+            ),
+            _ => {
+                serde_json::to_value(serde_json::from_value::<CustomType>(preference.clone().into()).unwrap())
+            }
+        };
+        let mut written = written.unwrap();
+        written.as_object_mut().unwrap().remove("path");
+        assert_eq!(written, Value::Object(preference.clone()), "{kind}");
+    }
     let custom: Map<String, Value> = CUSTOM_TYPE_KEYS.iter().map(|k| ((*k).to_owned(), json!("x"))).collect();
     let parsed: CustomType = serde_json::from_value(custom.into()).unwrap();
     assert_eq!(full(serde_json::to_value(&parsed).unwrap()).len(), CUSTOM_TYPE_KEYS.len());

@@ -28,7 +28,7 @@ pub(super) fn turns_have(value: Option<&Value>, field: &str) -> bool {
     }
 }
 
-const ROLES: &[(&str, &str)] = &[("human", "user"), ("gpt", "assistant")];
+pub(super) const ROLES: &[(&str, &str)] = &[("human", "user"), ("gpt", "assistant")];
 
 /// What a kind of chat data calls things when the configuration does not say.
 pub(super) struct Names {
@@ -236,6 +236,12 @@ impl Chat {
         messages: Vec<Message>,
         origin: Origin,
     ) -> Result<Conversation, DataError> {
+        let (tools, template_kwargs) = self.extras(fields, &origin)?;
+        Ok(Conversation::Chat { origin, messages, tools, template_kwargs })
+    }
+
+    /// What the template is given beside the turns: tool definitions and further variables.
+    pub(super) fn extras(&self, fields: &mut Fields, origin: &Origin) -> Result<Extras, DataError> {
         for key in ["images", "image", "videos", "audios"] {
             let there = match fields.get(key) {
                 None | Some(Value::Null) => false,
@@ -244,18 +250,26 @@ impl Chat {
             };
             if there {
                 let what = format!("the row has `{key}`; galen trains on text");
-                return Err(DataError::row(&origin, Fault::WrongKind, what));
+                return Err(DataError::row(origin, Fault::WrongKind, what));
             }
         }
-        let tools = self.tools(fields, &origin)?;
+        let tools = self.tools(fields, origin)?;
         let template_kwargs = match fields.shift_remove("chat_template_kwargs") {
             None | Some(Value::Null) => Map::new(),
             Some(Value::Object(kwargs)) => kwargs,
-            Some(other) => return Err(wrong_kind("chat_template_kwargs", "an object", &other, &origin)),
+            Some(other) => return Err(wrong_kind("chat_template_kwargs", "an object", &other, origin)),
         };
-        Ok(Conversation::Chat { origin, messages, tools, template_kwargs })
+        Ok((tools, template_kwargs))
+    }
+
+    /// Whether the entry leaves system turns out.
+    pub(super) fn drops_system(&self) -> bool {
+        self.drop_system
     }
 }
+
+/// Tool definitions, and further template variables.
+type Extras = (Option<Value>, Map<String, Value>);
 
 impl RowFormat for Chat {
     fn conversation(&self, row: RawRow) -> Result<Conversation, DataError> {

@@ -2,7 +2,7 @@
 
 use super::fill::FormatText;
 use super::{RowFormat, not_empty, optional_text, prompt_and_answer, text};
-use crate::dataset::CustomType;
+use crate::dataset::{CustomType, PreferenceFields};
 use crate::{DataError, DatasetSpec};
 use galen_types::{Conversation, RawRow};
 
@@ -18,6 +18,11 @@ struct Custom {
 }
 
 pub(super) fn build(spec: &DatasetSpec, custom: &CustomType) -> Result<Box<dyn RowFormat>, DataError> {
+    if custom.preference != PreferenceFields::default() {
+        let what = "`type:` names fields of preference data, which training on conversations has no use for";
+        return Err(DataError::spec(&spec.path, what)
+            .with_hint("name the question with `field_instruction:` and the answer with `field_output:`"));
+    }
     let or = |given: &Option<String>, default: &str| given.clone().unwrap_or_else(|| default.to_owned());
     let parse = |text: &str, places: &[&str]| {
         FormatText::parse(text, places).map_err(|e| DataError::spec(&spec.path, e))

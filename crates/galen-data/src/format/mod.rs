@@ -6,6 +6,7 @@ mod completion;
 mod custom;
 mod fill;
 mod input_output;
+pub mod preference;
 mod prompt_completion;
 mod sharegpt;
 

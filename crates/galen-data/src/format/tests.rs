@@ -284,7 +284,7 @@ fn bad_rows_say_what_is_wrong() {
         let custom = CustomType { format: Some(format.to_owned()), ..CustomType::default() };
         let spec = DatasetSpec {
             path: "D".to_owned(),
-            kind: Some(TypeSpec::Custom(custom)),
+            kind: Some(TypeSpec::Custom(Box::new(custom))),
             ..DatasetSpec::default()
         };
         assert_eq!(build(&spec).err().map(|e| e.to_string()).as_deref(), Some(expect));

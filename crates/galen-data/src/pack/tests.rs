@@ -8,7 +8,7 @@ fn row(number: u64, ids: &[u32], supervised: &[usize]) -> Tokenized {
 }
 
 /// The slow reading of a batch: for each target, the tokens its hidden state has seen, found by walking parents.
-fn seen(batch: &PackedBatch, index: u32) -> Vec<u32> {
+pub(super) fn seen(batch: &PackedBatch, index: u32) -> Vec<u32> {
     let mut at = batch.segments().iter().position(|s| s.start <= index && index < s.start + s.len);
     let mut end = index + 1;
     let mut context = Vec::new();
@@ -24,10 +24,10 @@ fn seen(batch: &PackedBatch, index: u32) -> Vec<u32> {
 }
 
 /// A row, a context and the token predicted behind it.
-type Reading = (u32, Vec<u32>, u32);
+pub(super) type Reading = (u32, Vec<u32>, u32);
 
 /// The readings of a batch, and what the rows themselves say it should be.
-fn readings(batch: &PackedBatch, rows: &[&Tokenized]) -> (Vec<Reading>, Vec<Reading>) {
+pub(super) fn readings(batch: &PackedBatch, rows: &[&Tokenized]) -> (Vec<Reading>, Vec<Reading>) {
     let found = batch.targets().iter().map(|t| (t.row, seen(batch, t.index), t.token)).collect();
     let mut expected = Vec::new();
     for (r, row) in rows.iter().enumerate() {

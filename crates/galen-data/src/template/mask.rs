@@ -84,6 +84,21 @@ pub(super) fn render(
     Ok((text, spans))
 }
 
+/// Text of a row whose turns from `from` on answer those before, and where the answer begins: behind the generation
+/// prompt, as for a trained turn.
+pub(super) fn answer(
+    renderer: &Renderer,
+    messages: &[Message],
+    from: usize,
+) -> Result<(String, usize), Problem> {
+    let full = renderer.plain(renderer.messages(), false)?;
+    let places = markers::locate(renderer, messages, &full, false);
+    check_nothing_left_out(messages, &places)?;
+    let masker = Masker { renderer, messages, full: &full, places: &places };
+    let (start, _) = masker.start(from)?;
+    Ok((full, start))
+}
+
 /// Turns and tool calls must be in the text: what is silently dropped is silently not learnt. (Whether a template looks
 /// at tool definitions is told by `ChatTemplate::uses_tools`.)
 fn check_nothing_left_out(messages: &[Message], places: &[Place]) -> Result<(), Problem> {

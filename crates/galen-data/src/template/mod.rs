@@ -3,6 +3,7 @@
 //! A template is Jinja source that came with a model, run by minijinja under limits (`limits.rs`). Supervision comes
 //! from rendering (`mask.rs`), never from searching token ids.
 
+mod answer;
 mod builtin;
 mod env;
 mod error;
@@ -14,6 +15,7 @@ mod python;
 mod renderer;
 mod source;
 
+pub use answer::{render_answer, render_labelled, render_pair, render_prompt_row};
 pub use builtin::{BUILTIN, Builtin, builtin};
 pub use chrono::NaiveDateTime;
 pub use error::TemplateError;
