@@ -12,6 +12,10 @@ use galen_train::{BestMetric, Cadence, TrainSettings, module_shapes, step_gradie
 use galen_types::{Origin, Tokenized};
 use std::time::Instant;
 
+/// The product's own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How a timed model computes: `f32`, `bf16` over packed weights, or bf16 as `stream`ed from the stored blocks.
 pub fn load_options(name: &str) -> anyhow::Result<LoadOptions> {
     let (compute, weight_cache) = match name {

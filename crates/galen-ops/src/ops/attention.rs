@@ -3,7 +3,7 @@
 use crate::error::{Result, shape_error};
 use crate::kernels::attention::{Context, Norm, Queries, backward, forward};
 use crate::kernels::bf16::attention as rounded;
-use crate::ops::Compute;
+use crate::ops::{Compute, by_rows};
 use crate::tape::{Op, Saved};
 use crate::tensor::{dims2, f32_tensor, f32_view, keep, kept};
 use candle_core::Tensor;
@@ -130,17 +130,38 @@ fn tree_tokens(tree: &[Member]) -> usize {
     tree.iter().map(|m| m.segment.len as usize).sum()
 }
 
-/// Copies a tree's rows `[tokens, d]` of one head to or onto column block `column` of `[T, width]`.
-fn scatter(tree: &[Member], rows: &[f32], d: usize, out: &mut [f32], width: usize, column: usize) {
-    for m in tree {
-        for i in 0..m.segment.len as usize {
-            let to = (m.segment.start as usize + i) * width + column * d;
-            let from = (m.local + i) * d;
-            for (o, r) in out[to..to + d].iter_mut().zip(&rows[from..from + d]) {
-                *o += r;
+/// Where each token's rows lie in the tasks' results: (tree, row of the tree's buffers).
+fn places(trees: &[Vec<Member>], tokens: usize) -> Vec<(usize, usize)> {
+    let mut places = vec![(0, 0); tokens];
+    for (i, tree) in trees.iter().enumerate() {
+        for m in tree {
+            let start = m.segment.start as usize;
+            for (j, place) in places[start..start + m.segment.len as usize].iter_mut().enumerate() {
+                *place = (i, m.local + j);
             }
         }
     }
+    places
+}
+
+/// The tasks' rows of `d` values, one task a tree and head, laid side by side as `[T, heads / group * d]`: the rows of
+/// `group` neighbouring heads are added, in their order.
+fn side_by_side<'a>(
+    places: &[(usize, usize)],
+    (heads, group, d): (usize, usize, usize),
+    part: impl Fn(usize) -> &'a [f32] + Sync,
+) -> Vec<f32> {
+    let width = heads / group * d;
+    by_rows(places.len() * width, width, |first, out: &mut [f32]| {
+        for (out, (tree, row)) in out.chunks_exact_mut(width).zip(&places[first..]) {
+            for (g, out) in out.chunks_exact_mut(d).enumerate() {
+                for h in g * group..(g + 1) * group {
+                    let part = &part(tree * heads + h)[row * d..(row + 1) * d];
+                    out.iter_mut().zip(part).for_each(|(o, p)| *o += p);
+                }
+            }
+        }
+    })
 }
 
 impl Op for Attention {
@@ -187,11 +208,9 @@ impl Op for Attention {
                 (o, norms.iter().flat_map(|n| [n.max, n.inverse]).collect())
             })
             .collect();
-        let (mut o, mut norms) = (vec![0f32; tokens * q_stride], vec![0f32; tokens * n_heads * 2]);
-        for ((tree, h), (rows, l)) in tasks.iter().zip(&results) {
-            scatter(tree, rows, d, &mut o, q_stride, *h);
-            scatter(tree, l, 2, &mut norms, n_heads * 2, *h);
-        }
+        let places = places(&trees, tokens);
+        let o = side_by_side(&places, (n_heads, 1, d), |task| &results[task].0);
+        let norms = side_by_side(&places, (n_heads, 1, 2), |task| &results[task].1);
         let o = f32_tensor(o, (tokens, q_stride))?;
         let norms = f32_tensor(norms, (tokens, n_heads * 2))?;
         let mut saved = [q, k, v].map(|t| keep(t, self.compute)).into_iter().collect::<Result<Vec<_>>>()?;
@@ -266,14 +285,9 @@ impl Op for Attention {
                 [dq, dk, dv]
             })
             .collect();
-        let mut dq = vec![0f32; tokens * q_stride];
-        let (mut dk, mut dv) = (vec![0f32; tokens * kv_stride], vec![0f32; tokens * kv_stride]);
-        for ((tree, h), [q, k, v]) in tasks.iter().zip(&results) {
-            let g = h / (n_heads / n_kv_heads);
-            scatter(tree, q, d, &mut dq, q_stride, *h);
-            scatter(tree, k, d, &mut dk, kv_stride, g);
-            scatter(tree, v, d, &mut dv, kv_stride, g);
-        }
+        let (places, group) = (places(&trees, tokens), n_heads / n_kv_heads);
+        let dq = side_by_side(&places, (n_heads, 1, d), |task| &results[task][0]);
+        let [dk, dv] = [1, 2].map(|i| side_by_side(&places, (n_heads, group, d), |task| &results[task][i]));
         // One pass forms all three; only the lowest trained block could do without some.
         let all = [(dq, q_stride), (dk, kv_stride), (dv, kv_stride)];
         let wanted = |((d, width), n): ((Vec<f32>, usize), &bool)| {

@@ -31,6 +31,8 @@ use std::mem::MaybeUninit;
 
 /// Values of a chunk of rows that goes to one thread.
 const CHUNK: usize = 1 << 14;
+/// Values that are filled at a time: their zeros are still in the first-level cache.
+const HOT: usize = 1 << 12;
 
 /// A new buffer of `len` values in rows of `width`: `f(first row, rows)` fills fixed chunks of whole rows, in parallel.
 /// A chunk is zeros before, written while it comes into the cache anyway.
@@ -39,10 +41,15 @@ pub(crate) fn by_rows<T: Copy + Default + Send>(
     width: usize,
     f: impl Fn(usize, &mut [T]) + Sync,
 ) -> Vec<T> {
-    let rows = (CHUNK / width.max(1)).max(1);
+    let width = width.max(1);
+    let (rows, hot) = ((CHUNK / width).max(1), (HOT / width).max(1));
     let mut out = Vec::with_capacity(len);
     let spare = &mut out.spare_capacity_mut()[..len];
-    spare.par_chunks_mut(rows * width.max(1)).enumerate().for_each(|(i, part)| f(i * rows, zeroed(part)));
+    spare.par_chunks_mut(rows * width).enumerate().for_each(|(i, part)| {
+        for (j, part) in part.chunks_mut(hot * width).enumerate() {
+            f(i * rows + j * hot, zeroed(part));
+        }
+    });
     // SAFETY: the chunks cover all `len` values, and `zeroed` wrote each.
     unsafe { out.set_len(len) };
     out
@@ -54,11 +61,11 @@ pub(crate) fn by_rows_twice(
     width: usize,
     f: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
 ) -> [Vec<f32>; 2] {
-    let rows = (CHUNK / width.max(1)).max(1);
+    let width = width.max(1);
+    let rows = (HOT / width).max(1);
     let (mut a, mut b) = (Vec::with_capacity(len), Vec::with_capacity(len));
     let (spare_a, spare_b) = (&mut a.spare_capacity_mut()[..len], &mut b.spare_capacity_mut()[..len]);
-    let (parts_a, parts_b) =
-        (spare_a.par_chunks_mut(rows * width.max(1)), spare_b.par_chunks_mut(rows * width.max(1)));
+    let (parts_a, parts_b) = (spare_a.par_chunks_mut(rows * width), spare_b.par_chunks_mut(rows * width));
     parts_a.zip(parts_b).enumerate().for_each(|(i, (a, b))| f(i * rows, zeroed(a), zeroed(b)));
     // SAFETY: the chunks cover all `len` values of either, and `zeroed` wrote each.
     unsafe {
