@@ -17,8 +17,13 @@ fn longest(layout: Layout) -> usize {
     }
 }
 
-/// Bytes of panels a task holds at once: half of a second-level cache of 1 MiB.
-const HELD: usize = 512 << 10;
+/// Bytes of panels a task holds at once: half of the second-level cache (processors with tiles have 2 MiB).
+fn held(layout: Layout) -> usize {
+    match layout {
+        Layout::Interleaved => 512 << 10,
+        Layout::Tiled => 1 << 20,
+    }
+}
 
 /// A stretch of the inner dimension, with its own operands: `y = [x u] [W B]^T` is one product of two pieces.
 pub(crate) struct Piece<'a> {
@@ -72,8 +77,8 @@ fn stretches(pieces: &[Piece], longest: usize) -> Vec<Vec<Part>> {
 }
 
 /// Panels a task takes: as many as fit, but so that the threads end together.
-fn group(panels: usize, threads: usize, depth: usize) -> usize {
-    let fit = (HELD / (depth * NR * 2).max(1)).clamp(1, 8);
+fn group(panels: usize, threads: usize, depth: usize, layout: Layout) -> usize {
+    let fit = (held(layout) / (depth * NR * 2).max(1)).clamp(1, 16);
     let turns = |np: usize| panels.div_ceil(np).div_ceil(threads) * np;
     (1..=fit).rev().min_by_key(|np| turns(*np)).unwrap_or(1)
 }
@@ -122,7 +127,7 @@ unsafe fn run(m: usize, n: usize, pieces: &[Piece], start: Start, c: *mut f32, l
     let (mr, panels) = (layout.rows(), n.div_ceil(NR));
     let blocks = m.div_ceil(mr);
     let threads = rayon::current_num_threads();
-    let np = group(panels, threads, depth);
+    let np = group(panels, threads, depth, layout);
     let tasks = panels.div_ceil(np);
     // With few panels the rows are split too; each element is computed whole either way.
     let row_tasks = if tasks >= threads { 1 } else { threads.div_ceil(tasks).min(blocks.div_ceil(4)).max(1) };

@@ -17,13 +17,6 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// `len` zeros.
-    pub fn zeros(len: usize) -> Self {
-        let mut lines = Self::default();
-        lines.resize(len);
-        lines
-    }
-
     /// `len` values that hold anything.
     ///
     /// # Safety

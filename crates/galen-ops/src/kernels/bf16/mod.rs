@@ -6,6 +6,7 @@
 //! - `tile`: the register tile, on every kernel path; `amx`: that of the tile registers
 //! - `pack`: left operands
 //! - `panels`: right operands: dense, quantised blocks as stored, or weights packed once
+//! - `transpose`: pairs along one axis to pairs along the other
 //! - `gemm`: the loops over tiles
 //! - `attention`: one head of one segment
 
@@ -17,6 +18,7 @@ mod lines;
 mod pack;
 mod panels;
 mod tile;
+mod transpose;
 
 pub(crate) use gemm::{Piece, Start, gemm16, product16};
 pub(crate) use pack::PackedA;

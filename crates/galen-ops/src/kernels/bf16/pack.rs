@@ -3,7 +3,7 @@
 
 use super::lines::Lines;
 use super::tile::{Layout, MR};
-use super::{pair, pairs};
+use super::{pair, pairs, transpose};
 use crate::kernels::isa::multiversion;
 use rayon::prelude::*;
 
@@ -166,8 +166,8 @@ multiversion! {
                     }
                 }
             }
-            for (i, out) in out.as_chunks_mut::<STEP>().0.iter_mut().enumerate() {
-                *out = std::array::from_fn(|q| side[q][i]);
+            for i0 in [0, STEP] {
+                transpose::transpose(&side.as_flattened()[i0..], ROWS, &mut out[i0 * STEP..], STEP);
             }
         }
         let _ = F::fma;

@@ -2,7 +2,7 @@
 
 use super::lines::Lines;
 use super::tile::{Layout, NR};
-use super::{pair, pairs};
+use super::{pair, pairs, transpose};
 use crate::kernels::isa::multiversion;
 use crate::quant::QuantMatrix;
 use rayon::prelude::*;
@@ -71,9 +71,19 @@ const SIDE: usize = CHUNK / 2 + 8;
 /// `panel[q][j] = side[j][q]`.
 #[inline(always)]
 fn interleave(side: &[[u32; SIDE]; NR], len: usize, panel: &mut [u32]) {
-    for (q, out) in panel.as_chunks_mut::<NR>().0.iter_mut().enumerate().take(len) {
-        for j in 0..NR {
-            out[j] = side[j][q];
+    let side = side.as_flattened();
+    for q0 in (0..len).step_by(transpose::SIDE) {
+        let panel = &mut panel[q0 * NR..];
+        if len - q0 >= transpose::SIDE {
+            for j0 in [0, transpose::SIDE] {
+                transpose::transpose(&side[j0 * SIDE + q0..], SIDE, &mut panel[j0..], NR);
+            }
+            continue;
+        }
+        for (q, out) in panel.as_chunks_mut::<NR>().0.iter_mut().enumerate().take(len - q0) {
+            for j in 0..NR {
+                out[j] = side[j * SIDE + q0 + q];
+            }
         }
     }
 }
@@ -169,9 +179,11 @@ impl PackedWeight {
     pub fn new(weight: &QuantMatrix) -> Self {
         let (rows, cols) = (weight.rows(), weight.cols());
         let panel = (Layout::current().pairs(cols) * NR).max(1);
-        let mut data = Lines::zeros(rows.div_ceil(NR) * panel);
+        // SAFETY: every panel is filled below, its padding with zeros.
+        let mut data = unsafe { Lines::unwritten(rows.div_ceil(NR) * panel) };
         data.par_chunks_mut(panel).enumerate().for_each(|(i, out)| {
             weight_forward(weight, i * NR, (rows - i * NR).min(NR), 0, cols, out);
+            out[cols.div_ceil(2) * NR..].fill(0);
         });
         Self { rows, cols, data }
     }
@@ -190,6 +202,9 @@ impl PackedWeight {
 multiversion! {
     // Transposes: `packed` holds (W[p][2q], W[p][2q + 1]) at [q][p], `panel` wants (W[p][j], W[p + 1][j]) at [p / 2][j].
     fn turn(packed: &[u32], q0: usize, columns: usize, lanes: usize, panel: &mut [u32]) {
+        if columns == NR && lanes == NR {
+            return transpose::turn(&packed[q0 * NR..], NR, panel, NR);
+        }
         for (q, row) in packed.as_chunks::<NR>().0[q0..].iter().enumerate().take(columns.div_ceil(2)) {
             for p in 0..lanes.div_ceil(2) {
                 let (a, b) = (row[2 * p], if 2 * p + 1 < lanes { row[2 * p + 1] } else { 0 });
