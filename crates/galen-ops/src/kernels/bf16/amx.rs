@@ -6,6 +6,7 @@
 //! each element of C is one fixed series of operations, whatever the tile's valid rows and columns.
 
 use super::tile::{NR, Segment, Target};
+use std::mem::MaybeUninit;
 
 /// Rows of the tile.
 pub(super) const ROWS: usize = 32;
@@ -94,7 +95,7 @@ impl Drop for Tiles {
 
 /// A tile of C where it cannot be read or written in place.
 #[repr(C, align(64))]
-struct Corner([f32; ROWS * NR]);
+struct Corner(MaybeUninit<[f32; ROWS * NR]>);
 
 /// One tile.
 ///
@@ -106,22 +107,21 @@ pub(super) unsafe fn tile(_tiles: &Tiles, segments: &[Segment], target: Target) 
         if target.rows == ROWS && target.cols == NR {
             return products::<true>(segments, target.c, target.stride * 4, target.add);
         }
-        let mut corner = Corner([0.0; ROWS * NR]);
+        let mut corner = Corner(MaybeUninit::uninit());
+        let c = corner.0.as_mut_ptr().cast::<f32>();
         if target.add {
+            c.write_bytes(0, ROWS * NR);
             for i in 0..target.rows {
-                let row = std::slice::from_raw_parts(target.c.add(i * target.stride), target.cols);
-                corner.0[i * NR..i * NR + target.cols].copy_from_slice(row);
+                target.c.add(i * target.stride).copy_to_nonoverlapping(c.add(i * NR), target.cols);
             }
         }
-        let c = corner.0.as_mut_ptr();
         if target.rows > ROWS / 2 {
             products::<true>(segments, c, NR * 4, target.add);
         } else {
             products::<false>(segments, c, NR * 4, target.add);
         }
         for i in 0..target.rows {
-            let row = std::slice::from_raw_parts_mut(target.c.add(i * target.stride), target.cols);
-            row.copy_from_slice(&corner.0[i * NR..i * NR + target.cols]);
+            c.add(i * NR).copy_to_nonoverlapping(target.c.add(i * target.stride), target.cols);
         }
     }
 }
