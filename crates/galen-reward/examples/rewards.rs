@@ -1,0 +1,5 @@
+//! Prints `docs/rewards.md`.
+
+fn main() {
+    print!("{}", galen_reward::page());
+}
