@@ -14,4 +14,5 @@ mod parity;
 mod peft_steps;
 mod random;
 mod resume;
+mod rollouts;
 mod support;

@@ -16,6 +16,17 @@ pub struct QuantMatrix {
     cols: usize,
     data: Bytes,
     nf4: Option<Nf4Scales>,
+    dots: Dots,
+}
+
+/// How products of a few rows with a matrix's blocks are formed: a step of generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dots {
+    /// Activations as they are.
+    #[default]
+    Float,
+    /// Activations rounded to signed bytes, 32 of them sharing a scale. Formats without integer codes: as `Float`.
+    Integer,
 }
 
 impl QuantMatrix {
@@ -30,7 +41,7 @@ impl QuantMatrix {
         if data.len() != want {
             return Err(QuantError::Length { dtype, rows, cols, want, got: data.len() });
         }
-        Ok(Self { dtype, rows, cols, data, nf4: None })
+        Ok(Self { dtype, rows, cols, data, nf4: None, dots: Dots::default() })
     }
 
     /// An NF4 matrix from packed codes (the earlier element in the high nibble) and magnitudes.
@@ -44,7 +55,7 @@ impl QuantMatrix {
         if !scales.covers(elements) {
             return Err(QuantError::MissingScales);
         }
-        Ok(Self { dtype, rows, cols, data: codes, nf4: Some(scales) })
+        Ok(Self { dtype, rows, cols, data: codes, nf4: Some(scales), dots: Dots::default() })
     }
 
     /// Keeps `values` (row-major) in single precision.
@@ -57,6 +68,17 @@ impl QuantMatrix {
     pub fn quantize_nf4(rows: usize, cols: usize, values: &[f32]) -> Result<Self, QuantError> {
         let (codes, scales) = quantize_nf4(values);
         Self::new_nf4(rows, cols, codes.into(), scales)
+    }
+
+    /// The same matrix, its products of few rows formed so.
+    #[must_use]
+    pub fn with_dots(self, dots: Dots) -> Self {
+        Self { dots, ..self }
+    }
+
+    /// How products of few rows are formed.
+    pub fn dots(&self) -> Dots {
+        self.dots
     }
 
     /// Storage format.

@@ -21,7 +21,7 @@ mod tests;
 use std::fmt;
 
 pub use block::{BlockFormat, dequantize_blocks};
-pub use matrix::QuantMatrix;
+pub use matrix::{Dots, QuantMatrix};
 pub use nf4::{NF4_BLOCK, NF4_SUPER, Nf4Scales, quantize_nf4};
 
 /// A weight format or a matrix in it is not what it should be.
@@ -242,6 +242,11 @@ impl WeightDtype {
     /// Its entry in [`FORMATS`].
     pub fn format(self) -> &'static Format {
         &FORMATS[self as usize]
+    }
+
+    /// Whether its blocks hold integers with factors and offsets, in whole groups of 32.
+    pub fn has_integer_codes(self) -> bool {
+        self.block_size().is_multiple_of(32) && self != Self::Nf4
     }
 
     /// Bytes of a row of `cols` elements. Errors: `cols` not whole blocks. NF4: of a tensor of `cols` elements.

@@ -35,6 +35,11 @@ type Part = (__m256i, [(f32, f32); 2]);
 pub(super) trait Coded {
     const BYTES: usize;
     const PARTS: usize = 1;
+    /// What makes every code of the format unsigned, at most 63, when added to it; none where codes are any signed
+    /// bytes and have no offset.
+    const ZERO: Option<i8>;
+    /// Whether both halves of a part have the same factor and offset.
+    const EVEN: bool = true;
     type Head;
 
     unsafe fn head(block: *const u8) -> Self::Head;
@@ -165,13 +170,17 @@ fn even(factor: f32, offset: f32) -> [(f32, f32); 2] {
 }
 
 macro_rules! coded {
-    ($(#[$doc:meta])* $name:ident, $bytes:literal in $parts:literal, $head_type:ty, $head:expr, $codes:expr) => {
-        $(#[$doc])*
+    (
+        $name:ident, $bytes:literal in $parts:literal, zero $zero:expr, even $even:literal,
+        $head_type:ty, $head:expr, $codes:expr
+    ) => {
         pub(super) struct $name;
 
         impl Coded for $name {
             const BYTES: usize = $bytes;
             const PARTS: usize = $parts;
+            const ZERO: Option<i8> = $zero;
+            const EVEN: bool = $even;
             type Head = $head_type;
 
             #[inline(always)]
@@ -189,25 +198,25 @@ macro_rules! coded {
     };
 }
 
-coded!(Q4_0, 18 in 1, f32, |block| half(block), |block: *const u8, d: &f32, _| {
+coded!(Q4_0, 18 in 1, zero Some(8), even true, f32, |block| half(block), |block: *const u8, d: &f32, _| {
     (_mm256_sub_epi8(nibbles(block.add(2)), _mm256_set1_epi8(8)), even(*d, 0.0))
 });
-coded!(Q4_1, 20 in 1, (f32, f32), |block| halves(block), |block: *const u8, (d, m): &(f32, f32), _| {
+coded!(Q4_1, 20 in 1, zero Some(0), even true, (f32, f32), |block| halves(block), |block: *const u8, (d, m): &(f32, f32), _| {
     (nibbles(block.add(4)), even(*d, -m))
 });
-coded!(Q5_0, 22 in 1, f32, |block| half(block), |block: *const u8, d: &f32, _| {
+coded!(Q5_0, 22 in 1, zero Some(16), even true, f32, |block| half(block), |block: *const u8, d: &f32, _| {
     let codes = _mm256_or_si256(nibbles(block.add(6)), fifth_bits(block.add(2)));
     (_mm256_sub_epi8(codes, _mm256_set1_epi8(16)), even(*d, 0.0))
 });
-coded!(Q5_1, 24 in 1, (f32, f32), |block| halves(block), |block: *const u8, (d, m): &(f32, f32), _| {
+coded!(Q5_1, 24 in 1, zero Some(0), even true, (f32, f32), |block| halves(block), |block: *const u8, (d, m): &(f32, f32), _| {
     (_mm256_or_si256(nibbles(block.add(8)), fifth_bits(block.add(4))), even(*d, -m))
 });
-coded!(Q8_0, 34 in 1, f32, |block| half(block), |block: *const u8, d: &f32, _| {
+coded!(Q8_0, 34 in 1, zero None, even true, f32, |block| half(block), |block: *const u8, d: &f32, _| {
     (load(block.add(2)), even(*d, 0.0))
 });
 coded!(
     Q2K,
-    84 in 8,
+    84 in 8, zero Some(0), even false,
     (f32, f32),
     |block: *const u8| halves(block.add(80)),
     |block: *const u8, (d, dmin): &(f32, f32), part: usize| {
@@ -220,7 +229,7 @@ coded!(
 );
 coded!(
     Q3K,
-    110 in 8,
+    110 in 8, zero Some(4), even false,
     f32,
     |block: *const u8| half(block.add(108)),
     |block: *const u8, d: &f32, part: usize| {
@@ -238,7 +247,7 @@ coded!(
 );
 coded!(
     Q4K,
-    144 in 8,
+    144 in 8, zero Some(0), even true,
     [[f32; 8]; 2],
     |block| scales_and_mins(block),
     |block: *const u8, [scales, mins]: &[[f32; 8]; 2], part: usize| {
@@ -247,7 +256,7 @@ coded!(
 );
 coded!(
     Q5K,
-    176 in 8,
+    176 in 8, zero Some(0), even true,
     [[f32; 8]; 2],
     |block| scales_and_mins(block),
     |block: *const u8, [scales, mins]: &[[f32; 8]; 2], part: usize| {
@@ -258,7 +267,7 @@ coded!(
 );
 coded!(
     Q6K,
-    210 in 8,
+    210 in 8, zero Some(32), even false,
     f32,
     |block: *const u8| half(block.add(208)),
     |block: *const u8, d: &f32, part: usize| {
@@ -272,15 +281,15 @@ coded!(
 );
 coded!(
     Q8K,
-    292 in 8,
+    292 in 8, zero None, even true,
     f32,
     |block: *const u8| block.cast::<f32>().read_unaligned(),
     |block: *const u8, d: &f32, part: usize| (load(block.add(4 + 32 * part)), even(*d, 0.0))
 );
-coded!(Iq4Nl, 18 in 1, f32, |block| half(block), |block: *const u8, d: &f32, _| {
+coded!(Iq4Nl, 18 in 1, zero None, even true, f32, |block| half(block), |block: *const u8, d: &f32, _| {
     (levels(nibbles(block.add(2))), even(*d, 0.0))
 });
-coded!(Iq4Xs, 136 in 8, f32, |block| half(block), |block: *const u8, d: &f32, part: usize| {
+coded!(Iq4Xs, 136 in 8, zero None, even true, f32, |block| half(block), |block: *const u8, d: &f32, part: usize| {
     let high = block.add(2).cast::<u16>().read_unaligned();
     let low = *block.add(4 + part / 2) >> (4 * (part % 2)) & 15;
     let scale = i32::from(low) | i32::from(high >> (2 * part) & 3) << 4;

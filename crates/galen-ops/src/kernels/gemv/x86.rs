@@ -1,6 +1,8 @@
 //! The product with vector registers: sixteen weights at a time, straight from their block, equal to the decoder's to
 //! the bit. Written once over [`Lanes`]; compiled for 512-bit registers and for pairs of 256-bit ones.
 
+pub(super) mod integer;
+
 use super::formats::{self, Decode};
 use super::{MAX_ROWS, Out, Weights};
 use crate::kernels::isa::{Isa, isa};
