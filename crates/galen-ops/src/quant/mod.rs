@@ -286,7 +286,7 @@ pub fn dequantize_range(
     if first > total || out.len() > total - first {
         return Err(QuantError::Range { first, len: out.len(), total });
     }
-    matrix::decode_range(dtype, row, first, out, dequantize_unchecked);
+    matrix::decode_range::<matrix::Dispatched>(dtype, row, first, out);
     Ok(())
 }
 
