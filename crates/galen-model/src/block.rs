@@ -166,7 +166,8 @@ impl BlockRun<'_> {
             }
             Context::Cached(cache) => {
                 cache.push(k.tensor(), v.tensor())?;
-                let out = CachedAttention { shape }.run(q.tensor(), &cache.keys, &cache.values)?;
+                let compute = self.block.compute();
+                let out = CachedAttention { shape, compute }.run(q.tensor(), &cache.keys, &cache.values)?;
                 Ok(Traced::constant(out))
             }
             Context::Step(caches) => {

@@ -6,6 +6,7 @@
 pub mod arch;
 mod block;
 mod cache;
+mod divergence;
 mod generate;
 mod model;
 mod pass;
@@ -16,6 +17,7 @@ pub mod weights;
 
 pub use block::{Block, BlockRun, Context, MODULES, Module};
 pub use cache::KvLayer;
+pub use divergence::Divergence;
 pub use generate::{Session, StepKernels};
 pub use model::{LoadError, LoadOptions, Model, ModuleSize, Precision, WeightCache};
 pub use pass::{Pass, PassOptions};

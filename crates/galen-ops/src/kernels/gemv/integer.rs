@@ -141,15 +141,12 @@ multiversion! {
             // What is too small to be divided by counts as nothing.
             let inverse = if largest > 1e-36 { 127.0 / largest } else { 0.0 };
             let s = if finite { largest / 127.0 } else { f32::NAN };
-            let mut whole = [0f32; GROUP];
-            for (w, v) in whole.iter_mut().zip(x) {
-                *w = (v * inverse + ROUND) - ROUND;
+            for (code, v) in codes.iter_mut().zip(x) {
+                // The integer lies in the low bits.
+                *code = (v * inverse + ROUND).to_bits() as i8;
             }
-            for (code, w) in codes.iter_mut().zip(&whole) {
-                *code = *w as i8;
-            }
-            for (i, sum) in sums.iter_mut().enumerate() {
-                *sum = s * (whole[4 * i] + whole[4 * i + 1] + whole[4 * i + 2] + whole[4 * i + 3]);
+            for (sum, four) in sums.iter_mut().zip(codes.as_chunks::<4>().0) {
+                *sum = s * four.iter().map(|c| i32::from(*c)).sum::<i32>() as f32;
             }
             *scale = s;
         }

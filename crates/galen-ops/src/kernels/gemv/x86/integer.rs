@@ -6,7 +6,7 @@ use crate::kernels::gemv::integer::{Codes, GROUP, Path, SUMS};
 use crate::kernels::gemv::{Out, Weights};
 use crate::quant::WeightDtype;
 use std::arch::x86_64::{
-    __m256, __m256i, _MM_HINT_T0, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_movehdup_ps, _mm_movehl_ps,
+    __m256, __m256i, _MM_HINT_T1, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_movehdup_ps, _mm_movehl_ps,
     _mm_prefetch, _mm_set1_ps, _mm256_abs_epi8, _mm256_add_epi8, _mm256_broadcast_ss, _mm256_castps256_ps128,
     _mm256_cvtepi32_ps, _mm256_dpbusd_avx_epi32, _mm256_dpbusd_epi32, _mm256_extractf128_ps, _mm256_fmadd_ps,
     _mm256_fnmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16,
@@ -83,7 +83,7 @@ unsafe fn tile<I: Inner, C: Coded, const M: usize, const R: usize>(
             for r in 0..R {
                 let block = bytes.add(r * stride + b * C::BYTES);
                 for line in (0..C::BYTES).step_by(64) {
-                    _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(R * stride + super::AHEAD + line).cast());
+                    _mm_prefetch::<_MM_HINT_T1>(block.wrapping_add(R * stride + super::AHEAD + line).cast());
                 }
                 let head = C::head(block);
                 for part in 0..C::PARTS {
