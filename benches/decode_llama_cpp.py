@@ -32,16 +32,18 @@ def main() -> None:
     for token in ids(4):
         llm.eval([token])
     llm.reset()
-    start = time.perf_counter()
+    start, processor = time.perf_counter(), time.process_time()
     llm.eval(ids(prompt))
-    prefill = time.perf_counter() - start
+    prefill, prefill_processor = time.perf_counter() - start, time.process_time() - processor
     token, times, first = last(), [], []
+    processor = time.process_time()
     for _ in range(new):
         start = time.perf_counter()
         llm.eval([token])
         token = last()
         times.append(time.perf_counter() - start)
         first.append(token)
+    processor = time.process_time() - processor
     print(
         json.dumps(
             {
@@ -51,6 +53,8 @@ def main() -> None:
                 "threads": threads,
                 "prefill_tokens_per_second": prompt / prefill,
                 "decode_tokens_per_second": new / sum(times),
+                "prefill_processor_ms": prefill_processor * 1e3,
+                "decode_processor_ms_per_step": processor / new * 1e3,
                 "decode_median_step_ms": sorted(times)[new // 2] * 1e3,
                 "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
                 "first_tokens": first[:8],

@@ -135,9 +135,24 @@ pub fn median(values: &[f64]) -> Option<f64> {
 /// Processor time of this thread, seconds: what others do on the machine meanwhile does not count. Wall time where the
 /// system does not tell.
 pub fn thread_seconds() -> f64 {
+    processor_seconds(
+        #[cfg(unix)]
+        rustix::time::ClockId::ThreadCPUTime,
+    )
+}
+
+/// The same of all threads of this process.
+pub fn process_seconds() -> f64 {
+    processor_seconds(
+        #[cfg(unix)]
+        rustix::time::ClockId::ProcessCPUTime,
+    )
+}
+
+fn processor_seconds(#[cfg(unix)] clock: rustix::time::ClockId) -> f64 {
     #[cfg(unix)]
     {
-        let t = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        let t = rustix::time::clock_gettime(clock);
         t.tv_sec as f64 + t.tv_nsec as f64 / 1e9
     }
     #[cfg(not(unix))]

@@ -6,6 +6,7 @@ use galen_adapter::{Adapter, AdapterConfig};
 use galen_data::pack::pack;
 use galen_model::{LoadOptions, Model, Pass, PassOptions, Precision, Session, WeightCache, Weights};
 use galen_ops::ops::Compute;
+use galen_ops::quant::Dots;
 use galen_ops::tensor::f32_view;
 use galen_optim::{AdamW, AdamWConfig};
 use galen_train::{StepGradient, TrainSettings, step_gradient};
@@ -26,8 +27,12 @@ fn rows(vocabulary: usize) -> Vec<Tokenized> {
     made.collect()
 }
 
-const BF16: LoadOptions =
-    LoadOptions { precision: Precision::Stored, compute: Compute::Bf16, weight_cache: WeightCache::Stream };
+const BF16: LoadOptions = LoadOptions {
+    precision: Precision::Stored,
+    compute: Compute::Bf16,
+    weight_cache: WeightCache::Stream,
+    dots: Dots::Float,
+};
 
 struct Case {
     name: String,

@@ -6,6 +6,7 @@ mod cli_data;
 mod cli_machine;
 mod cli_misc;
 mod exactness;
+mod fast_decode;
 mod goldens;
 #[cfg(unix)]
 mod kill;
@@ -14,4 +15,5 @@ mod parity;
 mod peft_steps;
 mod random;
 mod resume;
+mod rollouts;
 mod support;

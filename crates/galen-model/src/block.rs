@@ -1,6 +1,7 @@
 //! A decoder block: its frozen weights, and the vocabulary its architecture's file is written in.
 
 use crate::cache::KvLayer;
+use crate::generate::StepKernels;
 use galen_ops::hook::{HookContext, ProjectionHook, Site};
 use galen_ops::ops::{
     Activation, Add, Attention, AttentionShape, CachedAttention, Compute, Gated, Projection, Projections,
@@ -89,6 +90,8 @@ pub struct BlockRun<'a> {
     pub hook_context: &'a HookContext,
     /// Rotary tables of the batch.
     pub ropes: &'a [RopeTable],
+    /// What generation's few rows go through; training does not ask.
+    pub kernels: StepKernels,
     /// What attention sees.
     pub context: Context<'a>,
 }
@@ -101,7 +104,8 @@ impl BlockRun<'_> {
         prologue: Prologue,
         inputs: &[&Traced],
     ) -> Result<[Traced; N]> {
-        let decoding = !matches!(self.context, Context::Train(_));
+        let generating = !matches!(self.context, Context::Train(_));
+        let decoding = generating && self.kernels == StepKernels::Blocks;
         let bases = modules.map(|m| self.block.projections[m as usize].clone().decoding(decoding));
         let outputs = if let Some((hook, leaves)) = self.hook {
             let sites = modules.map(|m| Site { layer: self.layer, module: m.name() });
@@ -162,7 +166,8 @@ impl BlockRun<'_> {
             }
             Context::Cached(cache) => {
                 cache.push(k.tensor(), v.tensor())?;
-                let out = CachedAttention { shape }.run(q.tensor(), &cache.keys, &cache.values)?;
+                let compute = self.block.compute();
+                let out = CachedAttention { shape, compute }.run(q.tensor(), &cache.keys, &cache.values)?;
                 Ok(Traced::constant(out))
             }
             Context::Step(caches) => {

@@ -4,8 +4,8 @@ use crate::block::{BlockRun, Context};
 use crate::cache::KvLayer;
 use crate::model::Model;
 use galen_ops::hook::{HookContext, ProjectionHook};
-use galen_ops::ops::{RmsNorm, embed, logits};
-use galen_ops::tensor::f32_view;
+use galen_ops::ops::{Projection, Projections, RmsNorm, embed, logits};
+use galen_ops::tensor::{f32_tensor, f32_view};
 use galen_ops::{Error, Result, Tape, Traced};
 use std::sync::{Arc, OnceLock};
 
@@ -15,10 +15,23 @@ const PREFILL: usize = 512;
 /// The adapter's matrices as the blocks take them, made once for all sequences of a family.
 type Leaves = Arc<OnceLock<Vec<Vec<Traced>>>>;
 
-/// One sequence being extended; a clone goes on from the same tokens. Uses the training projections, so what is measured is what was trained.
+/// Which kernels a step of generation goes through. In both a sequence's bits depend neither on the sequences beside
+/// it nor on threads; from one to the other they differ within rounding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StepKernels {
+    /// Up to eight rows share a reading of the stored blocks: the fastest for a few sequences.
+    #[default]
+    Blocks,
+    /// Those of training's passes, whatever the number of rows: the fastest for many sequences.
+    Passes,
+}
+
+/// One sequence being extended; a clone goes on from the same tokens. Uses the training projections, so what is
+/// measured is what was trained. The adapter's values are those at the first token of a family.
 #[derive(Clone)]
 pub struct Session<'a> {
     model: &'a Model,
+    kernels: StepKernels,
     hook: Option<&'a dyn ProjectionHook>,
     leaves: Leaves,
     layers: Vec<KvLayer>,
@@ -29,13 +42,24 @@ impl<'a> Session<'a> {
     /// An empty sequence.
     pub fn new(model: &'a Model, hook: Option<&'a dyn ProjectionHook>) -> Self {
         let layers = vec![KvLayer::default(); model.blocks.len()];
-        Self { model, hook, leaves: Leaves::default(), layers, tokens: 0 }
+        Self { model, kernels: StepKernels::default(), hook, leaves: Leaves::default(), layers, tokens: 0 }
+    }
+
+    /// The same sequence, its steps and those of later siblings and clones through other kernels.
+    #[must_use]
+    pub fn with_kernels(self, kernels: StepKernels) -> Self {
+        Self { kernels, ..self }
     }
 
     /// An empty sequence over the same model and adapter: the two can step together.
     #[must_use]
     pub fn sibling(&self) -> Self {
-        Self { leaves: self.leaves.clone(), ..Self::new(self.model, self.hook) }
+        Self { leaves: self.leaves.clone(), kernels: self.kernels, ..Self::new(self.model, self.hook) }
+    }
+
+    /// The same tokens, going on with another load of the same weights.
+    pub(crate) fn over(&self, model: &'a Model) -> Self {
+        Self { model, leaves: Leaves::default(), ..self.clone() }
     }
 
     /// Tokens seen so far.
@@ -59,7 +83,7 @@ impl<'a> Session<'a> {
             for ids in ids.chunks(PREFILL) {
                 last = forward(&mut [self], ids)?;
             }
-            logits(self.model.head.matrix(), &last)
+            head(self.model, self.kernels, last)
         })
     }
 
@@ -68,14 +92,14 @@ impl<'a> Session<'a> {
     pub fn step(sessions: &mut [&mut Session<'a>], ids: &[u32]) -> Result<Vec<f32>> {
         let fail = |what: String| Err(Error::Shape { op: "step", what });
         let Some(first) = sessions.first() else { return fail("no sequence".into()) };
-        let (leaves, model) = (first.leaves.clone(), first.model);
+        let (leaves, model, kernels) = (first.leaves.clone(), first.model, first.kernels);
         if sessions.len() != ids.len() {
             return fail(format!("{} tokens for {} sequences", ids.len(), sessions.len()));
         }
-        if !sessions.iter().all(|s| Arc::ptr_eq(&s.leaves, &leaves)) {
+        if !sessions.iter().all(|s| Arc::ptr_eq(&s.leaves, &leaves) && s.kernels == kernels) {
             return fail("sequences of different families".into());
         }
-        rayon::scope(|_| logits(model.head.matrix(), &forward(sessions, ids)?))
+        rayon::scope(|_| head(model, kernels, forward(sessions, ids)?))
     }
 
     fn leaves(&self) -> Result<&[Vec<Traced>]> {
@@ -92,10 +116,25 @@ impl<'a> Session<'a> {
     }
 }
 
+/// Logits `[M, V]` of normalised hidden states `[M, C]`.
+fn head(model: &Model, kernels: StepKernels, hidden: Vec<f32>) -> Result<Vec<f32>> {
+    match kernels {
+        StepKernels::Blocks => logits(model.head.matrix(), &hidden),
+        StepKernels::Passes => {
+            let width = model.head.matrix().cols();
+            let rows = hidden.len() / width.max(1);
+            let hidden = f32_tensor(hidden, (rows, width))?;
+            let product = Projections::frozen(Projection::new(model.head.clone(), None)?);
+            let out = Tape::frozen().apply_many(product, &[&Traced::constant(hidden)])?;
+            out.first().map_or_else(|| Ok(Vec::new()), |out| Ok(f32_view(out.tensor())?.to_vec()))
+        }
+    }
+}
+
 /// Normalised hidden states `[M, C]` of the last tokens: several tokens of one sequence, or one of each of several.
 fn forward(sessions: &mut [&mut Session], ids: &[u32]) -> Result<Vec<f32>> {
     let [first, ..] = sessions else { return Ok(Vec::new()) };
-    let (model, hook) = (first.model, first.hook);
+    let (model, hook, kernels) = (first.model, first.hook, first.kernels);
     first.leaves()?;
     let shared = first.leaves.clone();
     let leaves = shared.get().map_or(&[][..], |l| &l[..]);
@@ -122,6 +161,7 @@ fn forward(sessions: &mut [&mut Session], ids: &[u32]) -> Result<Vec<f32>> {
             hook: hook.map(|h| (h, leaves.get(layer).map_or(&[][..], |l| &l[..]))),
             hook_context: &context,
             ropes: &ropes,
+            kernels,
             context: if together {
                 Context::Step(caches.collect())
             } else {

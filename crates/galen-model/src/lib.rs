@@ -6,17 +6,21 @@
 pub mod arch;
 mod block;
 mod cache;
+mod divergence;
 mod generate;
 mod model;
 mod pass;
+mod rollout;
 mod sample;
 pub mod tokenizer;
 pub mod weights;
 
 pub use block::{Block, BlockRun, Context, MODULES, Module};
 pub use cache::KvLayer;
-pub use generate::Session;
+pub use divergence::Divergence;
+pub use generate::{Session, StepKernels};
 pub use model::{LoadError, LoadOptions, Model, ModuleSize, Precision, WeightCache};
 pub use pass::{Pass, PassOptions};
-pub use sample::{Sampling, argmax};
+pub use rollout::{Completion, End, RolloutPrompt, Rollouts};
+pub use sample::{Sampling, argmax, log_prob};
 pub use weights::{ModelConfig, Weights, WeightsError};

@@ -4,7 +4,7 @@ use crate::arch::{self, Architecture};
 use crate::block::{Block, MODULES};
 use crate::weights::{ModelConfig, Weights, WeightsError};
 use galen_ops::ops::{AttentionShape, Compute, Frozen, Projection, RopeTable};
-use galen_ops::quant::QuantMatrix;
+use galen_ops::quant::{Dots, QuantMatrix};
 use std::sync::Arc;
 
 /// How a base is held in memory.
@@ -37,6 +37,8 @@ pub struct LoadOptions {
     pub compute: Compute,
     /// For [`Compute::Bf16`].
     pub weight_cache: WeightCache,
+    /// The arithmetic of generation's steps through [`crate::StepKernels::Blocks`].
+    pub dots: Dots,
 }
 
 impl From<Precision> for LoadOptions {
@@ -133,7 +135,8 @@ impl Model {
                 } else {
                     None
                 };
-                let projection = Projection::new(options.frozen(Arc::new(matrix)), bias);
+                let matrix = Arc::new(matrix.with_dots(options.dots));
+                let projection = Projection::new(options.frozen(matrix), bias);
                 projections.push(projection.map_err(|e| fail(format!("`{}`: {e}", name(module))))?);
             }
             let mut norms = Vec::new();
@@ -155,11 +158,11 @@ impl Model {
                 rope,
             });
         }
-        let embedding = Arc::new(weights.matrix("model.embed_tokens.weight")?);
+        let embedding = Arc::new(weights.matrix("model.embed_tokens.weight")?.with_dots(options.dots));
         let head = if config.tie_word_embeddings {
             embedding.clone()
         } else {
-            Arc::new(weights.matrix("lm_head.weight")?)
+            Arc::new(weights.matrix("lm_head.weight")?.with_dots(options.dots))
         };
         Ok(Self {
             architecture,

@@ -5,6 +5,7 @@
 //! run again. Blocks below the lowest trainable one record nothing.
 
 use crate::block::{BlockRun, Context};
+use crate::generate::StepKernels;
 use crate::model::Model;
 use candle_core::Tensor;
 use galen_ops::hook::{HookContext, ProjectionHook};
@@ -78,6 +79,7 @@ impl Shared<'_> {
             hook: self.hook.map(|h| (h, &leaves[..])),
             hook_context: &self.context,
             ropes: &self.ropes,
+            kernels: StepKernels::default(),
             context: Context::Train(self.segments.clone()),
         };
         let output = self.model.architecture.block(&mut run, &input)?;

@@ -1,5 +1,7 @@
 //! Choosing the next token from logits.
 
+use galen_ops::ops::softmax_weights;
+
 /// How tokens are drawn. The default is greedy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
@@ -27,49 +29,102 @@ impl Sampling {
     /// The next token. `seen`: ids already in the text; `n`: how many tokens were drawn before. Ties go to the
     /// smaller id.
     pub fn next(&self, logits: &[f32], seen: &[u32], n: u64) -> u32 {
-        let mut logits = logits.to_vec();
-        if self.repeat_penalty != 1.0 {
-            let mut seen = seen.to_vec();
-            seen.sort_unstable();
-            seen.dedup();
-            for id in seen {
-                if let Some(l) = logits.get_mut(id as usize) {
-                    *l = if *l > 0.0 { *l / self.repeat_penalty } else { *l * self.repeat_penalty };
-                }
-            }
-        }
+        let penalised;
+        let logits = if self.repeat_penalty == 1.0 {
+            logits
+        } else {
+            penalised = self.penalise(logits, seen);
+            &penalised
+        };
         if self.temperature <= 0.0 {
-            return argmax(&logits);
+            return argmax(logits);
         }
-        let mut order: Vec<u32> = (0..logits.len() as u32).collect();
-        let by_logit = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
-        if self.top_k > 0 && self.top_k < order.len() {
-            order.select_nth_unstable_by(self.top_k - 1, by_logit);
-            order.truncate(self.top_k);
+        let mut weights = Vec::new();
+        let sum = softmax_weights(logits, 1.0 / self.temperature, &mut weights).sum;
+        let draw = uniform(self.seed, n);
+        if self.keeps_all(logits.len()) {
+            return pick(0..logits.len() as u32, &weights, draw * sum);
         }
-        order.sort_unstable_by(by_logit);
-        let top = order.first().map_or(0.0, |i| logits[*i as usize]);
-        let scaled = |i: &u32| (f64::from(logits[*i as usize] - top) / f64::from(self.temperature)).exp();
-        let weights: Vec<f64> = order.iter().map(scaled).collect();
-        let total: f64 = weights.iter().sum();
-        let mut kept = 0;
-        let mut mass = 0.0;
-        for w in &weights {
-            if kept > 0 && (mass >= f64::from(self.top_p) * total || *w < f64::from(self.min_p)) {
-                break;
-            }
-            mass += w;
-            kept += 1;
-        }
-        let mut draw = uniform(self.seed, n) * mass;
-        for (id, w) in order.iter().zip(&weights).take(kept) {
-            draw -= w;
-            if draw < 0.0 {
-                return *id;
-            }
-        }
-        order.get(kept.saturating_sub(1)).copied().unwrap_or(0)
+        let (order, mass) = self.likeliest(&weights, sum);
+        pick(order.into_iter(), &weights, draw * mass)
     }
+
+    fn penalise(&self, logits: &[f32], seen: &[u32]) -> Vec<f32> {
+        let mut logits = logits.to_vec();
+        let mut seen = seen.to_vec();
+        seen.sort_unstable();
+        seen.dedup();
+        for id in seen {
+            if let Some(l) = logits.get_mut(id as usize) {
+                *l = if *l > 0.0 { *l / self.repeat_penalty } else { *l * self.repeat_penalty };
+            }
+        }
+        logits
+    }
+
+    fn keeps_all(&self, vocabulary: usize) -> bool {
+        (self.top_k == 0 || self.top_k >= vocabulary) && self.top_p >= 1.0 && self.min_p <= 0.0
+    }
+
+    /// The tokens that the filters keep, the likeliest first, and the sum of their weights.
+    fn likeliest(&self, weights: &[f32], sum: f64) -> (Vec<u32>, f64) {
+        let weight = |id: u32| weights[id as usize];
+        let before = |a: &u32, b: &u32| weight(*b).total_cmp(&weight(*a)).then(a.cmp(b));
+        let mut order: Vec<u32> = (0..weights.len() as u32).collect();
+        let k = if self.top_k == 0 { order.len() } else { self.top_k.min(order.len()) };
+        let (mut sorted, mut kept, mut mass, mut total) = (0, 0, 0.0, sum);
+        // Sorting begins with as many as are likely to be kept, and goes on only if they are.
+        let mut next = if self.top_k == 0 { FIRST_SORTED } else { k };
+        'kept: while sorted < k {
+            let end = k.min(sorted + next);
+            let rest = &mut order[sorted..];
+            if end - sorted < rest.len() {
+                rest.select_nth_unstable_by(end - sorted, before);
+            }
+            rest[..end - sorted].sort_unstable_by(before);
+            sorted = end;
+            next *= 4;
+            if self.top_k > 0 {
+                total = order[..k].iter().map(|id| f64::from(weight(*id))).sum();
+            }
+            while kept < sorted {
+                let w = weight(order[kept]);
+                if kept > 0 && (mass >= f64::from(self.top_p) * total || w < self.min_p) {
+                    break 'kept;
+                }
+                mass += f64::from(w);
+                kept += 1;
+            }
+        }
+        order.truncate(kept);
+        (order, mass)
+    }
+}
+
+/// Tokens sorted at first where a filter goes by probability.
+const FIRST_SORTED: usize = 256;
+
+/// The token at which the weights summed so far pass `draw`.
+fn pick(order: impl Iterator<Item = u32>, weights: &[f32], mut draw: f64) -> u32 {
+    let mut last = 0;
+    for id in order {
+        let weight = f64::from(weights[id as usize]);
+        draw -= weight;
+        if draw < 0.0 {
+            return id;
+        }
+        // Rounding may leave a rest behind the last token that can be drawn.
+        if weight > 0.0 {
+            last = id;
+        }
+    }
+    last
+}
+
+/// `ln p` of a token under the softmax of the logits: temperature 1, nothing left out.
+pub fn log_prob(logits: &[f32], id: u32) -> f32 {
+    let norm = softmax_weights(logits, 1.0, &mut Vec::new());
+    logits.get(id as usize).map_or(f32::NEG_INFINITY, |l| norm.log_prob(*l))
 }
 
 /// The most likely token; ties go to the smaller id.

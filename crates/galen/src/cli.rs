@@ -164,11 +164,11 @@ mod tests {
             "eval --model m --adapter a --adapter b --tasks t,u --num_fewshot 3 --apply_chat_template --limit 0.5 \
              --include_path d --system_instruction s --log_samples --output_path f.json",
             "eval --model m --tasks t --num-fewshot 3 --apply-chat-template --out f.json",
-            "eval --model m --task t",
+            "eval --model m --task t --fast_decode",
             "eval ls",
             "eval validate t.yaml",
             "generate --model m --adapter a -p hello -n 20 --temp 0.7 --top-k 40 --top-p 0.9 --min-p 0.05 \
-             --repeat-penalty 1.1 -s 7 --chat --system s",
+             --repeat-penalty 1.1 -s 7 --chat --system s --fast-decode",
             "generate --adapter run --prompt hi --max-tokens 5 --temperature 0 --seed 1 --max_tokens=9",
             "data inspect c.yaml --stage packed --rows 3",
             "data check d.jsonl --model m",

@@ -4,7 +4,7 @@
 
 use super::gemm::{Lhs, gemm_serial};
 use super::isa::multiversion;
-use super::math::{dot, exp, lane_sum, max_of};
+use super::math::{dot, exp, largest, sum};
 use super::micro::CHAIN;
 use super::panels::{Rows, Transposed};
 
@@ -56,14 +56,13 @@ multiversion! {
     pub(crate) fn softmax_row(row: &mut [f32], first: usize, last: usize, scale: f32) -> (f32, f32) {
         row[..first].fill(0.0);
         row[last + 1..].fill(0.0);
-        for s in &mut row[first..=last] {
-            *s *= scale;
-        }
-        let max = max_of(f32::NEG_INFINITY, &row[first..=last]);
-        for s in &mut row[first..=last] {
+        let seen = &mut row[first..=last];
+        seen.iter_mut().for_each(|s| *s *= scale);
+        let max = largest(seen);
+        for s in seen {
             *s = exp::<F>(*s - max);
         }
-        let sum = lane_sum(last + 1, |j| row[j]);
+        let sum = sum(&row[..=last]);
         (max, sum)
     }
 }

@@ -9,7 +9,7 @@ use super::isa::{Isa, isa};
 #[cfg(target_arch = "x86_64")]
 use super::lanes::Pair;
 use super::lanes::{Lanes, Plain};
-use super::math::{LANES, exp, lane_sum};
+use super::math::{LANES, exp, largest, sum};
 use super::micro::CHAIN;
 use std::ops::Range;
 
@@ -116,14 +116,11 @@ unsafe fn body<V: Lanes>(q: &[f32], cached: Cached, d: usize, scale: f32, scores
 
 multiversion! {
     fn softmax(weights: &mut [f32]) {
-        let mut max = f32::NEG_INFINITY;
-        for s in weights.iter() {
-            max = if *s > max || s.is_nan() { *s } else { max };
-        }
+        let max = largest(weights);
         for s in weights.iter_mut() {
             *s = exp::<F>(*s - max);
         }
-        let inverse = 1.0 / lane_sum(weights.len(), |j| weights[j]);
+        let inverse = 1.0 / sum(weights);
         weights.iter_mut().for_each(|w| *w *= inverse);
     }
 }

@@ -3,10 +3,12 @@
 //! There the time goes into reading W, so every block is read once, decoded in registers and multiplied with all m
 //! rows at once; the activations stay f32. Element (i, j) is sixteen sums over k, element p in sum `p % 16`, folded in
 //! one fixed order: its bits depend neither on the other rows nor on the division into tasks. They are not the bits
-//! of [`super::gemm`], which sums in another order.
+//! of [`super::gemm`], which sums in another order. A matrix whose products are to be formed in integers
+//! ([`crate::quant::Dots`]) goes through [`integer`] instead.
 
 #[cfg(target_arch = "x86_64")]
 mod formats;
+mod integer;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
@@ -98,6 +100,8 @@ struct Plan<'a> {
     width: usize,
     /// Number of its first task.
     first: usize,
+    /// x in codes, for a product in integers.
+    codes: Option<&'a integer::Codes<'a>>,
 }
 
 impl Plan<'_> {
@@ -105,9 +109,15 @@ impl Plan<'_> {
     fn run(&self, m: usize, columns: Range<usize>) {
         let k = self.w.cols();
         for i0 in (0..m).step_by(MAX_ROWS) {
-            let x = &self.x[i0 * k..m.min(i0 + MAX_ROWS) * k];
+            let rows = i0..m.min(i0 + MAX_ROWS);
+            let (columns, out) = (columns.clone(), self.out.below(i0));
             // SAFETY: `columns` are this task's alone, and `gemv` has checked the sizes.
-            unsafe { columns_of(self.w, x, columns.clone(), self.out.below(i0)) };
+            unsafe {
+                match self.codes {
+                    Some(codes) => codes.columns(self.w, rows, columns, out),
+                    None => columns_of(self.w, &self.x[rows.start * k..rows.end * k], columns, out),
+                }
+            }
         }
     }
 }
@@ -119,6 +129,7 @@ pub(crate) fn gemv(m: usize, products: &mut [Product]) {
     let total: usize = products.iter().map(|p| work(&p.w)).sum();
     // A task's share: small enough that threads end together, large enough to be worth handing over.
     let share = (total / (4 * threads)).max(TASK);
+    let coded = integer::codes_of(m, products);
     let mut plans: Vec<Plan> = Vec::with_capacity(products.len());
     let mut tasks = 0;
     for p in products {
@@ -140,7 +151,8 @@ pub(crate) fn gemv(m: usize, products: &mut [Product]) {
         }
         let width = n.div_ceil(work(&p.w).div_ceil(share)).next_multiple_of(4);
         let out = Out { values: p.y.as_mut_ptr(), n, accumulate: p.accumulate };
-        plans.push(Plan { x: p.x, w: p.w, out, width, first: tasks });
+        let codes = coded.iter().find(|c| c.are_of(p));
+        plans.push(Plan { x: p.x, w: p.w, out, width, first: tasks, codes });
         tasks += n.div_ceil(width);
     }
     if threads == 1 || total < 2 * TASK {

@@ -18,13 +18,12 @@ pub(crate) fn exp<F: Fma>(x: f32) -> f32 {
     p = F::fma(p, r, 1.666_666_5e-1);
     p = F::fma(p, r, 0.5);
     let y = F::fma(p, r * r, r) + 1.0;
-    // 2^n in two steps, so that n = 128 does not overflow the exponent field.
-    // The integer is the shifted number's last bits: a cast would be checked lane by lane.
-    let n = shifted.to_bits().wrapping_sub(ROUND.to_bits()).cast_signed();
+    // 2^n in two steps, so that n = 128 does not overflow the exponent field. The integer lies in the low bits of the
+    // shifted number: a cast would have to heed numbers that no integer equals, one lane at a time.
+    let n = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
     let half = n >> 1;
-    let scaled = y
-        * f32::from_bits((half.wrapping_add(127) << 23).cast_unsigned())
-        * f32::from_bits((n.wrapping_sub(half).wrapping_add(127) << 23).cast_unsigned());
+    let power = |n: i32| f32::from_bits((n.wrapping_add(127) << 23) as u32);
+    let scaled = y * power(half) * power(n.wrapping_sub(half));
     if x < -87.336_54 {
         0.0
     } else if x > 88.722_83 {
@@ -50,23 +49,41 @@ pub(crate) fn tanh<F: Fma>(x: f32) -> f32 {
 
 pub(crate) const LANES: usize = 16;
 
-/// Sum of `f` over index pairs in sixteen interleaved partial sums, folded in a fixed order. Element `i` always
+/// Sum of a function of each value in sixteen interleaved partial sums, folded in a fixed order. Element `i` always
 /// falls into partial sum `i % 16`: trailing zeros change nothing.
 #[inline(always)]
-pub(crate) fn lane_sum(n: usize, mut f: impl FnMut(usize) -> f32) -> f32 {
+pub(crate) fn sum_of(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0f32; LANES];
-    let whole = n / LANES * LANES;
-    let mut i = 0;
-    while i < whole {
-        for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += f(i + lane);
+    let (rows, rest) = values.as_chunks::<LANES>();
+    for row in rows {
+        for (sum, v) in lanes.iter_mut().zip(row) {
+            *sum += f(*v);
         }
-        i += LANES;
     }
-    for (lane, sum) in lanes.iter_mut().enumerate().take(n - whole) {
-        *sum += f(whole + lane);
+    for (sum, v) in lanes.iter_mut().zip(rest) {
+        *sum += f(*v);
     }
     fold(lanes)
+}
+
+/// [`sum_of`] the values themselves.
+#[inline(always)]
+pub(crate) fn sum(values: &[f32]) -> f32 {
+    sum_of(values, |v| v)
+}
+
+/// The largest value; NaN where one of them is.
+#[inline(always)]
+pub(crate) fn largest(values: &[f32]) -> f32 {
+    let larger = |max: f32, v: f32| if v > max || v.is_nan() { v } else { max };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (rows, rest) = values.as_chunks::<LANES>();
+    for row in rows {
+        for (max, v) in lanes.iter_mut().zip(row) {
+            *max = larger(*max, *v);
+        }
+    }
+    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger)
 }
 
 /// Sum of the lanes, halves onto halves.
@@ -82,23 +99,7 @@ pub(crate) fn fold(mut lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
-/// The largest of `values` and `start`; a NaN among them wins.
-#[inline(always)]
-pub(crate) fn max_of(start: f32, values: &[f32]) -> f32 {
-    // A NaN that is there already stays, as no comparison with it holds.
-    let larger = |max: f32, x: f32| if x > max || x.is_nan() { x } else { max };
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let (whole, rest) = values.as_chunks::<LANES>();
-    for values in whole {
-        for (lane, x) in lanes.iter_mut().zip(values) {
-            *lane = larger(*lane, *x);
-        }
-    }
-    let all = lanes.into_iter().chain(rest.iter().copied());
-    all.fold(start, larger)
-}
-
-/// `sum a_i b_i` in the order of [`lane_sum`].
+/// `sum a_i b_i` in the order of [`sum_of`].
 #[inline(always)]
 pub(crate) fn dot<F: Fma>(a: &[f32], b: &[f32]) -> f32 {
     let n = a.len().min(b.len());
@@ -141,18 +142,20 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_is_found_wherever_it_is_and_a_nan_wins() {
-        let mut values: Vec<f32> = (0..37u8).map(|i| f32::from(i % 7) - 9.0).collect();
-        assert_eq!(max_of(f32::NEG_INFINITY, &values), -3.0);
-        assert_eq!(max_of(1.5, &values), 1.5);
-        for i in 0..values.len() {
-            let kept = std::mem::replace(&mut values[i], 2.5);
-            assert_eq!(max_of(f32::NEG_INFINITY, &values), 2.5, "at {i}");
-            values[i] = f32::NAN;
-            assert!(max_of(3.5, &values).is_nan(), "at {i}");
-            values[i] = kept;
+    fn the_largest_and_the_sum_are_those_of_plain_loops() {
+        for n in [1, 15, 16, 17, 40, 333] {
+            let values: Vec<f32> = (0..n).map(|i| ((i * 7919) % 101) as f32 / 7.0 - 9.0).collect();
+            assert_eq!(largest(&values), values.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+            let mut lanes = [0f32; LANES];
+            values.iter().enumerate().for_each(|(i, v)| lanes[i % LANES] += v * v);
+            assert_eq!(sum_of(&values, |v| v * v).to_bits(), fold(lanes).to_bits());
+            for i in [0, n / 2, n - 1] {
+                let mut bad = values.clone();
+                bad[i] = f32::NAN;
+                assert!(largest(&bad).is_nan(), "{n} values, the {i}th is none");
+            }
         }
-        assert!(max_of(f32::NAN, &values).is_nan());
+        assert_eq!(largest(&[]), f32::NEG_INFINITY);
     }
 
     #[test]

@@ -297,10 +297,13 @@ impl Op for Attention {
     }
 }
 
-/// Attention of new tokens over a cache that already holds their keys and values: no gradient.
+/// Attention of new tokens over a cache that already holds their keys and values: no gradient. The bits of
+/// [`Attention`] over the same keys.
 pub struct CachedAttention {
     /// Heads and scores.
     pub shape: AttentionShape,
+    /// Arithmetic of its products.
+    pub compute: Compute,
 }
 
 impl CachedAttention {
@@ -325,7 +328,13 @@ impl CachedAttention {
                 gather(values, &[(0, n)], kv_stride, offset, d, &mut v);
                 let (mut o, mut norms) = (vec![0f32; len * d], vec![Norm::default(); len]);
                 let queries = Queries { values: &qv[h * d..], stride: width, len, position: n - len };
-                forward(queries, Context { keys: &k, values: &v, d, scale, window }, &mut o, &mut norms);
+                let context = Context { keys: &k, values: &v, d, scale, window };
+                match self.compute {
+                    Compute::F32 => forward(queries, context, &mut o, &mut norms),
+                    Compute::Bf16 => WORK.with_borrow_mut(|work| {
+                        rounded::forward(work, queries, context, &mut o, d, &mut norms);
+                    }),
+                }
                 o
             })
             .collect();

@@ -9,7 +9,7 @@ use crate::kernels::bf16::{self, PackedA, Piece, Start, gemm16};
 use crate::kernels::gemm::{Lhs, gemm};
 use crate::kernels::gemv::{Product, Weights, gemv};
 use crate::kernels::isa::multiversion;
-use crate::kernels::math::{exp, lane_sum, max_of};
+use crate::kernels::math::{exp, largest, sum_of};
 use crate::kernels::panels::{Weight, WeightTransposed};
 use crate::ops::{Compute, Frozen};
 use crate::quant::QuantMatrix;
@@ -47,15 +47,16 @@ multiversion! {
     // One row of a chunk's logits: updates (max, sum), turns the row into e^(logit - max) and gives the factor
     // by which what was summed before must be scaled.
     fn online_row(row: &mut [f32], max: &mut f32, sum: &mut f32, weights: bool) -> f32 {
-        let top = max_of(*max, row);
+        let own = largest(row);
+        let top = if own > *max || own.is_nan() { own } else { *max };
         let factor = if *max == f32::NEG_INFINITY { 0.0 } else { exp::<F>(*max - top) };
         if weights {
             for x in row.iter_mut() {
                 *x = exp::<F>(*x - top);
             }
-            *sum = *sum * factor + lane_sum(row.len(), |j| row[j]);
+            *sum = *sum * factor + sum_of(row, |w| w);
         } else {
-            *sum = *sum * factor + lane_sum(row.len(), |j| exp::<F>(row[j] - top));
+            *sum = *sum * factor + sum_of(row, |x| exp::<F>(x - top));
         }
         *max = top;
         factor

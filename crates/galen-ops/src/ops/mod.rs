@@ -13,6 +13,7 @@ mod log_prob;
 mod projection;
 mod rms_norm;
 mod rope;
+mod softmax;
 
 pub use add::Add;
 pub use attention::{Attention, AttentionShape, CachedAttention};
@@ -25,6 +26,7 @@ pub use log_prob::{LogProbHead, LogProbs, logits};
 pub use projection::{Branch, Projection, Projections, Prologue};
 pub use rms_norm::RmsNorm;
 pub use rope::{Rope, RopeTable};
+pub use softmax::{SoftmaxNorm, softmax_weights};
 
 use rayon::prelude::*;
 use std::mem::MaybeUninit;

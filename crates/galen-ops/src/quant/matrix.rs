@@ -16,6 +16,17 @@ pub struct QuantMatrix {
     cols: usize,
     data: Bytes,
     nf4: Option<Nf4Scales>,
+    dots: Dots,
+}
+
+/// How products of a few rows with a matrix's blocks are formed: a step of generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dots {
+    /// Activations as they are.
+    #[default]
+    Float,
+    /// Activations rounded to signed bytes, 32 of them sharing a scale. Formats without integer codes: as `Float`.
+    Integer,
 }
 
 impl QuantMatrix {
@@ -30,7 +41,7 @@ impl QuantMatrix {
         if data.len() != want {
             return Err(QuantError::Length { dtype, rows, cols, want, got: data.len() });
         }
-        Ok(Self { dtype, rows, cols, data, nf4: None })
+        Ok(Self { dtype, rows, cols, data, nf4: None, dots: Dots::default() })
     }
 
     /// An NF4 matrix from packed codes (the earlier element in the high nibble) and magnitudes.
@@ -44,7 +55,7 @@ impl QuantMatrix {
         if !scales.covers(elements) {
             return Err(QuantError::MissingScales);
         }
-        Ok(Self { dtype, rows, cols, data: codes, nf4: Some(scales) })
+        Ok(Self { dtype, rows, cols, data: codes, nf4: Some(scales), dots: Dots::default() })
     }
 
     /// Keeps `values` (row-major) in single precision.
@@ -57,6 +68,17 @@ impl QuantMatrix {
     pub fn quantize_nf4(rows: usize, cols: usize, values: &[f32]) -> Result<Self, QuantError> {
         let (codes, scales) = quantize_nf4(values);
         Self::new_nf4(rows, cols, codes.into(), scales)
+    }
+
+    /// The same matrix, its products of few rows formed so.
+    #[must_use]
+    pub fn with_dots(self, dots: Dots) -> Self {
+        Self { dots, ..self }
+    }
+
+    /// How products of few rows are formed.
+    pub fn dots(&self) -> Dots {
+        self.dots
     }
 
     /// Storage format.
@@ -120,7 +142,7 @@ impl QuantMatrix {
     /// # Panics
     /// When the elements are not all in the matrix.
     pub fn dequantize_block(&self, row: usize, col0: usize, out: &mut [f32]) {
-        self.decode(row, col0, out, super::dequantize_unchecked);
+        self.decode::<Dispatched>(row, col0, out);
     }
 
     /// [`Self::dequantize_block`] compiled for the instruction set of the function it is inlined into.
@@ -129,7 +151,7 @@ impl QuantMatrix {
     /// When the elements are not all in the matrix.
     #[inline(always)]
     pub fn dequantize_block_inline(&self, row: usize, col0: usize, out: &mut [f32]) {
-        self.decode(row, col0, out, super::dequantize_inline);
+        self.decode::<Inlined>(row, col0, out);
     }
 
     /// Elements `col0 .. col0 + 32` of `row`, `col0` a multiple of 32, of a format whose blocks are larger than that and
@@ -155,13 +177,7 @@ impl QuantMatrix {
     }
 
     #[inline(always)]
-    fn decode(
-        &self,
-        row: usize,
-        col0: usize,
-        out: &mut [f32],
-        whole: impl Fn(WeightDtype, &[u8], &mut [f32]),
-    ) {
+    fn decode<W: Whole>(&self, row: usize, col0: usize, out: &mut [f32]) {
         assert!(
             row < self.rows && col0 <= self.cols && out.len() <= self.cols - col0,
             "elements {col0}.. of row {row} are not in [{}, {}]",
@@ -169,10 +185,10 @@ impl QuantMatrix {
             self.cols
         );
         match &self.nf4 {
-            None => decode_range(self.dtype, self.row_bytes(row), col0, out, whole),
+            None => decode_range::<W>(self.dtype, self.row_bytes(row), col0, out),
             Some(scales) => {
                 let first = row * self.cols + col0;
-                decode_range(self.dtype, self.data.as_slice(), first, out, whole);
+                decode_range::<W>(self.dtype, self.data.as_slice(), first, out);
                 let mut block = first / NF4_BLOCK;
                 let head = (NF4_BLOCK - first % NF4_BLOCK).min(out.len());
                 let (head, rest) = out.split_at_mut(head);
@@ -186,6 +202,31 @@ impl QuantMatrix {
     }
 }
 
+/// Decodes whole blocks. A trait, since a function passed by name is compiled without its caller's instruction set.
+pub(super) trait Whole {
+    fn whole(dtype: WeightDtype, bytes: &[u8], out: &mut [f32]);
+}
+
+/// With the widest instructions of this machine.
+pub(super) struct Dispatched;
+
+/// With those of the function it is inlined into.
+struct Inlined;
+
+impl Whole for Dispatched {
+    #[inline(always)]
+    fn whole(dtype: WeightDtype, bytes: &[u8], out: &mut [f32]) {
+        super::dequantize_unchecked(dtype, bytes, out);
+    }
+}
+
+impl Whole for Inlined {
+    #[inline(always)]
+    fn whole(dtype: WeightDtype, bytes: &[u8], out: &mut [f32]) {
+        super::dequantize_inline(dtype, bytes, out);
+    }
+}
+
 #[inline(always)]
 fn scale(values: &mut [f32], by: f32) {
     for value in values {
@@ -195,31 +236,19 @@ fn scale(values: &mut [f32], by: f32) {
 
 /// Decodes elements `first..` of `bytes`, which hold them all: whole blocks in place, cut ones through a buffer.
 #[inline(always)]
-pub(super) fn decode_range(
-    dtype: WeightDtype,
-    bytes: &[u8],
-    first: usize,
-    out: &mut [f32],
-    whole: impl Fn(WeightDtype, &[u8], &mut [f32]),
-) {
+pub(super) fn decode_range<W: Whole>(dtype: WeightDtype, bytes: &[u8], first: usize, out: &mut [f32]) {
     let (size, width) = (dtype.block_size(), dtype.block_bytes());
     let bytes = &bytes[first / size * width..];
     let skip = first % size;
     if skip == 0 && out.len().is_multiple_of(size) {
-        return whole(dtype, &bytes[..out.len() / size * width], out);
+        return W::whole(dtype, &bytes[..out.len() / size * width], out);
     }
-    decode_unaligned(dtype, bytes, skip, out, whole);
+    decode_unaligned::<W>(dtype, bytes, skip, out);
 }
 
 /// `skip` elements into the first block of `bytes`.
 #[inline(never)]
-fn decode_unaligned(
-    dtype: WeightDtype,
-    bytes: &[u8],
-    mut skip: usize,
-    mut out: &mut [f32],
-    whole: impl Fn(WeightDtype, &[u8], &mut [f32]),
-) {
+fn decode_unaligned<W: Whole>(dtype: WeightDtype, bytes: &[u8], mut skip: usize, mut out: &mut [f32]) {
     let (size, width) = (dtype.block_size(), dtype.block_bytes());
     let mut buffer = [0f32; MAX_BLOCK];
     let mut padded = [0u8; 2 * MAX_BLOCK];
@@ -229,7 +258,7 @@ fn decode_unaligned(
         }
         // The last NF4 block of a tensor may be short.
         padded[..block.len()].copy_from_slice(block);
-        whole(dtype, &padded[..width], &mut buffer[..size]);
+        W::whole(dtype, &padded[..width], &mut buffer[..size]);
         let n = (size - skip).min(out.len());
         let (now, later) = out.split_at_mut(n);
         now.copy_from_slice(&buffer[skip..skip + n]);

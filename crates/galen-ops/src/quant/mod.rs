@@ -21,7 +21,7 @@ mod tests;
 use std::fmt;
 
 pub use block::{BlockFormat, dequantize_blocks};
-pub use matrix::QuantMatrix;
+pub use matrix::{Dots, QuantMatrix};
 pub use nf4::{NF4_BLOCK, NF4_SUPER, Nf4Scales, quantize_nf4};
 
 /// A weight format or a matrix in it is not what it should be.
@@ -244,6 +244,11 @@ impl WeightDtype {
         &FORMATS[self as usize]
     }
 
+    /// Whether its blocks hold integers with factors and offsets, in whole groups of 32.
+    pub fn has_integer_codes(self) -> bool {
+        self.block_size().is_multiple_of(32) && self != Self::Nf4
+    }
+
     /// Bytes of a row of `cols` elements. Errors: `cols` not whole blocks. NF4: of a tensor of `cols` elements.
     pub fn row_bytes(self, cols: usize) -> Result<usize, QuantError> {
         if !cols.is_multiple_of(self.block_size()) {
@@ -281,7 +286,7 @@ pub fn dequantize_range(
     if first > total || out.len() > total - first {
         return Err(QuantError::Range { first, len: out.len(), total });
     }
-    matrix::decode_range(dtype, row, first, out, dequantize_unchecked);
+    matrix::decode_range::<matrix::Dispatched>(dtype, row, first, out);
     Ok(())
 }
 

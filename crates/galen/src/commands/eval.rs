@@ -5,7 +5,8 @@ use crate::config::native_compute;
 use crate::error::UsageError;
 use crate::progress::{Progress, Unit};
 use crate::session::{
-    Base, ModelScorer, TemplateChoice, is_adapter, open_adapter, resolve_run, saved_template,
+    Base, FastDecoder, ModelScorer, TemplateChoice, fast_decode, is_adapter, open_adapter, resolve_run,
+    saved_template,
 };
 use crate::stdout;
 use galen_eval::report::Docs;
@@ -60,6 +61,9 @@ pub struct Args {
     /// Seed of few-shot sampling and bootstrap
     #[arg(long, value_name = "N", default_value_t = 42)]
     pub seed: u64,
+    /// Generate with integer dot products: faster, not to the bit what was trained; says how far off it is
+    #[arg(long, alias = "fast_decode")]
+    pub fast_decode: bool,
 }
 
 /// Other things to do with tasks.
@@ -179,6 +183,7 @@ fn score(mut args: Args, globals: &Globals) -> anyhow::Result<()> {
     let choice = TemplateChoice { name: args.chat_template.as_deref(), jinja: saved.as_deref(), eot: &[] };
     let template = args.apply_chat_template.then(|| base.required_template(choice)).transpose()?;
     let model = base.model_for_passes(load)?;
+    let fast = args.fast_decode.then(|| base.model(fast_decode::options(load))).transpose()?;
     let options = EvalOptions {
         prompt: PromptOptions {
             num_fewshot: args.num_fewshot,
@@ -206,6 +211,7 @@ fn score(mut args: Args, globals: &Globals) -> anyhow::Result<()> {
             adapter: adapter.as_ref(),
             tokenizer: &base.tokenizer,
             template: template.as_ref(),
+            fast: fast.as_ref().map(|model| FastDecoder { model, told: false }),
         };
         let scored: Vec<TaskResult> = tasks
             .iter()
@@ -258,6 +264,7 @@ fn config_of(args: &Args, base: &Base) -> serde_json::Map<String, serde_json::Va
         "apply_chat_template": args.apply_chat_template,
         "system_instruction": args.system_instruction,
         "seed": args.seed,
+        "fast_decode": args.fast_decode,
     });
     value.as_object().cloned().unwrap_or_default()
 }

@@ -4,7 +4,8 @@ use crate::cli::Globals;
 use crate::config::native_compute;
 use crate::error::UsageError;
 use crate::session::{
-    Base, GenerateOptions, TemplateChoice, generate, is_adapter, open_adapter, resolve_run, saved_template,
+    Base, GenerateOptions, TemplateChoice, fast_decode, generate, is_adapter, open_adapter, resolve_run,
+    saved_template,
 };
 use crate::stdout;
 use galen_data::template::RenderOptions;
@@ -72,6 +73,9 @@ pub struct Args {
     /// Seed of the choice; the same seed gives the same text
     #[arg(long, short, value_name = "N", default_value_t = 42)]
     pub seed: u64,
+    /// Decode with integer dot products: faster, not to the bit what was trained; says how far off it is
+    #[arg(long, alias = "fast_decode")]
+    pub fast_decode: bool,
 }
 
 /// Completes the prompt, streaming to stdout.
@@ -79,7 +83,7 @@ pub fn run(mut args: Args, globals: &Globals) -> anyhow::Result<()> {
     if args.adapter.is_none() && args.model.as_deref().is_some_and(is_adapter) {
         args.adapter = args.model.take();
     }
-    let (name, options) = match (&args.model, &args.adapter) {
+    let (name, options_of_model) = match (&args.model, &args.adapter) {
         (Some(model), _) => {
             (model.clone(), LoadOptions { compute: native_compute(), ..LoadOptions::default() })
         }
@@ -87,7 +91,7 @@ pub fn run(mut args: Args, globals: &Globals) -> anyhow::Result<()> {
         (None, None) => return Err(UsageError::new("no model", "`--model M`").into()),
     };
     let base = Base::open(&name, globals.offline)?;
-    let model = base.model(options)?;
+    let model = base.model(options_of_model)?;
     let adapter = args.adapter.as_deref().map(|a| open_adapter(a, &model, 0, globals.offline)).transpose()?;
     let prompt = match args.prompt {
         Some(prompt) => prompt,
@@ -123,12 +127,17 @@ pub fn run(mut args: Args, globals: &Globals) -> anyhow::Result<()> {
         },
     };
     let hook = adapter.as_ref().map(|(a, _)| a as &dyn ProjectionHook);
+    let fast = args.fast_decode.then(|| base.model(fast_decode::options(options_of_model))).transpose()?;
+    if let Some(fast) = &fast {
+        fast_decode::say(fast_decode::measure(&model, fast, hook, &[&ids])?);
+    }
+    let model = fast.as_ref().unwrap_or(&model);
     let mut text = String::new();
     let mut show = |piece: &str| {
         text.push_str(piece);
         if globals.json { Ok(()) } else { stdout::print(piece).map_err(std::io::Error::other) }
     };
-    let tokens = generate(&model, hook, &base.tokenizer, &ids, &options, &mut show)?;
+    let tokens = generate(model, hook, &base.tokenizer, &ids, &options, &mut show)?;
     if globals.json {
         return stdout::print_json(&json!({"text": text, "prompt_tokens": ids.len(), "tokens": tokens}));
     }

@@ -79,8 +79,13 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
     let (adapter, _) = load_peft(&dir, &module_shapes(&model), config.seed)?;
     let mut results = Vec::new();
     for (name, adapter) in [("base", None), ("adapter", Some(&adapter))] {
-        let mut scorer =
-            ModelScorer { model: &model, adapter, tokenizer: &base.tokenizer, template: template.as_ref() };
+        let mut scorer = ModelScorer {
+            model: &model,
+            adapter,
+            tokenizer: &base.tokenizer,
+            template: template.as_ref(),
+            fast: None,
+        };
         let result = score_task(&task, &mut scorer, &options, name)?;
         let shown = adapter.map(|_: &Adapter| dir.display().to_string());
         results.push((RunMeta { name: name.into(), adapter: shown }, vec![result]));

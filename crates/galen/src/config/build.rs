@@ -71,7 +71,7 @@ impl Config {
             WeightCache::Stream => galen_model::WeightCache::Stream,
             WeightCache::Auto => weight_cache(weights, self.max_memory.0.get("cpu").copied()),
         };
-        LoadOptions { precision: self.base_precision(), compute, weight_cache }
+        LoadOptions { precision: self.base_precision(), compute, weight_cache, ..LoadOptions::default() }
     }
 
     /// How the run trains, given the steps of one epoch (`StepPlan::steps_per_epoch`) and whether activations are

@@ -1,6 +1,7 @@
 //! What the commands share: an opened base, prepared rows, a scorer, a run directory.
 
 mod base;
+pub mod fast_decode;
 mod generate;
 mod prepare;
 mod record;
@@ -15,6 +16,6 @@ pub use generate::{GenerateOptions, generate, generate_all};
 pub use prepare::{Prepared, Preparer, Renderer};
 pub use record::{sha256_file, sha256_text};
 pub(crate) use run_dir::replace;
-pub use scorer::ModelScorer;
+pub use scorer::{FastDecoder, ModelScorer};
 pub(crate) use summary::write_reports;
 pub use train::{Start, Trained, is_adapter, open_adapter, resolve_run, saved_template, train};

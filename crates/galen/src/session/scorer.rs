@@ -1,5 +1,6 @@
 //! The model as evaluation sees it.
 
+use super::fast_decode;
 use super::generate::{GenerateOptions, generate_all};
 use galen_adapter::Adapter;
 use galen_data::template::{ChatTemplate, RenderOptions};
@@ -25,7 +26,20 @@ pub struct ModelScorer<'a> {
     pub tokenizer: &'a Tokenizer,
     /// For `--apply_chat_template`.
     pub template: Option<&'a ChatTemplate>,
+    /// For `--fast-decode`.
+    pub fast: Option<FastDecoder<'a>>,
 }
+
+/// The same model loaded to decode in integers; tells once how far that is from exact decoding.
+pub struct FastDecoder<'a> {
+    /// Decodes.
+    pub model: &'a Model,
+    /// Whether it has told.
+    pub told: bool,
+}
+
+/// Prompts at whose ends fast decoding is compared with exact.
+const COMPARED: usize = 4;
 
 impl ModelScorer<'_> {
     fn hook(&self) -> Option<&dyn ProjectionHook> {
@@ -118,7 +132,13 @@ impl Scorer for ModelScorer<'_> {
             };
             asked.push((encode_prompt(self.tokenizer, &request.prompt)?, options));
         }
-        let texts = generate_all(self.model, self.hook(), self.tokenizer, &asked)?;
+        if let Some(FastDecoder { model, told: false }) = self.fast {
+            let prompts: Vec<&[u32]> = asked.iter().take(COMPARED).map(|(ids, _)| &ids[..]).collect();
+            fast_decode::say(fast_decode::measure(self.model, model, self.hook(), &prompts)?);
+            self.fast = Some(FastDecoder { model, told: true });
+        }
+        let model = self.fast.as_ref().map_or(self.model, |f| f.model);
+        let texts = generate_all(model, self.hook(), self.tokenizer, &asked)?;
         let prompts = asked.into_iter().map(|(ids, _)| Some(ids));
         let answer = |(ids, (text, gen_ids))| Generation { text, ids, gen_ids: Some(gen_ids) };
         Ok(prompts.zip(texts).map(answer).collect())

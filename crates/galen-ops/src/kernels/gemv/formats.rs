@@ -35,11 +35,25 @@ type Part = (__m256i, [(f32, f32); 2]);
 pub(super) trait Coded {
     const BYTES: usize;
     const PARTS: usize = 1;
+    /// What makes every code of the format unsigned, at most 63, when added to it; none where codes are any signed
+    /// bytes and have no offset.
+    const ZERO: Option<i8>;
+    /// Whether both halves of a part have the same factor and offset.
+    const EVEN: bool = true;
+    /// What the sixteen nibbles stand for, where a code is a nibble.
+    const LEVELS: Option<[f32; 16]> = None;
     type Head;
 
     unsafe fn head(block: *const u8) -> Self::Head;
 
     unsafe fn codes(block: *const u8, head: &Self::Head, part: usize) -> Part;
+
+    /// Where the nibbles of each half of a part lie, and by how many bits to shift the bytes. Not asked for without
+    /// levels.
+    #[inline(always)]
+    unsafe fn nibbles_of(block: *const u8, _: usize) -> [(*const u8, u32); 2] {
+        [(block, 0); 2]
+    }
 }
 
 impl<C: Coded> Decode<2> for C {
@@ -58,6 +72,14 @@ impl<C: Coded> Decode<2> for C {
         // SAFETY: as above.
         unsafe {
             let (codes, [low, high]) = C::codes(block, head, part);
+            if V::LOOKS_UP
+                && let Some(levels) = C::LEVELS
+            {
+                // Sixteen values by the same arithmetic, then each weight by its nibble.
+                let (factor, offset) = low;
+                let values = V::splat(factor).mul(V::load(levels.as_ptr())).sub(V::splat(offset));
+                return C::nibbles_of(block, part).map(|(at, shift)| V::look_up(values, at, shift));
+            }
             let of =
                 |codes, (factor, offset)| V::splat(factor).mul(V::from_codes(codes)).sub(V::splat(offset));
             [of(_mm256_castsi256_si128(codes), low), of(_mm256_extracti128_si256::<1>(codes), high)]
@@ -165,13 +187,17 @@ fn even(factor: f32, offset: f32) -> [(f32, f32); 2] {
 }
 
 macro_rules! coded {
-    ($(#[$doc:meta])* $name:ident, $bytes:literal in $parts:literal, $head_type:ty, $head:expr, $codes:expr) => {
-        $(#[$doc])*
+    (
+        $name:ident, $bytes:literal in $parts:literal, zero $zero:expr, even $even:literal,
+        $head_type:ty, $head:expr, $codes:expr $(, nibbles $levels:expr, $nibbles:expr)?
+    ) => {
         pub(super) struct $name;
 
         impl Coded for $name {
             const BYTES: usize = $bytes;
             const PARTS: usize = $parts;
+            const ZERO: Option<i8> = $zero;
+            const EVEN: bool = $even;
             type Head = $head_type;
 
             #[inline(always)]
@@ -185,29 +211,55 @@ macro_rules! coded {
                 // SAFETY: as above.
                 unsafe { $codes(block, head, part) }
             }
+            $(
+                const LEVELS: Option<[f32; 16]> = Some($levels);
+
+                #[inline(always)]
+                unsafe fn nibbles_of(block: *const u8, part: usize) -> [(*const u8, u32); 2] {
+                    // SAFETY: as above.
+                    unsafe { $nibbles(block, part) }
+                }
+            )?
         }
     };
 }
 
-coded!(Q4_0, 18 in 1, f32, |block| half(block), |block: *const u8, d: &f32, _| {
+/// Both halves of 32 elements in sixteen bytes: low nibbles, then high ones.
+#[inline(always)]
+fn both(at: *const u8) -> [(*const u8, u32); 2] {
+    [(at, 0), (at, 4)]
+}
+
+/// `first`, `first + 1` and so on.
+const fn levels_from(first: i32) -> [f32; 16] {
+    let mut levels = [0.0; 16];
+    let mut i = 0;
+    while i < 16 {
+        levels[i] = (first + i as i32) as f32;
+        i += 1;
+    }
+    levels
+}
+
+coded!(Q4_0, 18 in 1, zero Some(8), even true, f32, |block| half(block), |block: *const u8, d: &f32, _| {
     (_mm256_sub_epi8(nibbles(block.add(2)), _mm256_set1_epi8(8)), even(*d, 0.0))
-});
-coded!(Q4_1, 20 in 1, (f32, f32), |block| halves(block), |block: *const u8, (d, m): &(f32, f32), _| {
+}, nibbles levels_from(-8), |block: *const u8, _| both(block.add(2)));
+coded!(Q4_1, 20 in 1, zero Some(0), even true, (f32, f32), |block| halves(block), |block: *const u8, (d, m): &(f32, f32), _| {
     (nibbles(block.add(4)), even(*d, -m))
-});
-coded!(Q5_0, 22 in 1, f32, |block| half(block), |block: *const u8, d: &f32, _| {
+}, nibbles levels_from(0), |block: *const u8, _| both(block.add(4)));
+coded!(Q5_0, 22 in 1, zero Some(16), even true, f32, |block| half(block), |block: *const u8, d: &f32, _| {
     let codes = _mm256_or_si256(nibbles(block.add(6)), fifth_bits(block.add(2)));
     (_mm256_sub_epi8(codes, _mm256_set1_epi8(16)), even(*d, 0.0))
 });
-coded!(Q5_1, 24 in 1, (f32, f32), |block| halves(block), |block: *const u8, (d, m): &(f32, f32), _| {
+coded!(Q5_1, 24 in 1, zero Some(0), even true, (f32, f32), |block| halves(block), |block: *const u8, (d, m): &(f32, f32), _| {
     (_mm256_or_si256(nibbles(block.add(8)), fifth_bits(block.add(4))), even(*d, -m))
 });
-coded!(Q8_0, 34 in 1, f32, |block| half(block), |block: *const u8, d: &f32, _| {
+coded!(Q8_0, 34 in 1, zero None, even true, f32, |block| half(block), |block: *const u8, d: &f32, _| {
     (load(block.add(2)), even(*d, 0.0))
 });
 coded!(
     Q2K,
-    84 in 8,
+    84 in 8, zero Some(0), even false,
     (f32, f32),
     |block: *const u8| halves(block.add(80)),
     |block: *const u8, (d, dmin): &(f32, f32), part: usize| {
@@ -220,7 +272,7 @@ coded!(
 );
 coded!(
     Q3K,
-    110 in 8,
+    110 in 8, zero Some(4), even false,
     f32,
     |block: *const u8| half(block.add(108)),
     |block: *const u8, d: &f32, part: usize| {
@@ -238,16 +290,21 @@ coded!(
 );
 coded!(
     Q4K,
-    144 in 8,
+    144 in 8, zero Some(0), even true,
     [[f32; 8]; 2],
     |block| scales_and_mins(block),
     |block: *const u8, [scales, mins]: &[[f32; 8]; 2], part: usize| {
         (field(load(block.add(16 + 32 * (part / 2))), 4 * (part % 2), 15), even(scales[part], mins[part]))
+    },
+    nibbles levels_from(0),
+    |block: *const u8, part: usize| {
+        let (at, shift) = (block.add(16 + 32 * (part / 2)), 4 * (part % 2) as u32);
+        [(at, shift), (at.add(16), shift)]
     }
 );
 coded!(
     Q5K,
-    176 in 8,
+    176 in 8, zero Some(0), even true,
     [[f32; 8]; 2],
     |block| scales_and_mins(block),
     |block: *const u8, [scales, mins]: &[[f32; 8]; 2], part: usize| {
@@ -258,7 +315,7 @@ coded!(
 );
 coded!(
     Q6K,
-    210 in 8,
+    210 in 8, zero Some(32), even false,
     f32,
     |block: *const u8| half(block.add(208)),
     |block: *const u8, d: &f32, part: usize| {
@@ -272,20 +329,25 @@ coded!(
 );
 coded!(
     Q8K,
-    292 in 8,
+    292 in 8, zero None, even true,
     f32,
     |block: *const u8| block.cast::<f32>().read_unaligned(),
     |block: *const u8, d: &f32, part: usize| (load(block.add(4 + 32 * part)), even(*d, 0.0))
 );
-coded!(Iq4Nl, 18 in 1, f32, |block| half(block), |block: *const u8, d: &f32, _| {
+coded!(Iq4Nl, 18 in 1, zero None, even true, f32, |block| half(block), |block: *const u8, d: &f32, _| {
     (levels(nibbles(block.add(2))), even(*d, 0.0))
-});
-coded!(Iq4Xs, 136 in 8, f32, |block| half(block), |block: *const u8, d: &f32, part: usize| {
+}, nibbles IQ4_LEVELS, |block: *const u8, _| both(block.add(2)));
+coded!(Iq4Xs, 136 in 8, zero None, even true, f32, |block| half(block), |block: *const u8, d: &f32, part: usize| {
     let high = block.add(2).cast::<u16>().read_unaligned();
     let low = *block.add(4 + part / 2) >> (4 * (part % 2)) & 15;
     let scale = i32::from(low) | i32::from(high >> (2 * part) & 3) << 4;
     (levels(nibbles(block.add(8 + 16 * part))), even(d * (scale - 32) as f32, 0.0))
-});
+}, nibbles IQ4_LEVELS, |block: *const u8, part: usize| both(block.add(8 + 16 * part)));
+
+/// What IQ4's nibbles stand for.
+const IQ4_LEVELS: [f32; 16] = [
+    -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0,
+];
 
 /// The levels of IQ4's nibbles.
 #[inline(always)]

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::mmap::Bytes;
-use crate::quant::{FORMATS, WeightDtype, dequantize};
+use crate::quant::{Dots, FORMATS, WeightDtype, dequantize};
+use integer::{Codes, GROUP};
 
 struct Random(u64);
 
@@ -149,4 +150,133 @@ fn a_nan_is_seen() {
     let mut y = vec![0.0; 40];
     one(2, &x, Weights::Stored(&w), &mut y, false);
     assert!(y[..20].iter().all(|y| *y == 16.0) && y[20..].iter().all(|y| y.is_nan()));
+}
+
+/// `y` by a given path of the integer kernel.
+fn by_path(m: usize, x: &[f32], w: &QuantMatrix, path: integer::Path) -> Vec<f32> {
+    let codes = Codes::new(m, x, w.cols(), path);
+    let mut y = vec![f32::NAN; m * w.rows()];
+    for i0 in (0..m).step_by(MAX_ROWS) {
+        let out = Out { values: y.as_mut_ptr(), n: w.rows(), accumulate: false };
+        // SAFETY: the whole of Y is this call's.
+        unsafe {
+            codes.columns(Weights::Stored(w), i0..m.min(i0 + MAX_ROWS), 0..w.rows(), out.below(i0));
+        }
+    }
+    y
+}
+
+/// `(sum, magnitude)` of the products with activations rounded to multiples of their group's largest over 127, and
+/// how far that rounding may move the sum.
+fn rounded_reference(x: &[f32], w: &[f32], k: usize) -> (Vec<(f64, f64)>, Vec<f64>) {
+    let largest = |group: &[f32]| group.iter().fold(0f32, |m, v| m.max(v.abs()));
+    let scale = |group: &[f32]| f64::from(largest(group)) / 127.0;
+    let round = |group: &[f32]| -> Vec<f64> {
+        let (s, inverse) = (scale(group), 127.0 / largest(group));
+        let code = |v: &f32| if s > 0.0 { f64::from((v * inverse).round_ties_even()) } else { 0.0 };
+        group.iter().map(|v| code(v) * s).collect()
+    };
+    let (mut sums, mut bounds) = (Vec::new(), Vec::new());
+    for x in x.chunks_exact(k) {
+        let rounded: Vec<f64> = x.chunks(GROUP).flat_map(round).collect();
+        for w in w.chunks_exact(k) {
+            let products = rounded.iter().zip(w).map(|(x, w)| x * f64::from(*w));
+            sums.push((products.clone().sum(), products.map(f64::abs).sum()));
+            let groups = x.chunks(GROUP).zip(w.chunks(GROUP));
+            let moved =
+                |(x, w): (&[f32], &[f32])| scale(x) / 2.0 * w.iter().map(|w| f64::from(w.abs())).sum::<f64>();
+            bounds.push(groups.map(moved).sum());
+        }
+    }
+    (sums, bounds)
+}
+
+#[test]
+fn integer_products_are_exact_but_for_the_rounding_of_x_on_every_path() {
+    let r = &mut Random(11);
+    for format in FORMATS.iter().filter(|f| f.dtype.has_integer_codes()) {
+        let sizes = match format.block_size {
+            32 => [(1, 32), (7, 96), (130, 18 * 32), (37, 48 * 32)],
+            size => [(1, size), (6, 2 * size), (131, 3 * size), (9, 5 * size)],
+        };
+        for (n, k) in sizes {
+            let w = matrix(r, format.dtype, n, k).with_dots(Dots::Integer);
+            let values = w.to_f32();
+            for m in [1, 2, 3, 4, 5, 8, 9] {
+                let mut x: Vec<f32> = (0..m * k).map(|_| r.value()).collect();
+                x[..GROUP.min(k)].fill(0.0);
+                let exact = reference(&x, &values, k);
+                let (rounded, bounds) = rounded_reference(&x, &values, k);
+                let mut first: Option<Vec<f32>> = None;
+                for path in integer::paths() {
+                    let what = format!("{} m {m} n {n} k {k} {path:?}", format.name);
+                    let y = by_path(m, &x, &w, path);
+                    for (i, got) in y.iter().map(|y| f64::from(*y)).enumerate() {
+                        // Offsets of whole blocks cancel: what rounds is larger than the products themselves.
+                        let rounding = 4e-6 * (rounded[i].1 + exact[i].1);
+                        let off = (got - rounded[i].0).abs();
+                        assert!(off <= rounding, "{what} [{i}]: {got} for {}", rounded[i].0);
+                        let off = (got - exact[i].0).abs();
+                        assert!(off <= bounds[i] + rounding, "{what} [{i}]: {got} for {}", exact[i].0);
+                    }
+                    if path != integer::Path::Portable {
+                        let first = first.get_or_insert_with(|| y.clone());
+                        assert!(*first == y, "{what}: not the bits of the first path");
+                    }
+                    let run = |threads: usize| {
+                        let mut y = vec![f32::NAN; m * n];
+                        on(threads, || one(m, &x, Weights::Stored(&w), &mut y, false));
+                        y
+                    };
+                    if path == integer::paths()[0] {
+                        assert!(run(1) == y && run(3) == y, "{what}: threads");
+                        for (i, x) in x.chunks_exact(k).enumerate() {
+                            assert!(
+                                by_path(1, x, &w, path) == y[i * n..(i + 1) * n],
+                                "{what}: row {i} alone"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn integer_products_add_share_x_and_leave_other_formats_exact() {
+    let r = &mut Random(12);
+    let k = 64;
+    let ws = [WeightDtype::Q4_0, WeightDtype::F16, WeightDtype::Q8_0, WeightDtype::Nf4];
+    let ws = ws.map(|dtype| matrix(r, dtype, 10, k).with_dots(Dots::Integer));
+    let x: Vec<f32> = (0..2 * k).map(|_| r.value()).collect();
+    let mut ys = ws.each_ref().map(|_| vec![1.5f32; 20]);
+    let each = ws.iter().zip(&mut ys);
+    let mut products: Vec<Product> =
+        each.map(|(w, y)| Product { x: &x, w: Weights::Stored(w), y, accumulate: true }).collect();
+    gemv(2, &mut products);
+    for (w, y) in ws.iter().zip(&ys) {
+        let alone = if w.dtype().has_integer_codes() {
+            by_path(2, &x, w, integer::paths()[0])
+        } else {
+            let mut y = vec![0.0; 20];
+            one(2, &x, Weights::Stored(&w.clone().with_dots(Dots::Float)), &mut y, false);
+            y
+        };
+        assert!(y.iter().zip(&alone).all(|(y, a)| *y == 1.5 + a), "{}", w.dtype());
+    }
+}
+
+#[test]
+fn what_is_no_number_is_seen_in_integers_too() {
+    let r = &mut Random(13);
+    let w = matrix(r, WeightDtype::Q4_1, 4, 64);
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut x = vec![0.25; 128];
+        x[100] = bad;
+        for path in integer::paths() {
+            let y = by_path(2, &x, &w, path);
+            assert!(y[..4].iter().all(|y| y.is_finite()) && y[4..].iter().all(|y| y.is_nan()), "{path:?}");
+        }
+    }
 }
