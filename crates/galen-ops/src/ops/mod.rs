@@ -30,6 +30,10 @@ pub use softmax::{SoftmaxNorm, softmax_weights};
 
 use rayon::prelude::*;
 
+/// Rows up to which products of a decoding projection share a reading of the stored blocks; more go through the
+/// products of training.
+pub const STEP_ROWS: usize = crate::kernels::gemv::MAX_ROWS;
+
 /// Runs `f(chunk index, rows of out)` over fixed chunks of whole rows of `out`, in parallel.
 pub(crate) fn for_rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
     const CHUNK: usize = 1 << 14;
