@@ -8,7 +8,8 @@ use galen_model::{
 use galen_ops::hook::ProjectionHook;
 use galen_ops::ops::Compute;
 
-const SEEDS: [&[u64]; 4] = [&[1, 2, 3, 4, 5], &[9], &[], &[1, 7, 7]];
+/// More than the rows that share a reading of the blocks.
+const SEEDS: [&[u64]; 4] = [&[1, 2, 3, 4, 5, 6, 7, 8, 10], &[9], &[], &[1, 7, 7]];
 
 fn rollouts(kernels: StepKernels) -> Rollouts {
     Rollouts {

@@ -4,7 +4,7 @@ use crate::block::{BlockRun, Context};
 use crate::cache::KvLayer;
 use crate::model::Model;
 use galen_ops::hook::{HookContext, ProjectionHook};
-use galen_ops::ops::{Projection, Projections, RmsNorm, embed, logits};
+use galen_ops::ops::{Projection, Projections, RmsNorm, STEP_ROWS, embed, logits};
 use galen_ops::tensor::{f32_tensor, f32_view};
 use galen_ops::{Error, Result, Tape, Traced};
 use std::sync::{Arc, OnceLock};
@@ -99,7 +99,15 @@ impl<'a> Session<'a> {
         if !sessions.iter().all(|s| Arc::ptr_eq(&s.leaves, &leaves) && s.kernels == kernels) {
             return fail("sequences of different families".into());
         }
-        rayon::scope(|_| head(model, kernels, forward(sessions, ids)?))
+        // More rows than share a reading would go through other products.
+        let rows = if kernels == StepKernels::Blocks { STEP_ROWS } else { ids.len().max(1) };
+        rayon::scope(|_| {
+            let mut all = Vec::new();
+            for (sessions, ids) in sessions.chunks_mut(rows).zip(ids.chunks(rows)) {
+                all.extend(head(model, kernels, forward(sessions, ids)?)?);
+            }
+            Ok(all)
+        })
     }
 
     fn leaves(&self) -> Result<&[Vec<Traced>]> {

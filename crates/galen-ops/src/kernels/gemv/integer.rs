@@ -57,8 +57,8 @@ pub(super) struct Codes<'a> {
     x: &'a [f32],
     k: usize,
     pub path: Path,
-    /// `[m, k]`.
-    pub codes: Vec<i8>,
+    /// `q`: `[m, k]`.
+    pub q: Vec<i8>,
     /// `s_g`: `[m, k / 32]`.
     pub scales: Vec<f32>,
     /// `s_g` times the sums of four codes each: `[m, k / 4]`.
@@ -87,17 +87,17 @@ pub(super) fn codes_of<'a>(m: usize, products: &[Product<'a>]) -> Vec<Codes<'a>>
 impl<'a> Codes<'a> {
     /// Of x `[m, k]`, k whole groups.
     pub(super) fn new(m: usize, x: &'a [f32], k: usize, path: Path) -> Self {
-        let mut codes = vec![0i8; m * k];
+        let mut q = vec![0i8; m * k];
         let mut scales = vec![0f32; m * k / GROUP];
         let mut sums = vec![0f32; m * k / GROUP * SUMS];
-        quantise(&x[..m * k], &mut codes, &mut scales, &mut sums);
+        quantise(&x[..m * k], &mut q, &mut scales, &mut sums);
         let rounded = if path == Path::Portable {
-            let groups = codes.chunks_exact(GROUP).zip(&scales);
-            groups.flat_map(|(codes, s)| codes.iter().map(move |q| s * f32::from(*q))).collect()
+            let groups = q.chunks_exact(GROUP).zip(&scales);
+            groups.flat_map(|(q, s)| q.iter().map(move |q| s * f32::from(*q))).collect()
         } else {
             Vec::new()
         };
-        Self { x, k, path, codes, scales, sums, rounded }
+        Self { x, k, path, q, scales, sums, rounded }
     }
 
     /// Whether these are the codes of a product's x.

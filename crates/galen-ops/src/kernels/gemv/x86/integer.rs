@@ -160,7 +160,7 @@ impl Task<'_> {
             let x: [Row; M] = std::array::from_fn(|i| {
                 let first = (i0 + i.min(rows - 1)) * k;
                 Row {
-                    codes: self.x.codes[first..first + k].as_ptr(),
+                    codes: self.x.q[first..first + k].as_ptr(),
                     scales: self.x.scales[first / GROUP..(first + k) / GROUP].as_ptr(),
                     sums: self.x.sums[first / GROUP * SUMS..(first + k) / GROUP * SUMS].as_ptr(),
                 }
