@@ -76,7 +76,8 @@ pub fn train(model: &Model, shape: StepShape, steps: usize) -> anyhow::Result<St
     Ok(out)
 }
 
-fn lora(r: usize) -> AdapterConfig {
+/// LoRA of this rank on every projection.
+pub fn lora(r: usize) -> AdapterConfig {
     AdapterConfig {
         method: "lora".into(),
         r,
@@ -100,7 +101,8 @@ fn random_rows(model: &Model, shape: StepShape) -> anyhow::Result<Vec<Tokenized>
     Ok((0..shape.rows as u64).map(row).collect::<Result<_, _>>()?)
 }
 
-fn settings(shape: StepShape, steps: u64) -> TrainSettings {
+/// Settings of a timed run.
+pub fn settings(shape: StepShape, steps: u64) -> TrainSettings {
     TrainSettings {
         micro_batch_size: shape.rows,
         gradient_accumulation_steps: 1,

@@ -2,6 +2,7 @@
 
 mod arch_gradients;
 mod cli;
+mod cli_align;
 mod cli_data;
 mod cli_machine;
 mod cli_misc;
@@ -13,6 +14,7 @@ mod kill;
 mod ops_gradients;
 mod parity;
 mod peft_steps;
+mod preference;
 mod random;
 mod resume;
 mod rollouts;

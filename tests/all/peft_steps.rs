@@ -11,7 +11,7 @@ use galen_types::Tokenized;
 use serde_json::Value;
 
 /// The start that the script documents: one counter over all matrices in their order.
-fn initialise(adapter: &mut Adapter, seed: u64) {
+pub fn initialise(adapter: &mut Adapter, seed: u64) {
     let mut random = Random::new(seed);
     let keys: Vec<(String, usize)> = adapter.tensors().map(|(k, _, v)| (k, v.len())).collect();
     for (key, n) in keys {

@@ -5,7 +5,7 @@ use crate::support::{adapter, lora, row, settings, tiny};
 use galen_adapter::{Adapter, AdapterConfig, BaseRecord, load_peft};
 use galen_model::Model;
 use galen_train::{
-    Cadence, Error, Observer, Outcome, SftRun, TrainSettings, Validation, checkpoint, module_shapes,
+    Cadence, Error, Observer, Outcome, Run, Sft, TrainSettings, Validation, checkpoint, module_shapes,
 };
 use galen_types::{StepReport, Tokenized};
 use serde_json::Value;
@@ -102,12 +102,11 @@ impl Lab {
         watch: &mut Watch,
     ) -> galen_train::Result<Outcome> {
         let newest = checkpoint::list(dir).pop().filter(|_| resume);
-        let run = SftRun {
+        let run = Run {
             model: &self.model,
             adapter,
             base: BaseRecord { name: Some("made-up/base".into()), revision: None },
-            train: &self.train,
-            validation: &self.validation,
+            objective: &mut Sft { train: &self.train, validation: &self.validation },
             settings,
             dir: dir.into(),
             fingerprint: self.fingerprint.clone(),
@@ -287,7 +286,7 @@ fn the_limit_keeps_the_best_and_the_newest_and_the_best_is_the_result() {
         let losses: Vec<f64> = log(dir.path()).iter().filter_map(|r| r["eval_loss"].as_f64()).collect();
         let least = (0..8).min_by(|a, b| losses[*a].total_cmp(&losses[*b])).expect("validations") as u64 + 1;
         assert_eq!(least, 3, "the run must get worse for this test: {losses:?}");
-        assert_eq!(outcome.state.best.map(|(step, _)| step), Some(3));
+        assert_eq!(outcome.state.best.as_ref().map(|(step, _)| *step), Some(3));
         let want = if limit == 3 { vec![3, 7, 8] } else { vec![3, 8] };
         assert_eq!(steps_kept(dir.path()), want, "limit {limit}");
         assert!(

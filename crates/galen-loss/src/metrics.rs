@@ -65,6 +65,12 @@ impl Metrics {
         }
     }
 
+    /// Puts one value in the place of whatever has this name.
+    pub fn set(&mut self, name: &'static str, value: f64) {
+        self.entries.retain(|(n, _)| *n != name);
+        self.mean(name, [value]);
+    }
+
     fn add(&mut self, name: Cow<'static, str>, figure: Figure) {
         match self.entries.iter_mut().find(|(n, _)| *n == name) {
             Some((_, old)) => *old = old.with(figure),

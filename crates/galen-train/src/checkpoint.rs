@@ -4,12 +4,13 @@
 //! `checkpoint-N` is always complete.
 
 use crate::error::{Result, run_error};
-use crate::validate::Validation;
+use crate::objective::Validation;
 use galen_adapter::{Adapter, BaseRecord, save_peft};
 use galen_ops::mmap::Bytes;
 use galen_optim::AdamW;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
@@ -30,6 +31,9 @@ pub struct RunState {
     pub watchdog_steps: u64,
     /// The newest validation.
     pub last: Option<Validation>,
+    /// What the objective must remember.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub objective: Value,
     /// What the run was started with: settings and hashes by name. A resumed run must have the same.
     pub fingerprint: BTreeMap<String, String>,
 }

@@ -42,6 +42,9 @@ pub enum Error {
     /// A door type refused its data.
     #[error(transparent)]
     Data(#[from] galen_types::InvariantError),
+    /// The objective refused.
+    #[error(transparent)]
+    Loss(#[from] galen_loss::LossError),
     /// The adapter refused.
     #[error(transparent)]
     Adapter(#[from] galen_adapter::Error),

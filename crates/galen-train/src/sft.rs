@@ -1,282 +1,103 @@
-//! The supervised fine-tuning loop.
+//! Supervised fine-tuning: the mean negative log-probability of the supervised tokens.
 
-use crate::checkpoint::{self, RunState};
-use crate::error::{Error, Result, run_error};
-use crate::log::Log;
-use crate::memory::peak_rss_bytes;
-use crate::plan::StepPlan;
-use crate::settings::{BestMetric, TrainSettings};
-use crate::step::{StepGradient, step_gradient};
-use crate::validate::{Validation, validate};
-use galen_adapter::{Adapter, BaseRecord, ModuleShape, load_peft};
-use galen_model::{Model, ModuleSize};
+use crate::error::Result;
+use crate::objective::{Objective, Place, StepGradient, Validation};
+use crate::settings::TrainSettings;
+use galen_adapter::Adapter;
+use galen_data::pack::{MIN_SHARED_TOKENS, pack, plan_batches};
+use galen_loss::sft;
+use galen_model::{Model, Pass, PassOptions};
+use galen_ops::hook::ProjectionHook;
 use galen_ops::profile::span;
-use galen_optim::{AdamW, Schedule, clip_factor, global_norm};
-use galen_types::{StepReport, Tokenized};
-use serde::Serialize;
+use galen_types::Tokenized;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
-/// Everything a run works on.
-pub struct SftRun<'a> {
-    /// Frozen base.
-    pub model: &'a Model,
-    /// What is trained.
-    pub adapter: Adapter,
-    /// What the adapter's files name as their base.
-    pub base: BaseRecord,
+/// Rows with supervised tokens.
+#[derive(Debug, Clone, Copy)]
+pub struct Sft<'a> {
     /// Training rows.
     pub train: &'a [Tokenized],
     /// Validation rows; may be empty.
     pub validation: &'a [Tokenized],
-    /// How to train.
-    pub settings: TrainSettings,
-    /// `output_dir`.
-    pub dir: PathBuf,
-    /// Settings and hashes by name that a resumed run must share.
-    pub fingerprint: BTreeMap<String, String>,
-    /// Set from outside to stop after the current step, with a checkpoint.
-    pub stop: &'a AtomicBool,
 }
 
-/// Told of progress as it happens.
-pub trait Observer {
-    /// After every step.
-    fn step(&mut self, report: &StepReport, total_steps: u64);
-    /// After every validation.
-    fn validation(&mut self, step: u64, validation: &Validation);
-    /// A remark worth a line.
-    fn note(&mut self, text: &str);
-}
-
-/// How a run ended.
-pub struct Outcome {
-    /// The adapter: the best one's where asked, else the last.
-    pub adapter: Adapter,
-    /// State after the last step.
-    pub state: RunState,
-    /// Steps planned.
-    pub total_steps: u64,
-    /// Stopped from outside before the end.
-    pub interrupted: bool,
-    /// Every step's report of this process.
-    pub reports: Vec<StepReport>,
-}
-
-#[derive(Serialize)]
-struct ValidationRow<'a> {
-    step: u64,
-    epoch: f64,
-    #[serde(flatten)]
-    validation: &'a Validation,
-}
-
-impl SftRun<'_> {
-    /// Trains from the beginning, or from a checkpoint directory.
-    pub fn run(mut self, resume: Option<&Path>, observer: &mut dyn Observer) -> Result<Outcome> {
-        if self.train.is_empty() {
-            return run_error(self.dir.display(), "no training row has a supervised token");
-        }
-        let lengths = self.train.iter().map(|r| r.ids().len()).collect();
-        let TrainSettings { micro_batch_size, gradient_accumulation_steps, packing, seed, .. } =
-            self.settings;
-        let plan = StepPlan::new(lengths, micro_batch_size, gradient_accumulation_steps, packing, seed);
-        let total_steps = self.settings.total_steps;
-        let schedule = self.settings.schedule();
-        let lengths: Vec<usize> = self.adapter.layers().iter().map(|l| l.values.len()).collect();
-        let mut optimizer = AdamW::new(self.settings.adamw, lengths);
-        let mut state = RunState { fingerprint: self.fingerprint.clone(), ..RunState::default() };
-        if let Some(path) = resume {
-            state = self.restore(path, &mut optimizer)?;
-            observer.note(&format!("resuming after step {} from {}", state.step, path.display()));
-        }
-        checkpoint::remove_leftovers(&self.dir)?;
-        let mut log = Log::open(&self.dir.join("log.jsonl"), state.step)?;
-        let mut reports = Vec::new();
-        let mut interrupted = false;
-        let mut steps: (u64, Vec<Vec<Vec<usize>>>) = (u64::MAX, Vec::new());
-        // Killed between the checkpoint that ended it early and its end, a run must not train on.
-        let ended = self.settings.early_stopping_patience.is_some_and(|p| state.stale_validations >= p);
-        while !ended && state.step < total_steps {
-            let epoch = state.step / plan.steps_per_epoch();
-            if steps.0 != epoch {
-                steps = (epoch, plan.epoch(epoch));
-            }
-            let batches = &steps.1[(state.step % plan.steps_per_epoch()) as usize];
-            let report = {
-                let _span = span("step");
-                self.step(batches, epoch, &plan, &schedule, &mut optimizer, &mut state)?
-            };
-            {
-                let _span = span("log");
-                log.write(&report)?;
-                observer.step(&report, total_steps);
-            }
-            let last = state.step == total_steps;
-            let per_epoch = plan.steps_per_epoch();
-            let mut stop_early = false;
-            if (last || self.settings.eval.due(state.step, per_epoch, false))
-                && let Some(v) = self.validate()?
-            {
-                log.write(&ValidationRow { step: state.step, epoch: report.epoch, validation: &v })?;
-                observer.validation(state.step, &v);
-                stop_early = self.judge(v, &mut state);
-            }
-            reports.push(report);
-            interrupted = self.stop.load(Ordering::Relaxed) && !last;
-            let is_best = state.best.is_some_and(|(s, _)| s == state.step);
-            let keep_best = is_best && self.settings.load_best_model_at_end;
-            let save = self.settings.save.due(state.step, per_epoch, is_best);
-            if last || interrupted || stop_early || keep_best || save {
-                let _span = span("save");
-                checkpoint::save(&self.dir, &self.adapter, &self.base, &optimizer, &state)?;
-                let best = state.best.map(|(s, _)| s).filter(|_| self.settings.load_best_model_at_end);
-                checkpoint::prune(&self.dir, self.settings.save_total_limit, best)?;
-            }
-            if stop_early {
-                let patience = self.settings.early_stopping_patience.unwrap_or(0);
-                observer.note(&format!(
-                    "step {}: no better validation in {patience}, stopping early",
-                    state.step
-                ));
-            }
-            if interrupted || stop_early {
-                break;
-            }
-        }
-        self.choose(&state, interrupted, observer)?;
-        Ok(Outcome { adapter: self.adapter, state, total_steps, interrupted, reports })
+impl Objective for Sft<'_> {
+    fn lengths(&self) -> Vec<usize> {
+        self.train.iter().map(|r| r.ids().len()).collect()
     }
 
-    fn validate(&self) -> Result<Option<Validation>> {
-        let _span = span("validate");
-        validate(self.model, &self.adapter, self.validation, &self.settings)
+    fn origin(&self, row: usize) -> String {
+        self.train[row].origin().to_string()
     }
 
-    fn step(
-        &mut self,
-        batches: &[Vec<usize>],
-        epoch: u64,
-        plan: &StepPlan,
-        schedule: &Schedule,
-        optimizer: &mut AdamW,
-        state: &mut RunState,
-    ) -> Result<StepReport> {
-        let start = Instant::now();
-        let step = state.step + 1;
+    fn step(&mut self, at: &Place, micro_batches: &[Vec<usize>]) -> Result<StepGradient> {
         let rows: Vec<Vec<&Tokenized>> =
-            batches.iter().map(|b| b.iter().map(|i| &self.train[*i]).collect()).collect();
-        let StepGradient { loss, gradients, tokens, supervised_tokens, correct } =
-            step_gradient(self.model, &self.adapter, &rows, &self.settings, epoch)?;
-        let norm = {
-            let _span = span("gradient norm");
-            global_norm(&gradients)
-        };
-        for (what, value) in [("loss", loss), ("gradient norm", norm)] {
-            if !value.is_finite() {
-                let origins: Vec<String> =
-                    rows.iter().flatten().take(8).map(|r| r.origin().to_string()).collect();
-                let newest = checkpoint::list(&self.dir).pop();
-                let checkpoint = newest.map_or("none yet".into(), |(_, p)| p.display().to_string());
-                return Err(Error::NotFinite { step, what, value, rows: origins.join(", "), checkpoint });
-            }
-        }
-        let learning_rate = schedule.at(state.step);
-        let factor = clip_factor(norm, self.settings.max_grad_norm);
-        {
-            let _span = span("optimizer");
-            optimizer.step(self.adapter.layers_mut(), &gradients, learning_rate, factor);
-        }
-        state.step = step;
-        state.num_tokens += tokens;
-        self.watch(loss, state)?;
-        let seconds = start.elapsed().as_secs_f64();
-        Ok(StepReport {
-            step,
-            epoch: step as f64 / plan.steps_per_epoch() as f64,
-            loss,
-            learning_rate,
-            grad_norm: norm,
-            num_tokens: state.num_tokens,
-            supervised_tokens,
-            tokens_per_second: tokens as f64 / seconds.max(1e-9),
-            mean_token_accuracy: correct as f64 / supervised_tokens.max(1) as f64,
-            step_seconds: seconds,
-            peak_rss_bytes: peak_rss_bytes(),
-            device: "cpu".into(),
-        })
+            micro_batches.iter().map(|b| b.iter().map(|i| &self.train[*i]).collect()).collect();
+        step_gradient(at.model, at.adapter, &rows, at.settings, at.epoch)
     }
 
-    fn watch(&self, loss: f64, state: &mut RunState) -> Result<()> {
-        let Some(threshold) = self.settings.loss_watchdog_threshold else { return Ok(()) };
-        state.watchdog_steps = if loss > threshold { state.watchdog_steps + 1 } else { 0 };
-        let patience = self.settings.loss_watchdog_patience.max(1);
-        if state.watchdog_steps >= patience {
-            return Err(Error::Watchdog { step: state.step, threshold, patience });
-        }
-        Ok(())
-    }
-
-    /// Takes note of a validation; true when patience has run out.
-    fn judge(&self, v: Validation, state: &mut RunState) -> bool {
-        state.last = Some(v);
-        let better = state.best.is_none_or(|(_, best)| match self.settings.metric_for_best_model {
-            BestMetric::EvalLoss => v.eval_loss < best.eval_loss,
-            BestMetric::EvalTokenAccuracy => v.eval_mean_token_accuracy > best.eval_mean_token_accuracy,
-        });
-        if better {
-            state.best = Some((state.step, v));
-            state.stale_validations = 0;
-        } else {
-            state.stale_validations += 1;
-        }
-        self.settings.early_stopping_patience.is_some_and(|p| state.stale_validations >= p)
-    }
-
-    /// Puts the best checkpoint's values in place of the last where asked.
-    fn choose(&mut self, state: &RunState, interrupted: bool, observer: &mut dyn Observer) -> Result<()> {
-        let Some((best, _)) = state.best.filter(|_| self.settings.load_best_model_at_end && !interrupted)
-        else {
-            return Ok(());
-        };
-        if best != state.step {
-            self.read_adapter(&self.dir.join(format!("checkpoint-{best}")))?;
-            observer.note(&format!("the best validation followed step {best}: its adapter is the result"));
-        }
-        Ok(())
-    }
-
-    fn read_adapter(&mut self, checkpoint: &Path) -> Result<()> {
-        let modules = module_shapes(self.model);
-        let (loaded, _) = load_peft(checkpoint, &modules, self.adapter.config.seed)?;
-        let tensors: Vec<(String, Vec<f32>)> = loaded.tensors().map(|(k, _, v)| (k, v.to_vec())).collect();
-        if tensors.len() != self.adapter.tensors().count() {
-            return run_error(checkpoint.display(), "it adapts other projections than this run");
-        }
-        for (key, values) in tensors {
-            if !self.adapter.set(&key, &values) {
-                return run_error(checkpoint.display(), format!("`{key}` does not fit this run"));
-            }
-        }
-        Ok(())
-    }
-
-    fn restore(&mut self, path: &Path, optimizer: &mut AdamW) -> Result<RunState> {
-        checkpoint::load_state_of(path, &self.fingerprint)?;
-        self.read_adapter(path)?;
-        checkpoint::load(path, optimizer)
+    fn validate(&mut self, at: &Place) -> Result<Option<Validation>> {
+        validate(at.model, at.adapter, self.validation, at.settings)
     }
 }
 
-/// The model's projections as an adapter sees them.
-pub fn module_shapes(model: &Model) -> Vec<ModuleShape> {
-    let shape = |p: ModuleSize| ModuleShape {
-        layer: p.layer,
-        module: p.module,
-        inputs: p.inputs,
-        outputs: p.outputs,
+/// The gradient of the mean loss over all supervised tokens of `micro_batches`: exactly that of the larger batch,
+/// however it is divided.
+pub fn step_gradient(
+    model: &Model,
+    adapter: &Adapter,
+    micro_batches: &[Vec<&Tokenized>],
+    settings: &TrainSettings,
+    epoch: u64,
+) -> Result<StepGradient> {
+    let rows = || micro_batches.iter().flatten();
+    let supervised: usize = rows().map(|r| r.supervised_tokens()).sum();
+    let mut out = StepGradient {
+        tokens: rows().map(|r| r.ids().len() as u64).sum(),
+        supervised_tokens: supervised as u64,
+        judged_tokens: supervised as u64,
+        ..StepGradient::zero(adapter)
     };
-    model.projections().into_iter().map(shape).collect()
+    let share = settings.share_prefixes && adapter.config.dropout == 0.0;
+    let options = PassOptions { training: true, checkpointing: settings.gradient_checkpointing, epoch };
+    for batch in micro_batches {
+        let batch = {
+            let _span = span("pack");
+            pack(batch, share.then_some(MIN_SHARED_TOKENS))?
+        };
+        let pass = Pass::forward(model, Some(adapter), &batch, options)?;
+        let (loss, gradient) = {
+            let _span = span("loss");
+            sft(&pass.logps, supervised)
+        };
+        out.loss += loss;
+        out.correct += pass.correct.iter().filter(|c| **c).count() as u64;
+        out.add_backward(adapter, pass, gradient)?;
+    }
+    Ok(out)
+}
+
+/// Means over all supervised tokens of the rows, without dropout. Nothing when there are none.
+pub fn validate(
+    model: &Model,
+    hook: &dyn ProjectionHook,
+    rows: &[Tokenized],
+    settings: &TrainSettings,
+) -> Result<Option<Validation>> {
+    let lengths: Vec<usize> = rows.iter().map(|r| r.ids().len()).collect();
+    let order: Vec<usize> = (0..rows.len()).collect();
+    let (mut loss, mut right, mut n) = (0f64, 0usize, 0usize);
+    for batch in plan_batches(&lengths, &order, settings.micro_batch_size, settings.packing) {
+        let batch: Vec<&Tokenized> = batch.iter().map(|i| &rows[*i]).collect();
+        let batch = pack(&batch, Some(MIN_SHARED_TOKENS))?;
+        let pass = Pass::forward(model, Some(hook), &batch, PassOptions::default())?;
+        loss -= pass.logps.0.iter().map(|l| f64::from(*l)).sum::<f64>();
+        right += pass.correct.iter().filter(|c| **c).count();
+        n += pass.correct.len();
+    }
+    Ok((n > 0).then(|| Validation {
+        eval_loss: loss / n as f64,
+        eval_mean_token_accuracy: right as f64 / n as f64,
+        metrics: BTreeMap::new(),
+    }))
 }

@@ -1,6 +1,7 @@
 //! What a training step reports: one object a line of `log.jsonl`.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// One optimiser step. Field names are the file contract.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,4 +30,7 @@ pub struct StepReport {
     pub peak_rss_bytes: u64,
     /// `cpu` or `cuda:N`.
     pub device: String,
+    /// What else the objective measured, by TRL's names (`rewards/chosen` ...).
+    #[serde(flatten)]
+    pub metrics: BTreeMap<String, f64>,
 }

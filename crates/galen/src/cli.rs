@@ -93,6 +93,8 @@ pub enum Command {
     Plan(plan::Args),
     /// Fine-tune an adapter
     Train(train::Args),
+    /// Align an adapter to preferences (`rl:` of the configuration)
+    Align(train::Args),
     /// Evaluate a model, and adapters against it, on held-out questions
     Eval(eval::Args),
     /// Complete a prompt or answer in a chat
@@ -160,6 +162,7 @@ mod tests {
             "train c.yaml --resume_from_checkpoint out/checkpoint-7",
             "train c.yaml --overwrite",
             "train c.yaml --profile trace.json",
+            "align c.yaml --set rl_beta=0.2 --resume",
             "doctor --json",
             "eval --model m --adapter a --adapter b --tasks t,u --num_fewshot 3 --apply_chat_template --limit 0.5 \
              --include_path d --system_instruction s --log_samples --output_path f.json",

@@ -74,7 +74,8 @@ pub struct LengthBias {
 }
 
 impl LengthBias {
-    fn of(pairs: &[(usize, usize)]) -> Option<Self> {
+    /// Of answer lengths, better before worse, tokens. Nothing of no pairs.
+    pub fn of(pairs: &[(usize, usize)]) -> Option<Self> {
         let n = pairs.len() as f64;
         let mean = |of: fn(&(usize, usize)) -> usize| pairs.iter().map(of).sum::<usize>() as f64 / n;
         let longer: f64 =

@@ -146,6 +146,7 @@ pub(super) mod tests {
                 step_seconds: 2.15,
                 peak_rss_bytes: 1_203_000_000,
                 device: "cpu".into(),
+                metrics: std::collections::BTreeMap::new(),
             }
         };
         let value = |run: &str, value, lo, hi| Compared { run: run.into(), value, ci95: [lo, hi] };

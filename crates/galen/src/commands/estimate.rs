@@ -2,11 +2,13 @@
 
 use crate::cli::Globals;
 use crate::config::Config;
+use crate::config::types::OnBadRow;
 use crate::plan::{Estimate, ModelShape, RunShape, estimate};
 use crate::progress::{bytes, duration};
 use crate::session::{Base, Preparer, Renderer};
 use anyhow::Context as _;
 use galen_adapter::ModuleShape;
+use galen_data::pack::Sharing;
 use galen_data::tokenize::{TokenizeOptions, tokenize};
 use galen_hub::{Options, Silent};
 use galen_model::weights::Weights;
@@ -129,6 +131,8 @@ pub fn plan(
     let memory = estimate(&model, &run(checkpointing, largest));
     let mean_pass = (all as f64 / passes.len().max(1) as f64).ceil() as u64;
     let time = estimate(&model, &run(checkpointing, mean_pass));
+    // A pass forward is half the work of one there and back.
+    let beside = 1.0 + 0.5 * config.forwards_beside();
     Ok(Plan {
         model,
         rows,
@@ -137,9 +141,9 @@ pub fn plan(
         steps_per_epoch,
         run: run(checkpointing, largest),
         estimate: Estimate {
-            step_flops: time.step_flops,
-            step_seconds: time.step_seconds,
-            total_seconds: time.total_seconds,
+            step_flops: time.step_flops * beside,
+            step_seconds: time.step_seconds * beside,
+            total_seconds: time.total_seconds * beside,
             ..memory
         },
         limit_bytes: config.max_memory.0.get("cpu").copied(),
@@ -169,8 +173,24 @@ fn weight_bytes(config: &Config, weights: &Weights, model: &ModelShape) -> u64 {
     (stored as f64 - projections * (stored_bits - NF4_BITS) / 8.0).max(0.0) as u64
 }
 
+/// (tokens, supervised tokens) of every row of preference data, as a pair adds them to a batch: its prompt once.
+fn preference_lengths(config: &Config, base: &Base) -> anyhow::Result<(Vec<(usize, usize)>, usize)> {
+    let date = chrono::Utc::now().date_naive();
+    // What is set aside is reckoned with afterwards; bad rows are for others to complain of.
+    let all = Config { val_set_size: 0.0, on_bad_row: OnBadRow::Skip, ..config.clone() };
+    let rows = Preparer { base, config: &all, offline: true, date }.prepare()?.rows;
+    let supervised = |row: usize| rows.sequences(row).iter().map(|s| s.supervised_tokens()).sum();
+    let lengths = rows.lengths(Sharing::WithinRow).into_iter().enumerate();
+    let lengths: Vec<_> = lengths.map(|(row, tokens)| (tokens, supervised(row))).collect();
+    let n = lengths.len();
+    Ok((lengths, n))
+}
+
 /// (tokens, supervised tokens) of every row, most of them extrapolated; and how many were measured.
 fn lengths(config: &Config, base: &Base) -> anyhow::Result<(Vec<(usize, usize)>, usize)> {
+    if config.rl.is_some() {
+        return preference_lengths(config, base);
+    }
     let date = chrono::Utc::now().date_naive();
     let preparer = Preparer { base, config, offline: true, date };
     let mut loaded = Vec::new();

@@ -1,4 +1,4 @@
-//! `galen train CONFIG`.
+//! `galen train CONFIG` and `galen align CONFIG`: one session, told apart by the key `rl:`.
 
 use crate::cli::Globals;
 use crate::config;
@@ -8,7 +8,7 @@ use crate::signals::Stop;
 use crate::stdout;
 use std::path::{Path, PathBuf};
 
-/// Flags of `galen train`.
+/// Flags of `galen train` and `galen align`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The configuration (Axolotl's keys; `galen init` writes one)
@@ -30,9 +30,18 @@ pub struct Args {
     pub profile: Option<PathBuf>,
 }
 
-/// Trains an adapter into the run directory.
-pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
+/// Trains an adapter into the run directory. `command`: `train` or `align`.
+pub fn run(args: Args, command: &'static str, globals: &Globals) -> anyhow::Result<()> {
     let (config, report) = config::load(&args.config, &args.set)?;
+    let meant = session::command_of(&config);
+    if meant != command {
+        let (path, rl) = (args.config.display(), config.rl().unwrap_or_default());
+        let message = match config.rl() {
+            Some(_) => format!("{path}: `rl: {rl}` is preference alignment"),
+            None => format!("{path}: `rl:` is not set"),
+        };
+        return Err(UsageError::new(message, format!("`galen {meant} {path}`")).into());
+    }
     let start = match args.resume_from_checkpoint {
         Some(path) => Start::From(path),
         None if args.resume => Start::Resume,
@@ -55,8 +64,8 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
             "output_dir": config.output_dir,
             "steps": state.step,
             "loss": loss,
-            "eval_loss": state.last.map(|v| v.eval_loss),
-            "best": state.best.map(|(step, v)| serde_json::json!({"step": step, "eval_loss": v.eval_loss})),
+            "eval_loss": state.last.as_ref().map(|v| v.eval_loss),
+            "best": state.best.as_ref().map(|(step, v)| serde_json::json!({"step": step, "eval_loss": v.eval_loss})),
             "peak_rss_bytes": galen_train::peak_rss_bytes(),
         }));
     }

@@ -4,6 +4,7 @@ use super::schedule::{Every, Precision};
 use super::table::Config;
 use super::types::{AdapterKind, Checkpointing, InitLora, Targets, WeightCache};
 use galen_adapter::{AdapterConfig, Init};
+use galen_data::tokenize::ExcessLength;
 use galen_data::{DatasetSpec, OnBadRow};
 use galen_model::LoadOptions;
 use galen_ops::ops::Compute;
@@ -33,7 +34,7 @@ impl Config {
             method: "lora".into(),
             r: self.lora_r as usize,
             alpha: self.lora_alpha,
-            dropout: self.lora_dropout as f32,
+            dropout: self.dropout(),
             rslora: self.peft_use_rslora,
             targets: match &self.lora_target_modules {
                 Targets::Unset | Targets::AllLinear => galen_adapter::Targets::All,
@@ -84,7 +85,7 @@ impl Config {
             total_steps: total,
             packing: self.packing(),
             // Dropout gives each row its own mask, so rows share nothing then.
-            share_prefixes: self.lora_dropout == 0.0,
+            share_prefixes: self.dropout() == 0.0,
             gradient_checkpointing,
             lr_scheduler: self.lr_scheduler.name().into(),
             learning_rate: self.learning_rate,
@@ -111,6 +112,15 @@ impl Config {
     /// The bin size with `sample_packing`.
     pub fn packing(&self) -> Option<usize> {
         self.sample_packing.then_some(self.sequence_len as usize)
+    }
+
+    /// What becomes of rows that are too long.
+    pub fn excess(&self) -> ExcessLength {
+        match self.excess_length_strategy {
+            super::types::ExcessLength::Drop => ExcessLength::Drop,
+            super::types::ExcessLength::Truncate => ExcessLength::Truncate,
+            super::types::ExcessLength::Raise => ExcessLength::Raise,
+        }
     }
 
     /// Whether activations are recomputed; `needed` says, for `auto`, whether keeping them would pass `max_memory`.

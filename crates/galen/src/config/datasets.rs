@@ -4,7 +4,7 @@ use super::field::{Field, Wrong};
 use super::key::{Key, Report, State, key_table, read_map};
 use super::types::TrainOnEos;
 use super::yaml::{Entry, Node, Yaml};
-use galen_data::dataset::{CUSTOM_TYPE_KEYS, DatasetSpec};
+use galen_data::dataset::{CUSTOM_TYPE_KEYS, DatasetSpec, PREFERENCE_KEYS};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ key_table! {
     ["What a row is"]
     /// `chat_template` (or `messages`), `alpaca`, `completion` (or `text`), `input_output`, `prompt_completion`,
     /// `sharegpt`, or a map `{field_instruction, field_output, format, ...}`. Left out: detected from the rows
-    /// (Axolotl requires it).
+    /// (Axolotl requires it). With `rl:` a preference type instead (`docs/preference-data.md`).
     r#type: Option<TypeField> = None;
     /// Field of the turns (default `messages`; `conversations` for `sharegpt`).
     field_messages: Option<String> = None;
@@ -55,6 +55,26 @@ key_table! {
     chat_template: Option<String> = None;
     /// Chat template of this entry, as text or a file.
     chat_template_jinja: Option<String> = None;
+
+    ["Preference data (with `rl:`)"]
+    /// Field of the prompt (default `prompt`).
+    field_prompt: Option<String> = None;
+    /// Field of the better answer (default `chosen`).
+    field_chosen: Option<String> = None;
+    /// Field of the worse answer (default `rejected`).
+    field_rejected: Option<String> = None;
+    /// Field of a labelled answer (default `completion`).
+    field_completion: Option<String> = None;
+    /// Field of its label (default `label`).
+    field_label: Option<String> = None;
+    /// Prompt of type `user_defined`, with the places `{system}` and `{prompt}`.
+    prompt_format: Option<String> = None;
+    /// Its better answer (default `{chosen}`).
+    chosen_format: Option<String> = None;
+    /// Its worse answer (default `{rejected}`).
+    rejected_format: Option<String> = None;
+    /// Its labelled answer (default `{completion}`).
+    completion_format: Option<String> = None;
 
     ["What is trained"]
     /// Roles under the loss (default `assistant`).
@@ -89,8 +109,6 @@ pub static DATASET_OTHERS: &[Key<DatasetEntry>] = entry_keys! {
     "conversation": no("use `chat_template:`"), "FastChat conversation names are not built";
     "field_human": no("use `message_property_mappings`"), "not built";
     "field_model": no("use `message_property_mappings`"), "not built";
-    "field_chosen": no(""), "preference data (`rl:`) is not built yet";
-    "field_rejected": no(""), "preference data (`rl:`) is not built yet";
     "message_field_training_detail": no("use `message_field_training` for whole turns"),
         "training parts of a turn by offsets is not built";
     "split_thinking": no("put the reasoning into its own field and name it in `field_thinking`"),
@@ -176,7 +194,6 @@ impl Field for Datasets {
             let Yaml::Map(entries) = &item.value else { return Err(wrong()) };
             let inside = format!("{place}[{i}].");
             let entry = read_map(entries, DATASET_TABLES, &inside, belongs_outside, report);
-            check_type(&entry, entries, place, i, report);
             if !entries.iter().any(|e| e.key == "path" && e.node.value != Yaml::Null) {
                 let hint = Some("`path:` is a file, a folder or a hub data set".to_owned());
                 report.complain(item.line, &inside, "wrong", format!("`{place}[{i}]` has no `path`"), hint);
@@ -190,12 +207,59 @@ impl Field for Datasets {
     }
 }
 
+impl Datasets {
+    /// Checks what can only be told with `rl:` known: the entries' types, and keys of the other kind of data. `node` is
+    /// the list as it was written.
+    pub(super) fn check(&self, node: &Node, place: &str, kind: Kind, report: &mut Report) {
+        let items = match &node.value {
+            Yaml::Seq(items) => items.as_slice(),
+            _ => std::slice::from_ref(node),
+        };
+        for (i, (entry, item)) in self.0.iter().zip(items).enumerate() {
+            let Yaml::Map(entries) = &item.value else { continue };
+            check_type(entry, entries, place, i, kind, report);
+            let stray =
+                entries.iter().filter(|e| PREFERENCE_KEYS.contains(&e.key.as_str()) && !e.node.is_off());
+            for written in stray.filter(|_| kind == Kind::Supervised) {
+                let key = format!("{place}[{i}].{}", written.key);
+                let message = format!("`{key}` is of preference data, and `rl:` is not set");
+                report.complain(
+                    written.line,
+                    &key,
+                    "wrong",
+                    message,
+                    Some("set `rl: dpo`, or leave it out".into()),
+                );
+            }
+        }
+    }
+}
+
+/// What rows are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Supervised fine-tuning.
+    Supervised,
+    /// `rl:`.
+    Preference,
+}
+
 /// Whether galen-data can read an entry of this type; it knows the types, their variants and their own keys.
-fn check_type(entry: &DatasetEntry, entries: &[Entry], place: &str, index: usize, report: &mut Report) {
+fn check_type(
+    entry: &DatasetEntry,
+    entries: &[Entry],
+    place: &str,
+    index: usize,
+    kind: Kind,
+    report: &mut Report,
+) {
     let Some(written) = entries.iter().find(|e| e.key == "type") else { return };
-    let refusal = match entry.spec() {
-        Ok(spec) => galen_data::format::build(&spec).err().map(|e| e.to_string()),
-        Err(e) => Some(format!("{}: {e}", entry.path)),
+    let refusal = match (entry.spec(), kind) {
+        (Ok(spec), Kind::Supervised) => galen_data::format::build(&spec).err().map(|e| e.to_string()),
+        (Ok(spec), Kind::Preference) => {
+            galen_data::format::preference::build(&spec).err().map(|e| e.to_string())
+        }
+        (Err(e), _) => Some(format!("{}: {e}", entry.path)),
     };
     let Some(text) = refusal else { return };
     let (what, hint) = match text.split_once("\nhint: ") {
@@ -245,7 +309,7 @@ mod tests {
     #[test]
     fn the_keys_are_those_of_galen_data() {
         let mut ours: Vec<_> = DATASET_HONOURED.iter().map(|k| k.name).collect();
-        let mut theirs = DATASET_KEYS.to_vec();
+        let mut theirs = [DATASET_KEYS, PREFERENCE_KEYS].concat();
         ours.sort_unstable();
         theirs.sort_unstable();
         assert_eq!(ours, theirs);
@@ -258,14 +322,16 @@ mod tests {
                     message_property_mappings: {role: from}, message_field_role: mr, message_field_content: mc, \
                     field: f, roles: {user: [human]}, drop_system_message: true, chat_template: chatml, \
                     chat_template_jinja: x, roles_to_train: [user], train_on_eos: all, train_on_eot: none, \
-                    message_field_training: q}";
+                    message_field_training: q, field_prompt: p1, field_chosen: p2, field_rejected: p3, \
+                    field_completion: p4, field_label: p5, prompt_format: p6, chosen_format: p7, rejected_format: p8, \
+                    completion_format: p9}";
         let node = super::super::yaml::parse(text).unwrap();
         let mut report = Report::default();
         let list = Datasets::parse_in(&node, "datasets", &mut report).unwrap();
         assert_eq!(report.errors, []);
         let spec = serde_json::to_value(list.0[0].spec().unwrap()).unwrap();
         let written = list.0[0].dump();
-        for key in DATASET_KEYS {
+        for key in DATASET_KEYS.iter().chain(PREFERENCE_KEYS) {
             assert!(!written[key].is_null(), "{key} is not written");
             assert_eq!(spec[key], written[key], "{key}");
         }

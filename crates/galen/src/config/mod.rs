@@ -4,6 +4,7 @@
 //! remedy. The table ([`tables`]) holds every key once: its name, meaning, type, default and fate. It feeds the
 //! parser, the suggestions in errors, `galen init`, `galen plan --list-keys` and `docs/config.md`.
 
+pub mod alignment;
 pub mod build;
 pub mod datasets;
 pub mod docs;
@@ -18,6 +19,7 @@ pub mod table;
 pub mod types;
 pub mod yaml;
 
+pub use alignment::Alignment;
 pub use build::{native_compute, weight_cache};
 pub use datasets::DatasetEntry;
 pub use key::{Report, Verdict};

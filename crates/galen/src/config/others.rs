@@ -27,6 +27,14 @@ const fn alias(name: &'static str) -> State<Config> {
 pub static ALIASES: &[Key<Config>] = keys! {
     "Other names": "evaluation_strategy" => alias("eval_strategy"), "`eval_strategy`";
     "Other names": "model_revision" => alias("revision_of_model"), "`revision_of_model`";
+    "Other names": "beta" => alias("rl_beta"), "`rl_beta`";
+    "Other names": "loss_type" => alias("dpo_loss_type"), "`dpo_loss_type`";
+    "Other names": "loss_weights" => alias("dpo_loss_weights"), "`dpo_loss_weights`";
+    "Other names": "label_smoothing" => alias("dpo_label_smoothing"), "`dpo_label_smoothing`";
+    "Other names": "desirable_weight" => alias("kto_desirable_weight"), "`kto_desirable_weight`";
+    "Other names": "undesirable_weight" => alias("kto_undesirable_weight"), "`kto_undesirable_weight`";
+    "Other names": "max_prompt_len" => alias("max_prompt_length"), "`max_prompt_length`";
+    "Other names": "max_length" => alias("sequence_len"), "`sequence_len`";
 };
 
 /// Keys nothing learned depends on.
@@ -56,7 +64,7 @@ pub static NO_EFFECT: &[Key<Config>] = keys! {
         "chunked_cross_entropy" "chunked_cross_entropy_num_chunks" "cut_cross_entropy" "liger_rope"
         "liger_rms_norm" "liger_rms_norm_gated" "liger_layer_norm" "liger_swiglu" "liger_glu_activation"
         "liger_cross_entropy" "liger_fused_linear_cross_entropy" "tiled_mlp" "tiled_mlp_num_shards"
-        "tiled_mlp_use_original_mlp" "use_kernels" "torch_compile" "torch_compile_backend" "torch_compile_mode"
+        "tiled_mlp_use_original_mlp" "dpo_use_liger_kernel" "use_kernels" "torch_compile" "torch_compile_backend" "torch_compile_mode"
         "torch_compile_options" =>
         QUIET, "galen's own kernels compute the same function";
     "Kernels and memory": "tf32" => QUIET, "sums are f32";
@@ -88,6 +96,8 @@ pub static NO_EFFECT: &[Key<Config>] = keys! {
         QUIET, "bins are filled by galen's own rule";
     "Batches": "shuffle_merged_datasets" "shuffle_before_merging_datasets" =>
         QUIET, "rows are shuffled anew each epoch, by `seed`";
+    "Batches": "dpo_padding_free" "dpo_use_logits_to_keep" "precompute_ref_batch_size" =>
+        QUIET, "nothing is padded, and only answers' tokens go through the head";
     "Batches": "remove_unused_columns" "dataloader_pin_memory" "dataloader_num_workers"
         "dataloader_prefetch_factor" "dataset_processes" "dataset_num_proc" "dataset_keep_in_memory"
         "dataset_prepared_path" "skip_prepare_dataset" "num_dataset_shards_to_save" "is_preprocess"
@@ -109,7 +119,7 @@ pub static NO_EFFECT: &[Key<Config>] = keys! {
     "Other": "strict" "axolotl_config_path" => QUIET, "unknown keys are refused always";
     "Other": "loraplus_lr_embedding" => QUIET, "no embedding is trained";
     "Other": "eaft_alpha" "eaft_k" => QUIET, "only with `use_eaft`, which is refused";
-    "Other": "vllm" => QUIET, "only preference training generates, and that is refused";
+    "Other": "vllm" => QUIET, "no training that samples answers is built yet";
     "Other": "adam_epsilon2" "adam_beta3" "dion_*" "qgalore_*" "torchdistx_path" =>
         QUIET, "only for optimisers that are refused";
     "Other": "freeze_mm_modules" "image_size" "image_resize_algorithm" =>
@@ -155,10 +165,14 @@ pub static REFUSED: &[Key<Config>] = keys! {
     "Base": "processor_type" "processor_kwargs" "processor_config" "role_boundaries" "is_multimodal" =>
         no("use the text-only model of the family"), "images and sound are not built";
 
-    "Objectives": "rl" => no("supervised fine-tuning runs without `rl:`"), "preference alignment is not built yet";
-    "Objectives": "trl" "ebft" "rl_beta" "dpo_*" "kto_*" "orpo_alpha" "simpo_gamma" "cpo_alpha" "rpo_alpha"
-        "precompute_ref_log_probs" "max_prompt_len" => no("leave it out without `rl:`"),
-        "preference alignment is not built yet";
+    "Objectives": "trl" "ebft" => no("`rl: dpo`, `kto`, `orpo`, `cpo` and `simpo` are"),
+        "learning from sampled answers is not built yet";
+    "Objectives": "dpo_use_weighting" => no("leave it out"),
+        "WPO's weights need the squared probabilities of the whole vocabulary at every token, which are never formed";
+    "Objectives": "sync_ref_model" "ref_model_mixup_alpha" "ref_model_sync_steps" => no("leave it out"),
+        "the reference is where training started; moving it is not built";
+    "Objectives": "dpo_generate_during_eval" => no("`galen eval` and `galen generate` measure the adapter"),
+        "not built";
     "Objectives": "reward_model" "process_reward_model" "center_rewards_coefficient" "num_labels" =>
         no("leave it out"), "reward models are not built";
     "Objectives": "neftune_noise_alpha" "noisy_embedding_alpha" => no("leave it out"), "NEFTune is not built yet";

@@ -1,10 +1,13 @@
 //! What keys say together: contradictions, and settings that follow from others.
 
+use super::alignment::{self, Alignment};
+use super::datasets::Kind;
 use super::given;
 use super::key::{Report, Verdict};
 use super::table::Config;
 use super::types::{AdapterKind, Bf16, InitLora, Scheduler, Strategy, Targets};
 use super::yaml::Entry;
+use galen_loss::LossError;
 
 /// Checks the keys against each other and fills in what follows from them. Notes for users of the peers go into
 /// the report. Running a resolved configuration resolves to itself.
@@ -14,6 +17,7 @@ pub fn resolve(config: &mut Config, entries: &[Entry], report: &mut Report) {
     check.base(config);
     check.adapter(config);
     check.data(config);
+    check.alignment(config);
     check.steps(config);
     check.validation(config);
     check.saving(config);
@@ -173,6 +177,74 @@ impl Check<'_> {
             }
         }
         None
+    }
+
+    fn alignment(&mut self, config: &mut Config) {
+        let kind = if self.has("rl") { Kind::Preference } else { Kind::Supervised };
+        for (key, list) in [("datasets", &config.datasets), ("test_datasets", &config.test_datasets)] {
+            if let Some(entry) = given(self.entries, key) {
+                list.check(&entry.node, key, kind, self.report);
+            }
+        }
+        let stray: Vec<&str> = alignment::KEYS.iter().map(|k| k.0).filter(|key| self.is_on(key)).collect();
+        let Some(rl) = config.rl() else {
+            if kind == Kind::Supervised {
+                for key in stray {
+                    let message = format!("`{key}` is of preference alignment, and `rl:` is not set");
+                    self.wrong(key, message, "leave it out, or set `rl:`");
+                }
+            }
+            return;
+        };
+        for (key, readers) in alignment::KEYS.iter().filter(|k| stray.contains(&k.0)) {
+            if !readers.is_empty() && !readers.contains(&rl) {
+                self.report.note(key, format!("`rl: {rl}` does not read it"));
+            }
+        }
+        if rl == "orpo" && self.has("orpo_alpha") {
+            self.one_of("orpo_alpha", "rl_beta");
+        }
+        match config.alignment() {
+            Err(e) => {
+                let text = e.to_string();
+                let (what, hint) = text.split_once("\nhint: ").unwrap_or((&text, "see `docs/align.md`"));
+                let key = match &e {
+                    LossError::Unknown { key, .. } | LossError::Setting { key, .. } => alignment::key_of(key),
+                    LossError::Batch { .. } => "rl",
+                };
+                self.wrong(key, what, hint);
+            }
+            Ok(None) => {
+                let hint = "`rl: dpo`, `kto`, `orpo`, `cpo` and `simpo` are";
+                self.wrong("rl", format!("`rl: {rl}` is not built yet"), hint);
+            }
+            Ok(Some(Alignment::Labelled(kto))) if kto.loss_type.needs_kl && config.micro_batch_size < 2 => {
+                let message = "`rl: kto` with `micro_batch_size: 1`: the KL estimate puts another row's answer behind \
+                               each prompt of a micro-batch, and there is none";
+                self.wrong(
+                    "micro_batch_size",
+                    message,
+                    "set 2 or more, or `dpo_loss_type: apo_zero_unpaired`",
+                );
+            }
+            Ok(Some(_)) => {}
+        }
+        if config.disable_dropout != Some(false) && config.lora_dropout > 0.0 {
+            self.report
+                .note("lora_dropout", "alignment has no dropout (as in TRL) unless `disable_dropout: false`");
+        }
+        if config.train_on_inputs {
+            self.wrong(
+                "train_on_inputs",
+                "`train_on_inputs` with `rl:`",
+                "leave it out: answers alone are compared",
+            );
+        }
+    }
+
+    /// Whether a key is written and asks for something.
+    fn is_on(&self, key: &str) -> bool {
+        given(self.entries, key).is_some_and(|e| !e.node.is_off())
     }
 
     fn steps(&mut self, config: &mut Config) {

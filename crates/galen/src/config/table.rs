@@ -1,5 +1,6 @@
 //! The honoured keys: Axolotl's names and defaults, deviations stated in the key's own lines.
 
+use super::alignment::{OnDisplacement, RankedPairs, Rl};
 use super::datasets::Datasets;
 use super::key::key_table;
 use super::types::{
@@ -139,6 +140,60 @@ key_table! {
     gradient_checkpointing: Checkpointing = Checkpointing::Off;
     /// Seed of everything random. The same seed gives the same bits.
     seed: u64 = 42;
+
+    ["Alignment"]
+    /// The family of objectives; `galen align` trains by it. `ipo` is `dpo` with that loss type.
+    rl: Option<Rl> = None;
+    /// Strength of the pull to the reference; `orpo`: weight of the odds ratio; `cpo`, `simpo`: scale of the rewards. Unset: 0.1
+    /// (TRL's).
+    rl_beta: Option<f64> = None, |b| b.as_ref().map_or(Ok(()), positive);
+    /// The loss, with `dpo` one or several: `sigmoid`, `hinge`, `ipo`, `robust`, `exo_pair`, `nca_pair`, `bco_pair`, `sppo_hard`,
+    /// `aot`, `aot_unpaired`, `apo_zero`, `apo_down`, `discopop`, `sigmoid_norm`, `sft`; `cpo`: `sigmoid`, `hinge`, `ipo`, `simpo`;
+    /// `kto`: `kto`, `apo_zero_unpaired`.
+    dpo_loss_type: Vec<String> = Vec::new();
+    /// Weights of several losses in their sum; unset: 1 each.
+    dpo_loss_weights: Vec<f64> = Vec::new();
+    /// Probability that a label is wrong; reads as in TRL: in `robust`, `exo_pair`, `aot*` of `dpo`, and in `cpo`, `simpo`.
+    dpo_label_smoothing: Option<f64> = None;
+    /// Divides log-probabilities by the answers' lengths: `dpo_loss_type: sigmoid_norm`.
+    dpo_norm_loss: Option<bool> = None;
+    /// Weight of the chosen answers' negative log-likelihood beside the loss: `sft` in `dpo_loss_type`.
+    rpo_alpha: Option<f64> = None, |a| a.as_ref().map_or(Ok(()), not_negative);
+    /// Weight of an answer's tokens beyond the shorter one's length (LD-DPO).
+    ld_alpha: Option<f64> = None;
+    /// Divergence that scores are derived from: `reverse_kl`, `forward_kl`, `js_divergence`, `alpha_divergence`.
+    f_divergence_type: Option<String> = None;
+    /// Exponent of `alpha_divergence`; unset: 0.5.
+    f_alpha_divergence_coef: Option<f64> = None;
+    /// Temperature of the loss type `discopop`; unset: 0.05.
+    discopop_tau: Option<f64> = None, |t| t.as_ref().map_or(Ok(()), positive);
+    /// Weight of good answers; unset: 1.
+    kto_desirable_weight: Option<f64> = None;
+    /// Weight of bad answers; unset: 1.
+    kto_undesirable_weight: Option<f64> = None;
+    /// Weight of the odds ratio: `rl_beta` of `orpo`.
+    orpo_alpha: Option<f64> = None;
+    /// Margin of `simpo`; unset: 0.5.
+    simpo_gamma: Option<f64> = None;
+    /// Weight of the chosen answers' negative log-likelihood in `cpo` and `simpo`; unset: 1, TRL's, also for `simpo`, whose paper
+    /// has 0.
+    cpo_alpha: Option<f64> = None;
+    /// Compute the reference's log-probabilities once, before the first step, and keep them in the cache folder: the same bits, a
+    /// forward pass less in every step.
+    precompute_ref_log_probs: Option<bool> = None;
+    /// No dropout, whatever `lora_dropout` says. Unset: true (TRL's).
+    disable_dropout: Option<bool> = None;
+    /// Longest prompt, tokens; `excess_length_strategy: truncate` cuts its beginning off. Unset: `sequence_len` alone counts.
+    max_prompt_length: Option<u64> = None, |n| n.as_ref().map_or(Ok(()), at_least_one);
+    /// Longest answer, tokens; `truncate` cuts its end off.
+    max_completion_length: Option<u64> = None, |n| n.as_ref().map_or(Ok(()), at_least_one);
+    /// Pairs that a ranked list becomes; unset: `best_worst`. Not in Axolotl.
+    ranked_pairs: Option<RankedPairs> = None;
+    /// What happens when chosen answers become less likely than under the reference while margins rise, over 16 steps; unset:
+    /// `warn`. Not in Axolotl.
+    likelihood_displacement: Option<OnDisplacement> = None;
+    /// Nats a token that they may lose first; unset: 0.1. Not in Axolotl.
+    likelihood_displacement_threshold: Option<f64> = None, |t| t.as_ref().map_or(Ok(()), not_negative);
 
     ["Validation"]
     /// Steps, or a share of the run, between validations. Nothing set but rows to validate on: every epoch

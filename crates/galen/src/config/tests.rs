@@ -100,9 +100,34 @@ fn complaints_have_a_place_and_a_remedy() {
             "c.yaml:6: `chat_template: llama_3` is not built in\nhint: did you mean `llama3`?",
         ),
         (
-            "rl: dpo",
-            "c.yaml:6: `rl`: preference alignment is not built yet\nhint: supervised fine-tuning runs without `rl:`",
+            "rl: dpoo",
+            "c.yaml:6: `rl` `dpoo` is not known\nhint: did you mean `dpo`? There is `dpo`, `kto`, `orpo`, `cpo`, `simpo`, `grpo`, `rloo`, `reward`",
         ),
+        (
+            "rl: grpo",
+            "c.yaml:6: `rl: grpo` is not built yet\nhint: `rl: dpo`, `kto`, `orpo`, `cpo` and `simpo` are",
+        ),
+        (
+            "rl: dpo\nloss_type: [sigmoid, aott]",
+            "c.yaml:7: `loss_type: aott` is not known\nhint: did you mean `aot`? There is `sigmoid`, `sigmoid_norm`, `robust`, `hinge`, `ipo`, `exo_pair`, `nca_pair`, `bco_pair`, `sppo_hard`, `aot`, `aot_unpaired`, `apo_zero`, `apo_down`, `discopop`, `sft`",
+        ),
+        (
+            "rl: dpo\ndpo_loss_weights: [1, 2]",
+            "c.yaml:7: `loss_weights: 2`: another number of weights\nhint: give one weight for each `loss_type`, or none",
+        ),
+        (
+            "rl: dpo\ndpo_use_weighting: true",
+            "c.yaml:7: `dpo_use_weighting`: WPO's weights need the squared probabilities of the whole vocabulary at every token, which are never formed\nhint: leave it out",
+        ),
+        (
+            "rl_beta: 0.2",
+            "c.yaml:6: `rl_beta` is of preference alignment, and `rl:` is not set\nhint: leave it out, or set `rl:`",
+        ),
+        (
+            "    field_chosen: better",
+            "c.yaml:6: `datasets[0].field_chosen` is of preference data, and `rl:` is not set\nhint: set `rl: dpo`, or leave it out",
+        ),
+        ("reward_model: true", "c.yaml:6: `reward_model`: reward models are not built\nhint: leave it out"),
         (
             "peft_use_dora: true",
             "c.yaml:6: `peft_use_dora`: DoRA is not built yet\nhint: leave it out, or set `peft_use_rslora: true`",
@@ -222,6 +247,55 @@ fn overrides_have_the_same_checks() {
     }
 }
 
+/// What `rl:` and its keys become.
+#[test]
+fn alignment_keys_arrive_in_the_objective() {
+    use crate::config::Alignment;
+    let loss_of = |added: &str| {
+        let (config, report) = check_text("c.yaml", &format!("{SOUND}micro_batch_size: 2\n{added}"), &[]);
+        assert_eq!(report.errors, [], "{added}");
+        match config.alignment().unwrap().unwrap() {
+            Alignment::Pairs(loss) => {
+                let one = [&[-1.0f32, -2.0][..]];
+                let other = [&[-3.0f32][..]];
+                let reference =
+                    galen_loss::pair::Reference { chosen: &[&[-1.5, -2.5]], rejected: &[&[-2.0]] };
+                let batch = galen_loss::pair::PairBatch {
+                    chosen: &one,
+                    rejected: &other,
+                    reference: Some(reference),
+                    prompt: None,
+                };
+                loss.loss(&batch, loss.totals_of(&batch)).unwrap().loss
+            }
+            Alignment::Labelled(kto) => {
+                kto.beta * 100.0 + kto.desirable_weight * 10.0 + kto.undesirable_weight
+            }
+        }
+    };
+    // Scores 1 and -1.
+    let sigmoid = |z: f64| (1.0 + (-z).exp()).ln();
+    let nll = 1.5;
+    for (added, expect) in [
+        ("rl: dpo", sigmoid(0.1 * 2.0)),
+        ("rl: dpo\nbeta: 0.5", sigmoid(1.0)),
+        ("rl: dpo\nrl_beta: 0.5\nrpo_alpha: 2", sigmoid(1.0) + 2.0 * nll),
+        (
+            "rl: dpo\nrl_beta: 0.5\nloss_type: [sigmoid, sft]\nloss_weights: [0.5, 1]",
+            0.5 * sigmoid(1.0) + nll,
+        ),
+        ("rl: dpo\nrl_beta: 0.5\ndpo_norm_loss: true", sigmoid(0.5 * (0.5 + 1.0))),
+        ("rl: dpo\nrl_beta: 0.5\nld_alpha: 0", sigmoid(0.5 * (0.5 + 1.0))),
+        ("rl: dpo\ndpo_loss_type: hinge", 1.0 - 0.1 * 2.0),
+        ("rl: simpo\nrl_beta: 2\nsimpo_gamma: 1\ncpo_alpha: 0", sigmoid(2.0 * (-1.5 + 3.0) - 1.0)),
+        ("rl: cpo\nrl_beta: 0.5\ncpo_alpha: 3", sigmoid(0.0) + 3.0 * nll),
+        ("rl: kto\nrl_beta: 0.2\nkto_desirable_weight: 1.5\nundesirable_weight: 2", 20.0 + 15.0 + 2.0),
+    ] {
+        let got = loss_of(added);
+        assert!((got - expect).abs() <= 1e-6, "{added}: {got} for {expect}");
+    }
+}
+
 /// A run directory's `config.yaml` reads back as the configuration that wrote it.
 #[test]
 fn a_resolved_configuration_resolves_to_itself() {
@@ -234,6 +308,8 @@ fn a_resolved_configuration_resolves_to_itself() {
          eot_tokens: ['<end_of_turn>', 'no']\nchat_template_kwargs: {date: '2026', deep: {list: [1, [2]]}}\nmax_steps: -1\n",
         "chat_template_jinja: \"{{ messages }}\\n{# x #}\"\nsave_steps: 0.25\nseed: 7\ngradient_checkpointing: offload\n",
         "    type: {field_instruction: q, field_output: a, format: \"Q: {instruction}\\nA: \"}\n    roles: {user: [human]}\n",
+        "    type: chatml.intel\n    field_chosen: better\nrl: ipo\nbeta: 0.3\nmax_length: 100\nlikelihood_displacement: off\n\
+         lora_dropout: 0.1\nprecompute_ref_log_probs: true\nranked_pairs: adjacent\n",
     ] {
         let (config, report) = check_text("c.yaml", &format!("{SOUND}{added}"), &[]);
         assert_eq!(report.errors, [], "{added}");
@@ -324,6 +400,29 @@ fn every_honoured_key_is_read() {
         ("max_grad_norm", "9"),
         ("gradient_checkpointing", "auto"),
         ("seed", "9"),
+        ("rl", "dpo"),
+        ("rl_beta", "9"),
+        ("dpo_loss_type", "[hinge, sft]"),
+        ("dpo_loss_weights", "[1, 0.5]"),
+        ("dpo_label_smoothing", "0.1"),
+        ("dpo_norm_loss", "true"),
+        ("rpo_alpha", "9"),
+        ("ld_alpha", "0.5"),
+        ("f_divergence_type", "x"),
+        ("f_alpha_divergence_coef", "0.1"),
+        ("discopop_tau", "9"),
+        ("kto_desirable_weight", "9"),
+        ("kto_undesirable_weight", "9"),
+        ("orpo_alpha", "9"),
+        ("simpo_gamma", "9"),
+        ("cpo_alpha", "9"),
+        ("precompute_ref_log_probs", "true"),
+        ("disable_dropout", "false"),
+        ("max_prompt_length", "9"),
+        ("max_completion_length", "9"),
+        ("ranked_pairs", "all"),
+        ("likelihood_displacement", "stop"),
+        ("likelihood_displacement_threshold", "9"),
         ("eval_steps", "9"),
         ("evals_per_epoch", "9"),
         ("eval_strategy", "steps"),

@@ -3,8 +3,11 @@
 mod base;
 pub mod fast_decode;
 mod generate;
+mod objective;
+mod preference;
 mod prepare;
 mod record;
+mod rows;
 mod run_dir;
 mod scorer;
 mod shown;
@@ -13,9 +16,11 @@ mod train;
 
 pub use base::{Base, TemplateChoice, hub_bars};
 pub use generate::{GenerateOptions, generate, generate_all};
-pub use prepare::{Prepared, Preparer, Renderer};
+pub use preference::AnswerRenderer;
+pub use prepare::{Prepared, Preparer, Read, Renderer};
 pub use record::{sha256_file, sha256_text};
+pub use rows::{Parts, Rows, RowsReport};
 pub(crate) use run_dir::replace;
 pub use scorer::{FastDecoder, ModelScorer};
 pub(crate) use summary::write_reports;
-pub use train::{Start, Trained, is_adapter, open_adapter, resolve_run, saved_template, train};
+pub use train::{Start, Trained, command_of, is_adapter, open_adapter, resolve_run, saved_template, train};

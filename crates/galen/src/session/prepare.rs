@@ -1,31 +1,35 @@
 //! From dataset entries to tokenised rows.
 
 use super::base::{Base, TemplateChoice};
-use super::record::hex;
-use crate::config::Config;
-use crate::config::types::ExcessLength as ConfigExcess;
+use super::rows::{Parts, Row, Rows, RowsReport};
+use crate::config::{Alignment, Config};
 use galen_data::order::epoch_order;
+use galen_data::preference::mismatched;
 use galen_data::template::{ChatTemplate, RenderOptions};
-use galen_data::tokenize::{ExcessLength, TokenizeOptions, TokenizeReport, tokenize};
+use galen_data::tokenize::{TokenizeOptions, tokenize};
 use galen_data::{DatasetSpec, Loaded, reader::Limits};
 use galen_hub::Options;
-use galen_types::{Conversation, Rendered, Tokenized};
+use galen_types::{Conversation, Rendered, Tokenized, TokenizedAnswer, TokenizedLabelled};
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 
 /// Rows ready to train and validate on.
 pub struct Prepared {
-    /// Training rows.
-    pub train: Vec<Tokenized>,
-    /// Validation rows.
-    pub validation: Vec<Tokenized>,
-    /// What became of the training rows, by entry.
-    pub reports: Vec<(String, TokenizeReport)>,
-    /// Rows that could not be read and were skipped.
-    pub bad_rows: Vec<String>,
+    /// The rows.
+    pub rows: Rows,
+    /// What reading them gave.
+    pub read: Read,
     /// SHA-256 of all tokens and masks, training then validation.
     pub sha256: String,
+}
+
+/// What reading the entries gave beside rows.
+#[derive(Debug, Default)]
+pub struct Read {
+    /// What became of the rows, by entry.
+    pub reports: Vec<RowsReport>,
+    /// Rows that could not be read and were skipped.
+    pub bad_rows: Vec<String>,
 }
 
 /// Turns dataset entries into rows by one configuration.
@@ -91,18 +95,18 @@ impl Preparer<'_> {
 
     /// Reads an entry's rows.
     pub fn load(&self, spec: &DatasetSpec, on_bad_row: galen_data::OnBadRow) -> anyhow::Result<Loaded> {
+        Ok(galen_data::load(spec, &|s| self.resolve(s), on_bad_row, Limits::default())?)
+    }
+
+    /// Where an entry's files lie.
+    pub(super) fn resolve(&self, spec: &DatasetSpec) -> Result<PathBuf, String> {
         let options = Options::from_env(self.offline, super::base::hub_bars());
-        let resolve = |spec: &DatasetSpec| -> Result<PathBuf, String> {
-            let query = galen_hub::DatasetQuery {
-                name: spec.name.clone(),
-                revision: spec.revision.clone(),
-                ..galen_hub::DatasetQuery::default()
-            };
-            galen_hub::resolve_dataset(&spec.path, &query, &options)
-                .map(|r| r.path)
-                .map_err(|e| e.to_string())
+        let query = galen_hub::DatasetQuery {
+            name: spec.name.clone(),
+            revision: spec.revision.clone(),
+            ..galen_hub::DatasetQuery::default()
         };
-        Ok(galen_data::load(spec, &resolve, on_bad_row, Limits::default())?)
+        galen_hub::resolve_dataset(&spec.path, &query, &options).map(|r| r.path).map_err(|e| e.to_string())
     }
 
     /// Renders rows with the entry's template.
@@ -114,8 +118,13 @@ impl Preparer<'_> {
     /// What renders the rows of an entry. Errors where there are chats and no template.
     pub fn renderer(&self, spec: &DatasetSpec, rows: &[Conversation]) -> anyhow::Result<Renderer> {
         let chats = rows.iter().any(|r| matches!(r, Conversation::Chat { .. }));
-        let template = if chats { Some(self.base.required_template(self.choice(Some(spec)))?) } else { None };
+        let template = if chats { Some(self.entry_template(spec)?) } else { None };
         Ok(Renderer { template, options: self.render_options(spec) })
+    }
+
+    /// The template of an entry with chats.
+    pub(super) fn entry_template(&self, spec: &DatasetSpec) -> anyhow::Result<ChatTemplate> {
+        self.base.required_template(self.choice(Some(spec)))
     }
 
     /// How an entry's rows are rendered.
@@ -130,76 +139,83 @@ impl Preparer<'_> {
     pub fn tokenize_options(&self) -> TokenizeOptions {
         TokenizeOptions {
             sequence_len: self.config.sequence_len as usize,
-            excess: match self.config.excess_length_strategy {
-                ConfigExcess::Drop => ExcessLength::Drop,
-                ConfigExcess::Truncate => ExcessLength::Truncate,
-                ConfigExcess::Raise => ExcessLength::Raise,
-            },
+            excess: self.config.excess(),
             train_on_inputs: self.config.train_on_inputs,
         }
     }
 
     /// All entries of the configuration.
     pub fn prepare(&self) -> anyhow::Result<Prepared> {
-        let (train_specs, test_specs) = self.config.dataset_specs()?;
-        let mut out = Prepared {
-            train: Vec::new(),
-            validation: Vec::new(),
-            reports: Vec::new(),
-            bad_rows: Vec::new(),
-            sha256: String::new(),
+        let mut read = Read::default();
+        let rows = match self.config.alignment()? {
+            None => Rows::Supervised(self.collect(&mut read, Self::supervised)?),
+            Some(Alignment::Pairs(_)) => Rows::Pairs(self.collect(&mut read, Self::pairs)?),
+            Some(Alignment::Labelled(kto)) => {
+                let rows = self.collect(&mut read, Self::labelled)?;
+                let others = if kto.loss_type.needs_kl { self.mismatched(&rows)? } else { Parts::default() };
+                Rows::Labelled(rows, others)
+            }
         };
-        for spec in &train_specs {
-            let rows = self.entry(spec, &mut out)?;
-            out.train.extend(rows);
-        }
-        for spec in &test_specs {
-            let rows = self.entry(spec, &mut out)?;
-            out.validation.extend(rows);
-        }
-        self.set_aside(&mut out);
-        // Row numbers key dropout masks: they run through all entries.
-        for rows in [&mut out.train, &mut out.validation] {
-            for (i, row) in rows.iter_mut().enumerate() {
-                *row =
-                    Tokenized::new(row.origin().clone(), i as u64, row.ids().to_vec(), row.mask().to_vec())?;
-            }
-        }
-        let mut hasher = Sha256::new();
-        for row in out.train.iter().chain(&out.validation) {
-            hasher.update((row.ids().len() as u64).to_le_bytes());
-            for (id, m) in row.ids().iter().zip(row.mask()) {
-                hasher.update(id.to_le_bytes());
-                hasher.update([u8::from(*m)]);
-            }
-        }
-        out.sha256 = hex(&hasher.finalize());
-        Ok(out)
+        let sha256 = rows.sha256();
+        Ok(Prepared { rows, read, sha256 })
     }
 
-    fn entry(&self, spec: &DatasetSpec, out: &mut Prepared) -> anyhow::Result<Vec<Tokenized>> {
+    /// The rows of all entries, some set aside for validation.
+    fn collect<R: Row>(
+        &self,
+        read: &mut Read,
+        entry: impl Fn(&Self, &DatasetSpec, &mut Read) -> anyhow::Result<Vec<R>>,
+    ) -> anyhow::Result<Parts<R>> {
+        let (train_specs, test_specs) = self.config.dataset_specs()?;
+        let mut parts = Parts::default();
+        for spec in &train_specs {
+            parts.train.extend(entry(self, spec, read)?);
+        }
+        for spec in &test_specs {
+            parts.validation.extend(entry(self, spec, read)?);
+        }
+        self.set_aside(&mut parts);
+        // Row numbers key dropout masks: they run through all entries.
+        for rows in [&mut parts.train, &mut parts.validation] {
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row = row.numbered(i as u64)?;
+            }
+        }
+        Ok(parts)
+    }
+
+    fn supervised(&self, spec: &DatasetSpec, read: &mut Read) -> anyhow::Result<Vec<Tokenized>> {
         let loaded = self.load(spec, self.config.bad_rows())?;
-        out.bad_rows.extend(loaded.bad_rows.iter().map(|b| b.text.clone()));
+        read.bad_rows.extend(loaded.bad_rows.iter().map(|b| b.text.clone()));
         let rendered = self.render(spec, &loaded.rows)?;
         let (rows, report) = tokenize(&rendered, &self.base.tokenizer, self.tokenize_options())?;
-        out.reports.push((spec.path.clone(), report));
+        read.reports.push(RowsReport::supervised(&spec.path, report));
         Ok(rows)
     }
 
+    /// Each prompt with the answer of a row beside it, for KTO's KL estimate.
+    fn mismatched(&self, rows: &Parts<TokenizedLabelled>) -> anyhow::Result<Parts<TokenizedAnswer>> {
+        let (batch, len) = (self.config.micro_batch_size as usize, self.config.sequence_len as usize);
+        Ok(Parts {
+            train: mismatched(&rows.train, batch, len)?,
+            validation: mismatched(&rows.validation, batch, len)?,
+        })
+    }
+
     /// `val_set_size`: rows drawn by the seed alone.
-    fn set_aside(&self, out: &mut Prepared) {
+    fn set_aside<R>(&self, parts: &mut Parts<R>) {
         let size = self.config.val_set_size;
         if size <= 0.0 {
             return;
         }
-        let n = out.train.len();
+        let n = parts.train.len();
         let wanted = if size < 1.0 { (n as f64 * size).ceil() as usize } else { size as usize };
         let mut chosen = epoch_order(n, self.config.seed, u64::MAX);
         chosen.truncate(wanted.min(n.saturating_sub(1)));
         chosen.sort_unstable();
         for i in chosen.into_iter().rev() {
-            out.validation.push(out.train.remove(i));
+            parts.validation.push(parts.train.remove(i));
         }
-        out.validation.reverse();
+        parts.validation.reverse();
     }
 }

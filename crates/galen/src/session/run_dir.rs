@@ -71,6 +71,7 @@ pub(super) fn hashes(
     base: &Base,
     template: Option<&ChatTemplate>,
     prepared: &Prepared,
+    offline: bool,
 ) -> anyhow::Result<BTreeMap<String, String>> {
     let model = match &base.resolved.sha256 {
         Some(known) => known.clone(),
@@ -81,6 +82,11 @@ pub(super) fn hashes(
         ("data".to_owned(), prepared.sha256.clone()),
         ("model".to_owned(), model),
     ]);
+    if let Some(name) = &config.lora_model_dir {
+        let options = galen_hub::Options::from_env(offline, super::base::hub_bars());
+        let folder = galen_hub::resolve_adapter(name, &options)?.path;
+        hashes.insert("adapter".into(), sha256_file(&folder.join("adapter_model.safetensors"))?);
+    }
     if let Some(template) = template {
         hashes.insert("template".into(), sha256_text(template.source()));
     }

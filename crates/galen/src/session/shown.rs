@@ -5,6 +5,8 @@ use crate::signals::Stop;
 use galen_train::report::EventWriter;
 use galen_train::{Observer, Outcome, Validation, checkpoint, peak_rss_bytes};
 use galen_types::StepReport;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -22,6 +24,7 @@ pub(super) struct Shown<'a> {
 
 impl<'a> Shown<'a> {
     pub(super) fn new(
+        command: &str,
         dir: &Path,
         total: u64,
         resume: Option<&Path>,
@@ -30,7 +33,7 @@ impl<'a> Shown<'a> {
     ) -> anyhow::Result<Self> {
         let done = resume.map(checkpoint::load_state).transpose()?.map_or(0, |s| s.step);
         let events = EventWriter::create(dir, now().as_secs(), done + 1)?;
-        let bar = Progress::new("train", total, Unit::Items);
+        let bar = Progress::new(command, total, Unit::Items);
         bar.set(done);
         Ok(Self { bar, events, flag, stop, validations: Vec::new(), line_every: None })
     }
@@ -51,13 +54,27 @@ impl<'a> Shown<'a> {
         self.validations
     }
 
-    fn log(&mut self, step: u64, values: &[(&str, f64)]) {
+    fn log(&mut self, step: u64, fixed: &[(&str, f64)], metrics: impl Iterator<Item = (String, f64)>) {
+        let metrics: Vec<(String, f64)> = metrics.collect();
+        let named = metrics.iter().map(|(name, value)| (name.as_str(), *value));
+        let values: Vec<(&str, f64)> = fixed.iter().copied().chain(named).collect();
         if let Err(e) =
-            self.events.scalars(step, now().as_secs_f64(), values).and_then(|()| self.events.flush())
+            self.events.scalars(step, now().as_secs_f64(), &values).and_then(|()| self.events.flush())
         {
             self.bar.line(&format!("note: TensorBoard's file: {e}"));
         }
     }
+}
+
+/// What alignment adds to a line: `, rewards/accuracies 0.75, rewards/margins 0.12`.
+fn rewards(metrics: &BTreeMap<String, f64>, prefix: &str) -> String {
+    let mut out = String::new();
+    for name in ["rewards/accuracies", "rewards/margins"] {
+        if let Some(value) = metrics.get(&format!("{prefix}{name}")) {
+            let _ = write!(out, ", {name} {value:.3}");
+        }
+    }
+    out
 }
 
 fn now() -> Duration {
@@ -66,25 +83,24 @@ fn now() -> Duration {
 
 impl Observer for Shown<'_> {
     fn step(&mut self, r: &StepReport, _total_steps: u64) {
-        self.bar.message(format!("loss {:.4}, {:.0} tokens/s", r.loss, r.tokens_per_second));
+        let rewards = rewards(&r.metrics, "");
+        self.bar.message(format!("loss {:.4}{rewards}, {:.0} tokens/s", r.loss, r.tokens_per_second));
         self.bar.set(r.step);
         if self.line_every.is_some_and(|n| r.step.is_multiple_of(n.max(1))) {
             let (loss, rate, norm) = (r.loss, r.learning_rate, r.grad_norm);
             self.bar.line(&format!(
-                "step {}: loss {loss:.4}, learning rate {rate:.2e}, gradient norm {norm:.3}",
+                "step {}: loss {loss:.4}{rewards}, learning rate {rate:.2e}, gradient norm {norm:.3}",
                 r.step
             ));
         }
-        self.log(
-            r.step,
-            &[
-                ("train/loss", r.loss),
-                ("train/learning_rate", r.learning_rate),
-                ("train/grad_norm", r.grad_norm),
-                ("train/mean_token_accuracy", r.mean_token_accuracy),
-                ("train/tokens_per_second", r.tokens_per_second),
-            ],
-        );
+        let fixed = [
+            ("train/loss", r.loss),
+            ("train/learning_rate", r.learning_rate),
+            ("train/grad_norm", r.grad_norm),
+            ("train/mean_token_accuracy", r.mean_token_accuracy),
+            ("train/tokens_per_second", r.tokens_per_second),
+        ];
+        self.log(r.step, &fixed, r.metrics.iter().map(|(name, value)| (format!("train/{name}"), *value)));
         if self.stop.asked().is_some() {
             self.flag.store(true, Ordering::Relaxed);
         }
@@ -93,14 +109,14 @@ impl Observer for Shown<'_> {
     fn validation(&mut self, step: u64, v: &Validation) {
         self.validations.push((step, v.eval_loss));
         let share = v.eval_mean_token_accuracy * 100.0;
+        let rewards = rewards(&v.metrics, "eval_");
         self.bar.line(&format!(
-            "step {step}: eval_loss {:.4}, {share:.1} % of supervised tokens right",
+            "step {step}: eval_loss {:.4}{rewards}, {share:.1} % of supervised tokens right",
             v.eval_loss
         ));
-        self.log(
-            step,
-            &[("eval/loss", v.eval_loss), ("eval/mean_token_accuracy", v.eval_mean_token_accuracy)],
-        );
+        let fixed = [("eval/loss", v.eval_loss), ("eval/mean_token_accuracy", v.eval_mean_token_accuracy)];
+        let named = |name: &String| format!("eval/{}", name.trim_start_matches("eval_"));
+        self.log(step, &fixed, v.metrics.iter().map(|(name, value)| (named(name), *value)));
     }
 
     fn note(&mut self, text: &str) {

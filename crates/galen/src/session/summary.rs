@@ -37,15 +37,18 @@ pub(super) fn summarise(
     dir: &Path,
 ) -> RunSummary {
     let (steps, earlier_validations) = read_log(&dir.join("log.jsonl"));
-    let data = prepared.reports.iter().map(|(path, r)| DataRow {
-        name: path.clone(),
-        role: if config.test_datasets.0.iter().any(|d| d.path == *path) { "validation" } else { "train" }
+    let data = prepared.read.reports.iter().map(|r| DataRow {
+        name: r.path.clone(),
+        role: if config.test_datasets.0.iter().any(|d| d.path == r.path) { "validation" } else { "train" }
             .into(),
         rows: r.kept,
         supervised_tokens: Some(r.supervised_tokens),
-        sha256: sha256_file(Path::new(path)).unwrap_or_else(|_| prepared.sha256.clone()),
+        sha256: sha256_file(Path::new(&r.path)).unwrap_or_else(|_| prepared.sha256.clone()),
     });
     let shown = [
+        "rl",
+        "rl_beta",
+        "dpo_loss_type",
         "adapter",
         "lora_r",
         "lora_alpha",
@@ -78,7 +81,7 @@ pub(super) fn summarise(
 
 /// `report_samples`: rows with what the base and the adapter write behind the text before the first supervised token.
 pub(super) fn samples(
-    rows: &[Tokenized],
+    rows: &[&Tokenized],
     model: &Model,
     adapter: &Adapter,
     tokenizer: &Tokenizer,

@@ -1,6 +1,7 @@
 //! A training run from its configuration to its run directory.
 
 use super::base::Base;
+use super::objective::{Making, objective};
 use super::prepare::{Prepared, Preparer};
 use super::run_dir::{
     checkpoint_of, date_of, fingerprint, hashes, prepare_dir, published_name, write_record,
@@ -13,13 +14,14 @@ use crate::progress::{bytes, counted, say, verbosity};
 use crate::signals::Stop;
 use anyhow::Context as _;
 use galen_adapter::{Adapter, BaseRecord, load_peft};
+use galen_data::pack::Sharing;
 use galen_data::template::ChatTemplate;
 use galen_hub::Options;
 use galen_model::{LoadOptions, Model, Precision};
 use galen_ops::ops::Compute;
 use galen_ops::profile::span;
 use galen_train::report::RunSummary;
-use galen_train::{Outcome, SftRun, StepPlan, checkpoint, module_shapes};
+use galen_train::{Outcome, Run, StepPlan, checkpoint, module_shapes};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -80,7 +82,7 @@ pub fn train(
     tell_rows(&prepared);
     let hashes = {
         let _span = span("hash inputs");
-        hashes(config, &base, template.as_ref(), &prepared)?
+        hashes(config, &base, template.as_ref(), &prepared, offline)?
     };
     let fingerprint = fingerprint(config, &hashes);
     let resume = checkpoint_of(config, &dir, &start);
@@ -93,9 +95,11 @@ pub fn train(
         base.model(config.load_options(base.n_weights()))?
     };
     let (adapter, record) = adapter_of(config, &base, &model, offline)?;
-    let lengths: Vec<usize> = prepared.train.iter().map(|r| r.ids().len()).collect();
+    let alignment = config.alignment()?;
+    let making = Making { config, model: &model, adapter: &adapter, hashes: &hashes };
+    let mut objective = objective(&prepared.rows, alignment.as_ref(), &making)?;
     let plan = StepPlan::new(
-        lengths,
+        objective.lengths(),
         config.micro_batch_size as usize,
         config.accumulation() as usize,
         config.packing(),
@@ -103,23 +107,23 @@ pub fn train(
     );
     let recompute = config.recompute(|limit| needs_recompute(&model, &prepared, config, limit));
     let settings = config.train_settings(plan.steps_per_epoch(), recompute);
+    let command = command_of(config);
     say(&format!(
-        "train: {}, {}, {} trainable values over {} frozen",
-        counted(prepared.train.len() as u64, "row"),
+        "{command}: {}, {}, {} trainable values over {} frozen",
+        counted(prepared.rows.n_train() as u64, "row"),
         counted(settings.total_steps, "step"),
         adapter.n_parameters(),
         bytes(model.nbytes() as u64),
     ));
     write_record(&dir, config, &base, &hashes, date, resume.as_deref())?;
     let flag = AtomicBool::new(false);
-    let mut observer = Shown::new(&dir, settings.total_steps, resume.as_deref(), &flag, stop)?;
+    let mut observer = Shown::new(command, &dir, settings.total_steps, resume.as_deref(), &flag, stop)?;
     observer.line_every = config.logging_steps.or((verbosity() > 0).then_some(1));
-    let run = SftRun {
+    let run = Run {
         model: &model,
         adapter,
         base: record.clone(),
-        train: &prepared.train,
-        validation: &prepared.validation,
+        objective: objective.as_mut(),
         settings,
         dir: dir.clone(),
         fingerprint,
@@ -132,7 +136,7 @@ pub fn train(
     {
         let at = outcome.state.step;
         say(&format!(
-            "checkpoint-{at} is written; `galen train {} --resume` goes on",
+            "checkpoint-{at} is written; `galen {command} {} --resume` goes on",
             dir.join("config.yaml").display()
         ));
         return Err(signal.into());
@@ -140,14 +144,18 @@ pub fn train(
     let _span = span("write run");
     let mut summary = summarise(config, &base, &prepared, &outcome, eval_losses, &hashes, &dir);
     if config.report_samples > 0 {
-        let rows = if prepared.validation.is_empty() { &prepared.train } else { &prepared.validation };
-        let rows = &rows[..rows.len().min(config.report_samples as usize)];
-        summary.samples = Some(samples(rows, &model, &outcome.adapter, &base.tokenizer)?);
+        let rows = prepared.rows.samples(config.report_samples as usize);
+        summary.samples = Some(samples(&rows, &model, &outcome.adapter, &base.tokenizer)?);
     }
     galen_adapter::save_peft(&outcome.adapter, &record, &dir)?;
     base.tokenizer.save_to(&dir, template.as_ref().map(ChatTemplate::source))?;
     write_reports(&dir, &summary, template.is_some())?;
     Ok(Trained { base, model, template, outcome, summary })
+}
+
+/// The command that trains by this configuration.
+pub fn command_of(config: &Config) -> &'static str {
+    if config.rl.is_some() { "align" } else { "train" }
 }
 
 /// A full disk stops a run that can go on once there is space.
@@ -171,31 +179,35 @@ fn announce(report: &Report) {
 }
 
 fn tell_rows(prepared: &Prepared) {
-    for (path, r) in &prepared.reports {
+    for r in &prepared.read.reports {
         let mut line = format!(
-            "{path}: {}, {} tokens, {} supervised",
+            "{}: {}, {} tokens, {} supervised",
+            r.path,
             counted(r.kept, "row"),
             r.tokens,
             r.supervised_tokens
         );
-        for (n, what) in [
-            (r.truncated, "truncated"),
-            (r.dropped_too_long, "dropped as too long"),
-            (r.dropped_by_truncation, "dropped: truncation left no supervision"),
-            (r.dropped_unsupervised, "dropped: nothing supervised"),
-        ] {
-            if n > 0 {
-                line.push_str(&format!(", {n} {what}"));
-            }
+        for (n, what) in r.counts.iter().filter(|(n, _)| *n > 0) {
+            line.push_str(&format!(", {n} {what}"));
         }
         say(&line);
         let named = if verbosity() > 0 { usize::MAX } else { 3 };
         r.dropped_rows.iter().take(named).for_each(|row| say(&format!("  {row}")));
     }
-    if let Some(first) = prepared.bad_rows.first() {
-        say(&format!("{} skipped, the first: {first}", counted(prepared.bad_rows.len() as u64, "bad row")));
-        let others = prepared.bad_rows.iter().skip(1).take(if verbosity() > 0 { usize::MAX } else { 0 });
+    let bad_rows = &prepared.read.bad_rows;
+    if let Some(first) = bad_rows.first() {
+        say(&format!("{} skipped, the first: {first}", counted(bad_rows.len() as u64, "bad row")));
+        let others = bad_rows.iter().skip(1).take(if verbosity() > 0 { usize::MAX } else { 0 });
         others.for_each(|row| say(&format!("  {row}")));
+    }
+    if let Some(bias) = prepared.rows.length_bias() {
+        say(&format!(
+            "answers: chosen {:.1} tokens, rejected {:.1}, the chosen one longer in {:.0} % of pairs",
+            bias.chosen_tokens,
+            bias.rejected_tokens,
+            bias.chosen_longer * 100.0
+        ));
+        bias.warning().iter().for_each(|warning| say(&format!("warning: {warning}")));
     }
 }
 
@@ -209,7 +221,7 @@ fn adapter_of(
     let adapter = match &config.lora_model_dir {
         Some(name) => {
             let mut adapter = open_adapter(name, model, config.seed, offline)?.0;
-            adapter.config.dropout = config.lora_dropout as f32;
+            adapter.config.dropout = config.dropout();
             adapter.config.seed = config.seed;
             adapter
         }
@@ -284,7 +296,7 @@ pub fn is_adapter(model: &str) -> bool {
 fn needs_recompute(model: &Model, prepared: &Prepared, config: &Config, limit: Option<u64>) -> bool {
     let Some(limit) = limit else { return false };
     let c = &model.config;
-    let longest = prepared.train.iter().map(|r| r.ids().len()).max().unwrap_or(0);
+    let longest = prepared.rows.lengths(Sharing::WithinRow).into_iter().max().unwrap_or(0);
     let tokens = if config.sample_packing { config.sequence_len as usize } else { longest };
     let tokens = tokens * config.micro_batch_size as usize;
     let per_token = 8 * c.hidden_size + 3 * c.intermediate_size + 4 * c.n_heads * c.head_dim;

@@ -1,5 +1,7 @@
 //! `galen data inspect`.
 
+mod preference;
+
 use super::{Inspect, Stage, source};
 use crate::cli::Globals;
 use crate::config::Config;
@@ -7,7 +9,7 @@ use crate::progress::say;
 use crate::session::{Base, Preparer};
 use crate::stdout;
 use galen_data::inspect;
-use galen_data::pack::{MIN_SHARED_TOKENS, pack};
+use galen_data::pack::{Sharing, pack_sequences};
 use galen_data::tokenize::tokenize;
 use galen_train::StepPlan;
 use galen_types::{Rendered, Segment, Target, Tokenized};
@@ -35,6 +37,7 @@ pub fn run(args: &Inspect, globals: &Globals) -> anyhow::Result<()> {
     let style = if globals.json { Style::Json } else { Style::Text { color } };
     let shown = match args.stage {
         Stage::Packed => packed(args, &preparer, style)?,
+        _ if config.rl.is_some() => preference::shown(args, &preparer, style)?,
         Stage::Rendered => rows(args, &preparer)?.iter().map(|(n, row)| rendered(*n, row, style)).collect(),
         Stage::Tokenized => tokenized(args, &preparer, style)?,
     };
@@ -117,8 +120,9 @@ fn tokenized(args: &Inspect, preparer: &Preparer, style: Style) -> anyhow::Resul
 fn packed(args: &Inspect, preparer: &Preparer, style: Style) -> anyhow::Result<Vec<String>> {
     let (config, base): (&Config, &Base) = (preparer.config, preparer.base);
     let prepared = preparer.prepare()?;
+    let sharing = if config.dropout() == 0.0 { Sharing::AcrossRows } else { Sharing::WithinRow };
     let plan = StepPlan::new(
-        prepared.train.iter().map(|row| row.ids().len()).collect(),
+        prepared.rows.lengths(sharing),
         config.micro_batch_size as usize,
         config.accumulation() as usize,
         config.packing(),
@@ -126,9 +130,9 @@ fn packed(args: &Inspect, preparer: &Preparer, style: Style) -> anyhow::Result<V
     );
     let batches = plan.epoch(0).into_iter().flatten().skip(args.skip).take(args.rows);
     let shown = batches.map(|numbers| -> anyhow::Result<String> {
-        let rows: Vec<&Tokenized> = numbers.iter().map(|i| &prepared.train[*i]).collect();
-        let share = config.train_settings(plan.steps_per_epoch(), false).share_prefixes;
-        let batch = pack(&rows, share.then_some(MIN_SHARED_TOKENS))?;
+        let rows: Vec<&Tokenized> = numbers.iter().flat_map(|i| prepared.rows.sequences(*i)).collect();
+        let packed = pack_sequences(&rows, sharing)?;
+        let batch = packed.batch();
         let Style::Text { color } = style else {
             let segment = |s: &Segment| json!({"start": s.start, "len": s.len, "parent": s.parent, "position": s.position});
             let segments: Vec<_> = batch.segments().iter().map(segment).collect();
@@ -136,7 +140,7 @@ fn packed(args: &Inspect, preparer: &Preparer, style: Style) -> anyhow::Result<V
             let targets: Vec<_> = batch.targets().iter().map(target).collect();
             return Ok(line(&json!({"ids": batch.ids(), "segments": segments, "targets": targets})));
         };
-        Ok(inspect::packed(&batch, &base.tokenizer, color))
+        Ok(inspect::packed(batch, &base.tokenizer, color))
     });
     shown.collect()
 }

@@ -1,0 +1,132 @@
+//! What a run learns from: the part of the loop that differs between supervised and preference training.
+
+use crate::error::Result;
+use crate::settings::TrainSettings;
+use galen_adapter::Adapter;
+use galen_loss::Metrics;
+use galen_model::{Model, Pass};
+use galen_ops::profile::span;
+use galen_ops::tensor::f32_view;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// Rows and what is learned from them. The loop asks for a step's gradient and for a validation; everything else (order of
+/// rows, optimiser, checkpoints, log) is its own.
+pub trait Objective {
+    /// Tokens of each training row: by them steps are planned.
+    fn lengths(&self) -> Vec<usize>;
+
+    /// Where training row `row` stands, for messages.
+    fn origin(&self, row: usize) -> String;
+
+    /// The gradient of one optimiser step over these micro-batches of training rows.
+    fn step(&mut self, at: &Place, micro_batches: &[Vec<usize>]) -> Result<StepGradient>;
+
+    /// The loss of the validation rows, without dropout. Nothing where there are none.
+    fn validate(&mut self, at: &Place) -> Result<Option<Validation>>;
+
+    /// Looks at the figures of the step that was just made.
+    fn remark(&mut self, _step: u64, _metrics: &Metrics) -> Remark {
+        Remark::Nothing
+    }
+
+    /// What a checkpoint must keep for [`Objective::restore`].
+    fn state(&self) -> Value {
+        Value::Null
+    }
+
+    /// Takes up the state of a checkpoint.
+    fn restore(&mut self, _state: &Value) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// What an objective has to say of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Remark {
+    /// All is well.
+    Nothing,
+    /// A warning for the user.
+    Warn(String),
+    /// The reason to end the run here, with a checkpoint.
+    Stop(String),
+}
+
+/// The model and the moment that a step or a validation is computed at.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// Frozen base.
+    pub model: &'a Model,
+    /// The adapter as it is.
+    pub adapter: &'a Adapter,
+    /// How the run trains.
+    pub settings: &'a TrainSettings,
+    /// Steps done before.
+    pub step: u64,
+    /// Pass over the data, from 0.
+    pub epoch: u64,
+}
+
+/// A step's loss and gradients.
+pub struct StepGradient {
+    /// The step's loss; of supervised training the mean negative log-probability of the supervised tokens.
+    pub loss: f64,
+    /// By block, in the layout of the adapter's buffers.
+    pub gradients: Vec<Vec<f32>>,
+    /// Tokens of the rows.
+    pub tokens: u64,
+    /// Of which supervised.
+    pub supervised_tokens: u64,
+    /// Tokens that accuracy runs over: the supervised ones, of pairs those of the chosen answers (as in TRL).
+    pub judged_tokens: u64,
+    /// Of which the most likely prediction is right.
+    pub correct: u64,
+    /// What else the objective measured.
+    pub metrics: Metrics,
+}
+
+impl StepGradient {
+    /// Nothing yet, for an adapter's buffers.
+    pub fn zero(adapter: &Adapter) -> Self {
+        Self {
+            loss: 0.0,
+            gradients: adapter.layers().iter().map(|l| vec![0.0; l.values.len()]).collect(),
+            tokens: 0,
+            supervised_tokens: 0,
+            judged_tokens: 0,
+            correct: 0,
+            metrics: Metrics::default(),
+        }
+    }
+
+    /// Walks a pass back from the gradient of each of its targets' log-probabilities and adds what arrives at the adapter.
+    pub fn add_backward(&mut self, adapter: &Adapter, pass: Pass, gradient: Vec<f32>) -> Result<()> {
+        let gradients = &mut self.gradients;
+        pass.backward(gradient, &mut |layer, leaves| {
+            let _span = span("gradient sums");
+            let Some(buffer) = gradients.get_mut(layer) else { return Ok(()) };
+            let ranges = adapter.layers()[layer].entries.iter().flat_map(|e| &e.ranges);
+            for (range, leaf) in ranges.zip(leaves) {
+                if let Some(leaf) = leaf {
+                    let leaf = f32_view(&leaf)?;
+                    buffer[range.clone()].iter_mut().zip(leaf.iter()).for_each(|(g, l)| *g += l);
+                }
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+}
+
+/// Figures of the validation rows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Validation {
+    /// The objective's loss; of supervised training the mean negative log-probability in nats.
+    pub eval_loss: f64,
+    /// Share of supervised tokens whose most likely prediction is right.
+    pub eval_mean_token_accuracy: f64,
+    /// What else the objective measured, each name beginning with `eval_`.
+    #[serde(flatten)]
+    pub metrics: BTreeMap<String, f64>,
+}

@@ -1,0 +1,91 @@
+//! What a run learns by, built from its rows and its configuration.
+
+use super::record::sha256_text;
+use super::rows::Rows;
+use crate::config::{Alignment, Config};
+use crate::progress::{Progress, Unit};
+use galen_adapter::Adapter;
+use galen_model::Model;
+use galen_ops::profile::span;
+use galen_train::preference::{LabelledRows, Labels, PairRows, Pairs, Reference, RowSequences, sharing};
+use galen_train::{Objective, Sft};
+use std::collections::BTreeMap;
+
+/// What the objective of a run is made from.
+pub(super) struct Making<'a> {
+    pub(super) config: &'a Config,
+    pub(super) model: &'a Model,
+    /// The adapter as training finds it.
+    pub(super) adapter: &'a Adapter,
+    /// Hashes of what goes into the run.
+    pub(super) hashes: &'a BTreeMap<String, String>,
+}
+
+/// The objective of these rows.
+pub(super) fn objective<'a>(
+    rows: &'a Rows,
+    alignment: Option<&'a Alignment>,
+    making: &Making,
+) -> anyhow::Result<Box<dyn Objective + 'a>> {
+    let config = making.config;
+    Ok(match (rows, alignment) {
+        (Rows::Pairs(parts), Some(Alignment::Pairs(loss))) => {
+            let rows = PairRows { train: &parts.train, validation: &parts.validation };
+            let reference =
+                if loss.needs_reference() { making.reference(&rows)? } else { Reference::default() };
+            let (sharing, displacement) = (sharing(making.adapter), config.displacement());
+            Box::new(Pairs { rows, loss: loss.as_ref(), reference, sharing, displacement })
+        }
+        (Rows::Labelled(parts, mismatched), Some(Alignment::Labelled(loss))) => {
+            let rows = LabelledRows {
+                train: &parts.train,
+                validation: &parts.validation,
+                train_mismatched: &mismatched.train,
+                validation_mismatched: &mismatched.validation,
+            };
+            let reference = making.reference(&rows)?;
+            Box::new(Labels { rows, loss: *loss, reference, sharing: sharing(making.adapter) })
+        }
+        (Rows::Supervised(parts), None) => {
+            Box::new(Sft { train: &parts.train, validation: &parts.validation })
+        }
+        _ => anyhow::bail!("the rows were not prepared for `rl: {}`", config.rl().unwrap_or("(unset)")),
+    })
+}
+
+impl Making<'_> {
+    /// The policy that training starts from: the base, or a copy of the adapter that it goes on from.
+    fn reference(&self, rows: &dyn RowSequences) -> anyhow::Result<Reference> {
+        let mut reference = Reference::new(self.config.lora_model_dir.as_ref().map(|_| self.adapter.clone()));
+        if self.config.precompute_ref_log_probs == Some(true) {
+            let _span = span("reference");
+            let key = self.key();
+            let file = galen_hub::cache_dir().join("reference").join(format!("{key}.safetensors"));
+            let bar = Progress::new("reference", 0, Unit::Items);
+            let told = &mut |done: u64, all: u64| {
+                bar.message(format!("of {all}"));
+                bar.set(done);
+            };
+            let batch = self.config.micro_batch_size as usize;
+            reference.precompute(self.model, rows, batch, &file, &key, told)?;
+        }
+        Ok(reference)
+    }
+
+    /// Everything that the reference's log-probabilities follow from.
+    fn key(&self) -> String {
+        let mut parts: Vec<String> =
+            self.hashes.iter().filter(|(k, _)| *k != "config").map(|(k, v)| format!("{k}={v}")).collect();
+        let config = self.config;
+        parts.push(format!("options={:?}", config.load_options(0)));
+        parts.push(format!("kernels={} version={}", galen_ops::isa().name(), env!("CARGO_PKG_VERSION")));
+        // Which answers stand behind which prompts in the KL estimate.
+        parts.push(format!(
+            "rl={:?} batch={} length={}",
+            config.rl(),
+            config.micro_batch_size,
+            config.sequence_len
+        ));
+        sha256_text(&parts.join("\n"))
+    }
+}

@@ -1,0 +1,138 @@
+//! `galen align` and what goes with it, from outside.
+
+use crate::cli::{Bench, assert_has};
+use serde_json::{Value, json};
+
+/// A directory with pairs and a configuration for them.
+fn bench() -> Bench {
+    let bench = Bench::new();
+    let turn = |role: &str, text: String| json!([{"role": role, "content": text}]);
+    let row = |i: usize| {
+        json!({
+            "prompt": turn("user", format!("Say {}.", i % 7)),
+            "chosen": turn("assistant", format!("It is {}.", i % 3)),
+            "rejected": turn("assistant", format!("No {i}")),
+        })
+    };
+    bench.write_rows("p.jsonl", &(0..16).map(row).collect::<Vec<_>>());
+    bench.write(
+        "p.yaml",
+        "base_model: m.gguf\nadapter: lora\nlora_r: 4\nlora_dropout: 0.1\nlearning_rate: 0.01\nrl: dpo\nrl_beta: 0.5\n\
+         datasets:\n  - path: p.jsonl\nval_set_size: 4\neval_steps: 2\nmicro_batch_size: 2\ngradient_accumulation_steps: 2\n\
+         max_steps: 4\nsequence_len: 128\noutput_dir: run\n",
+    );
+    bench
+}
+
+fn log(bench: &Bench, dir: &str) -> Vec<Value> {
+    let row = |line: &str| {
+        let mut row: Value = serde_json::from_str(line).expect("JSON");
+        for key in ["tokens_per_second", "step_seconds", "peak_rss_bytes"] {
+            row.as_object_mut().expect("an object").remove(key);
+        }
+        row
+    };
+    bench.read(&format!("{dir}/log.jsonl")).lines().map(row).collect()
+}
+
+#[test]
+fn every_family_trains_and_logs_by_trls_names() {
+    let bench = bench();
+    for (rl, extra) in [
+        ("dpo", "reference_kl"),
+        ("ipo", "logps/chosen_shift"),
+        ("kto", "kl"),
+        ("orpo", "log_odds_ratio"),
+        ("cpo", "nll_loss"),
+        ("simpo", "nll_loss"),
+    ] {
+        let (set, out) = (format!("rl={rl}"), format!("output_dir={rl}"));
+        let said = bench.galen(&["align", "p.yaml", "--set", &set, "--set", &out]).exits(0);
+        assert_has(&said.stderr, &["align: 4 steps", "note: lora_dropout: alignment has no dropout"]);
+        if rl != "kto" {
+            assert_has(&said.stderr, &["answers: chosen ", "rewards/accuracies"]);
+        }
+        let rows = log(&bench, rl);
+        for key in
+            ["rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "logps/rejected", extra]
+        {
+            assert!(rows[0][key].is_number(), "{rl}: {key} is not in {}", rows[0]);
+        }
+        let validation = rows.iter().find(|r| r["eval_loss"].is_number()).expect("a validation");
+        assert!(validation["eval_rewards/chosen"].is_number(), "{rl}: {validation}");
+    }
+}
+
+#[test]
+fn a_remembered_reference_and_a_resumed_run_give_the_same_bits() {
+    let bench = bench();
+    bench.galen(&["align", "p.yaml"]).exits(0);
+    let want = log(&bench, "run");
+    let remembered = ["align", "p.yaml", "--set", "precompute_ref_log_probs=true", "--set"];
+    for out in ["first", "second"] {
+        let set = format!("output_dir={out}");
+        bench.galen(&[&remembered[..], &[set.as_str()]].concat()).exits(0);
+        assert_eq!(log(&bench, out), want, "{out}");
+    }
+    // Training goes on from an adapter: the reference is where it starts, so the first margin is 0.
+    let said =
+        bench.galen(&["align", "p.yaml", "--set", "lora_model_dir=run", "--set", "output_dir=on"]).exits(0);
+    assert_has(&said.stderr, &["rewards/margins"]);
+    assert_eq!(log(&bench, "on")[0]["rewards/margins"], json!(0.0));
+    let again = bench.galen(&["align", "p.yaml", "--resume"]).exits(0);
+    assert_has(&again.stderr, &["all 4 steps were done before"]);
+    let longer = bench.galen(&["align", "p.yaml", "--resume", "--set", "rl_beta=0.2"]).exits(1);
+    assert_has(&longer.stderr, &["the run was started with `rl_beta: 0.5`, now it is `0.2`"]);
+}
+
+#[test]
+fn train_and_align_know_each_others_configurations() {
+    let bench = bench();
+    let train = bench.galen(&["train", "p.yaml"]).exits(2);
+    assert_has(&train.stderr, &["p.yaml: `rl: dpo` is preference alignment", "hint: `galen align p.yaml`"]);
+    let align = bench.galen(&["align", "c.yaml"]).exits(2);
+    assert_has(&align.stderr, &["c.yaml: `rl:` is not set", "hint: `galen train c.yaml`"]);
+    let one = bench.galen(&["align", "p.yaml", "--set", "rl=kto", "--set", "micro_batch_size=1"]).exits(2);
+    assert_has(&one.stderr, &["micro_batch_size: 1", "apo_zero_unpaired"]);
+    assert!(!bench.path("run").exists(), "nothing was begun");
+}
+
+#[test]
+fn data_commands_and_plan_take_pairs() {
+    let bench = bench();
+    let rendered =
+        bench.galen(&["data", "inspect", "p.yaml", "--stage", "rendered", "-n", "1"]).exits(0).stdout;
+    let prompt = "<|im_start|>user\nSay 0.<|im_end|>\n<|im_start|>assistant\n";
+    assert_has(
+        &rendered,
+        &[
+            &format!("chosen  p.jsonl:1\n{prompt}[+It is 0.<|im_end|>\n+]"),
+            &format!("rejected  p.jsonl:1\n{prompt}[+No 0<|im_end|>\n+]"),
+        ],
+    );
+    let tokens = bench.galen(&["data", "inspect", "p.yaml", "-n", "1", "--skip", "2"]).exits(0).stdout;
+    assert_has(&tokens, &["chosen  p.jsonl:3  row 2", "rejected  p.jsonl:3", "[+I+]|[+t+]"]);
+    let packed = bench.galen(&["data", "inspect", "p.yaml", "--stage", "packed", "-n", "1"]).exits(0).stdout;
+    assert_has(&packed, &[" after segment 0"]);
+    let kto = ["data", "inspect", "p.yaml", "--stage", "rendered", "-n", "1", "--set", "rl=kto", "--json"];
+    let line: Value = serde_json::from_str(bench.galen(&kto).exits(0).stdout.lines().next().expect("a line"))
+        .expect("JSON");
+    assert_eq!((&line["answer"], &line["row"]), (&json!("chosen"), &json!(0)));
+
+    let check = bench.galen(&["data", "check", "p.yaml"]).exits(0).stdout;
+    assert_has(&check, &["p.jsonl (train)", "identical answers", "chosen longer in"]);
+    let short = bench.galen(&["data", "check", "p.yaml", "--set", "sequence_len=20"]).exits(1);
+    assert_has(&short.stderr, &["p.jsonl: of 16 rows 16 are longer than 20 tokens"]);
+
+    let steps = |set: &str| -> (f64, f64) {
+        let plan = bench.galen(&["plan", "p.yaml", "--json", "--set", set]).exits(0).json();
+        let of = |key: &str| plan["estimate"]["estimate"][key].as_f64().unwrap_or_else(|| panic!("{plan}"));
+        (of("step_flops"), of("total_bytes"))
+    };
+    let (with, without) = (steps("seed=1"), steps("precompute_ref_log_probs=true"));
+    assert!(
+        (with.0 / without.0 - 1.5).abs() < 1e-9,
+        "the reference is half a step more: {with:?}, {without:?}"
+    );
+    assert!(!(with.1 - without.1).is_normal());
+}
