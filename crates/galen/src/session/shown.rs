@@ -115,7 +115,7 @@ impl Observer for Shown<'_> {
             v.eval_loss
         ));
         let fixed = [("eval/loss", v.eval_loss), ("eval/mean_token_accuracy", v.eval_mean_token_accuracy)];
-        let named = |name: &String| format!("eval/{}", name.trim_start_matches("eval_"));
+        let named = |name: &String| format!("eval/{}", name.strip_prefix("eval_").unwrap_or(name));
         self.log(step, &fixed, v.metrics.iter().map(|(name, value)| (named(name), *value)));
     }
 
