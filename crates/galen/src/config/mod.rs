@@ -18,7 +18,7 @@ pub mod table;
 pub mod types;
 pub mod yaml;
 
-pub use build::{native_compute, weight_cache};
+pub use build::native_compute;
 pub use datasets::DatasetEntry;
 pub use key::{Report, Verdict};
 pub use schedule::{Every, Precision};

@@ -9,6 +9,7 @@ use super::shown::Shown;
 use super::summary::{samples, summarise, write_reports};
 use crate::config::native_compute;
 use crate::config::{Config, Report};
+use crate::plan::{AdapterShape, Batches, Limit, Mode, ModelShape, choose, largest_pass};
 use crate::progress::{bytes, counted, say, verbosity};
 use crate::signals::Stop;
 use anyhow::Context as _;
@@ -20,6 +21,7 @@ use galen_ops::ops::Compute;
 use galen_ops::profile::span;
 use galen_train::report::RunSummary;
 use galen_train::{Outcome, SftRun, StepPlan, checkpoint, module_shapes};
+use galen_types::Tokenized;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -88,11 +90,6 @@ pub fn train(
         // Before anything is written: another configuration must leave no trace in the run it does not go on with.
         checkpoint::load_state_of(path, &fingerprint)?;
     }
-    let model = {
-        let _span = span("load weights");
-        base.model(config.load_options(base.n_weights()))?
-    };
-    let (adapter, record) = adapter_of(config, &base, &model, offline)?;
     let lengths: Vec<usize> = prepared.train.iter().map(|r| r.ids().len()).collect();
     let plan = StepPlan::new(
         lengths,
@@ -101,8 +98,13 @@ pub fn train(
         config.packing(),
         config.seed,
     );
-    let recompute = config.recompute(|limit| needs_recompute(&model, &prepared, config, limit));
-    let settings = config.train_settings(plan.steps_per_epoch(), recompute);
+    let mode = mode_of(config, &base, &prepared, &plan)?;
+    let model = {
+        let _span = span("load weights");
+        base.model(mode.load)?
+    };
+    let (adapter, record) = adapter_of(config, &base, &model, offline)?;
+    let settings = config.train_settings(plan.steps_per_epoch(), mode.recompute);
     say(&format!(
         "train: {}, {}, {} trainable values over {} frozen",
         counted(prepared.train.len() as u64, "row"),
@@ -148,6 +150,22 @@ pub fn train(
     base.tokenizer.save_to(&dir, template.as_ref().map(ChatTemplate::source))?;
     write_reports(&dir, &summary, template.is_some())?;
     Ok(Trained { base, model, template, outcome, summary })
+}
+
+/// How the base is held and activations are kept; what was chosen is said, and whether it will fit.
+fn mode_of(config: &Config, base: &Base, prepared: &Prepared, plan: &StepPlan) -> anyhow::Result<Mode> {
+    let _span = span("plan memory");
+    let model = ModelShape::from(base.weights.config());
+    let wanted = config.adapter_config();
+    let covered = wanted.targets.select(&model.modules(), wanted.layers.as_deref())?;
+    let adapter = AdapterShape::new(&covered, wanted.r, config.lora_dropout, model.layers);
+    let rows: Vec<&Tokenized> = prepared.train.iter().collect();
+    let pass = largest_pass(config, &Batches { rows: &rows, plan });
+    let held = base.weights.held_bytes(config.base_precision());
+    let choice = choose(config, &model, held, adapter, pass, Limit::of(config));
+    choice.why.iter().for_each(|why| say(why));
+    choice.warning.iter().for_each(|warning| say(&format!("warning: {warning}")));
+    Ok(choice.mode)
 }
 
 /// A full disk stops a run that can go on once there is space.
@@ -278,16 +296,4 @@ pub fn saved_template(adapter: &str, offline: bool) -> anyhow::Result<Option<Str
 pub fn is_adapter(model: &str) -> bool {
     let path = Path::new(model);
     path.join("adapter_config.json").is_file() && !path.join("config.json").is_file()
-}
-
-/// Activations of a micro-batch against `max_memory`.
-fn needs_recompute(model: &Model, prepared: &Prepared, config: &Config, limit: Option<u64>) -> bool {
-    let Some(limit) = limit else { return false };
-    let c = &model.config;
-    let longest = prepared.train.iter().map(|r| r.ids().len()).max().unwrap_or(0);
-    let tokens = if config.sample_packing { config.sequence_len as usize } else { longest };
-    let tokens = tokens * config.micro_batch_size as usize;
-    let per_token = 8 * c.hidden_size + 3 * c.intermediate_size + 4 * c.n_heads * c.head_dim;
-    let activations = (tokens * per_token * 4 * c.n_layers) as u64;
-    activations + model.nbytes() as u64 > limit * 9 / 10
 }
