@@ -126,7 +126,7 @@ pub fn plan(config: &Config, weights: &Weights, sample: &Sample, flops: f64) -> 
     let pass = largest_pass(config, &batches);
     let held = weights.held_bytes(config.base_precision());
     let limit = Limit::of(config);
-    let Choice { mode, memory, why, warning } = choose(config, &model, held, adapter, pass, limit);
+    let Choice { mode, memory, why, warning, .. } = choose(config, &model, held, adapter, pass, limit);
     let share = (config.lora_dropout == 0.0).then_some(MIN_SHARED_TOKENS);
     let laid_out: Vec<usize> = batches
         .epoch(0)
@@ -185,14 +185,16 @@ fn sample(config: &Config, base: &Base) -> anyhow::Result<Sample> {
     }
     let measure = |(renderer, row): &(&Renderer, &Conversation)| {
         let rendered = [renderer.render(row).ok()?];
-        tokenize(&rendered, &base.tokenizer, options).ok()?.0.pop()
+        Some(tokenize(&rendered, &base.tokenizer, options).ok()?.0)
     };
     let mut out = Sample { rows: Vec::new(), stand_in: Vec::new() };
     for (i, row) in all.iter().step_by(stride).enumerate() {
-        let Some(row) = measure(row) else { continue };
-        let times = stride.min(all.len() - i * stride);
-        out.stand_in.extend(std::iter::repeat_n(out.rows.len(), times));
-        out.rows.push(row);
+        // A long text becomes several rows.
+        let pieces = measure(row).unwrap_or_default();
+        for _ in 0..stride.min(all.len() - i * stride) {
+            out.stand_in.extend(out.rows.len()..out.rows.len() + pieces.len());
+        }
+        out.rows.extend(pieces);
     }
     Ok(out)
 }

@@ -47,6 +47,8 @@ pub struct Choice {
     pub mode: Mode,
     /// Its memory.
     pub memory: Memory,
+    /// No mode that the keys allow is faster.
+    pub fastest: bool,
     /// One line on what `auto` took; none where nothing was left to it.
     pub why: Option<String>,
     /// One line where not even this fits.
@@ -82,14 +84,15 @@ pub fn choose(
         .flat_map(|recompute| caches.iter().map(move |cache| (*recompute, *cache)))
         .map(|(recompute, weight_cache)| {
             let mode = Mode { load: LoadOptions { precision, compute, weight_cache }, recompute };
-            Choice { mode, memory: memory(model, held, adapter, pass, mode), why: None, warning: None }
+            let memory = memory(model, held, adapter, pass, mode);
+            Choice { mode, memory, fastest: false, why: None, warning: None }
         })
         .collect();
     let fits = |c: &Choice| c.memory.total_bytes <= limit.bytes;
     let place = modes.iter().position(fits);
     let smallest = || (0..modes.len()).min_by_key(|i| modes[*i].memory.total_bytes);
     let taken = place.or_else(smallest).unwrap_or(0);
-    let mut choice = modes[taken].clone();
+    let mut choice = Choice { fastest: taken == 0, ..modes[taken].clone() };
     if modes.len() > 1 {
         let mut set = Vec::new();
         if caches.len() > 1 {

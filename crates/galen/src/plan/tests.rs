@@ -98,7 +98,7 @@ fn items_are_those_worked_out_by_hand() {
 fn few_predicting_tokens_and_few_adapted_projections_take_less() {
     let modules = SMOL.modules();
     let upper = |m: &&ModuleShape| m.layer >= 20 && m.module == "self_attn.q_proj";
-    let some: Vec<ModuleShape> = modules.iter().filter(upper).copied().collect();
+    let some: Vec<ModuleShape> = modules.iter().filter(upper).cloned().collect();
     let some = AdapterShape::new(&some, 16, 0.0, 30);
     assert_eq!(
         some,

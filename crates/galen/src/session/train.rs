@@ -9,7 +9,7 @@ use super::shown::Shown;
 use super::summary::{samples, summarise, write_reports};
 use crate::config::native_compute;
 use crate::config::{Config, Report};
-use crate::plan::{AdapterShape, Batches, Limit, Mode, ModelShape, choose, largest_pass};
+use crate::plan::{AdapterShape, Batches, Choice, Limit, Mode, ModelShape, PassShape, choose, largest_pass};
 use crate::progress::{bytes, counted, say, verbosity};
 use crate::signals::Stop;
 use anyhow::Context as _;
@@ -75,10 +75,19 @@ pub fn train(
     let date = date_of(&dir);
     let preparer = Preparer { base: &base, config, offline, date };
     let template = preparer.template()?;
-    let prepared = {
+    // Where any data will fit, the weights need not wait for it; an error of the data comes first all the same.
+    let limit = Limit::of(config);
+    let early = early_mode(config, &base, limit)?;
+    let prepare = || {
         let _span = span("prepare data");
-        preparer.prepare()?
+        preparer.prepare()
     };
+    let load = |mode: Mode| {
+        let _span = span("load weights");
+        base.model(mode.load)
+    };
+    let (prepared, loaded) = rayon::join(prepare, || early.map(load));
+    let prepared = prepared?;
     tell_rows(&prepared);
     let hashes = {
         let _span = span("hash inputs");
@@ -98,11 +107,8 @@ pub fn train(
         config.packing(),
         config.seed,
     );
-    let mode = mode_of(config, &base, &prepared, &plan)?;
-    let model = {
-        let _span = span("load weights");
-        base.model(mode.load)?
-    };
+    let mode = mode_of(config, &base, &prepared, &plan, limit)?;
+    let model = loaded.unwrap_or_else(|| load(mode))?;
     let (adapter, record) = adapter_of(config, &base, &model, offline)?;
     let settings = config.train_settings(plan.steps_per_epoch(), mode.recompute);
     say(&format!(
@@ -153,19 +159,35 @@ pub fn train(
 }
 
 /// How the base is held and activations are kept; what was chosen is said, and whether it will fit.
-fn mode_of(config: &Config, base: &Base, prepared: &Prepared, plan: &StepPlan) -> anyhow::Result<Mode> {
+fn mode_of(
+    config: &Config,
+    base: &Base,
+    prepared: &Prepared,
+    plan: &StepPlan,
+    limit: Limit,
+) -> anyhow::Result<Mode> {
     let _span = span("plan memory");
+    let rows: Vec<&Tokenized> = prepared.train.iter().collect();
+    let choice = choice(config, base, largest_pass(config, &Batches { rows: &rows, plan }), limit)?;
+    choice.why.iter().for_each(|why| say(why));
+    choice.warning.iter().for_each(|warning| say(&format!("warning: {warning}")));
+    Ok(choice.mode)
+}
+
+/// The mode where it is the same for any data: the fastest that the keys allow fits rows of `sequence_len` tokens.
+fn early_mode(config: &Config, base: &Base, limit: Limit) -> anyhow::Result<Option<Mode>> {
+    let tokens = config.micro_batch_size.saturating_mul(config.sequence_len);
+    let choice = choice(config, base, PassShape { tokens, predicting: tokens, ids: tokens }, limit)?;
+    Ok((choice.fastest && choice.warning.is_none()).then_some(choice.mode))
+}
+
+fn choice(config: &Config, base: &Base, pass: PassShape, limit: Limit) -> anyhow::Result<Choice> {
     let model = ModelShape::from(base.weights.config());
     let wanted = config.adapter_config();
     let covered = wanted.targets.select(&model.modules(), wanted.layers.as_deref())?;
     let adapter = AdapterShape::new(&covered, wanted.r, config.lora_dropout, model.layers);
-    let rows: Vec<&Tokenized> = prepared.train.iter().collect();
-    let pass = largest_pass(config, &Batches { rows: &rows, plan });
     let held = base.weights.held_bytes(config.base_precision());
-    let choice = choose(config, &model, held, adapter, pass, Limit::of(config));
-    choice.why.iter().for_each(|why| say(why));
-    choice.warning.iter().for_each(|warning| say(&format!("warning: {warning}")));
-    Ok(choice.mode)
+    Ok(choose(config, &model, held, adapter, pass, limit))
 }
 
 /// A full disk stops a run that can go on once there is space.
