@@ -103,7 +103,7 @@ pub fn choose(
             set.push(format!("`gradient_checkpointing: {}`", choice.mode.recompute));
         }
         let mut line = format!("auto: {}, about {}", set.join(", "), bytes(choice.memory.total_bytes));
-        if let Some(faster) = taken.checked_sub(1) {
+        if let Some(faster) = taken.checked_sub(1).filter(|_| place.is_some()) {
             let faster = bytes(modes[faster].memory.total_bytes);
             line.push_str(&format!(": the next faster takes {faster} of {}", limit.name()));
         } else if limit.bytes < u64::MAX {
