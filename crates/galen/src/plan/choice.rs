@@ -24,14 +24,12 @@ pub struct Limit {
 impl Limit {
     /// `max_memory` of the processor, else a share of what is free.
     pub fn of(config: &Config) -> Self {
-        match config.max_memory.0.get("cpu") {
-            Some(bytes) => Self { bytes: *bytes, set: true },
-            None => {
-                let free = galen_train::available_bytes();
-                let bytes = free.map_or(u64::MAX, |free| (free as f64 * SHARE_OF_FREE) as u64);
-                Self { bytes, set: false }
-            }
+        if let Some(bytes) = config.max_memory.0.get("cpu") {
+            return Self { bytes: *bytes, set: true };
         }
+        let free = galen_train::available_bytes();
+        let bytes = free.map_or(u64::MAX, |free| (free as f64 * SHARE_OF_FREE) as u64);
+        Self { bytes, set: false }
     }
 
     fn name(self) -> String {
