@@ -8,6 +8,7 @@ use galen_ops::hook::{HookContext, ProjectionHook, Site};
 use galen_ops::ops::{Projection, Prologue};
 use galen_ops::tensor::f32_tensor;
 use galen_ops::{Tape, Traced};
+use rayon::prelude::*;
 use std::ops::Range;
 
 /// One adapted projection.
@@ -49,16 +50,17 @@ impl Adapter {
         let with_rank = chosen.into_iter().map(|shape| (shape, r, scale(alpha, r, rslora) as f32)).collect();
         let mut adapter = Self::zeros(config, with_rank)?;
         let (init, seed) = (adapter.config.init, adapter.config.seed);
-        for layer in &mut adapter.layers {
+        let method = adapter.method;
+        adapter.layers.par_iter_mut().for_each(|layer| {
             for entry in &layer.entries {
                 let s = &entry.shape;
                 let key = [seed, s.layer as u64, name_key(s.module)];
-                let start = adapter.method.init(init, entry.r, s.inputs, s.outputs, key);
+                let start = method.init(init, entry.r, s.inputs, s.outputs, key);
                 for (range, values) in entry.ranges.iter().zip(start) {
                     layer.values[range.clone()].copy_from_slice(&values);
                 }
             }
-        }
+        });
         Ok(adapter)
     }
 

@@ -124,7 +124,9 @@ impl Model {
                 let stored = weights.matrix(&name(&format!("{module}.weight")))?;
                 let matrix = match options.precision {
                     Precision::Nf4 if stored.dtype().block_size() == 1 => {
-                        QuantMatrix::quantize_nf4(stored.rows(), stored.cols(), &stored.to_f32())
+                        let values = stored.to_f32();
+                        stored.data().release();
+                        QuantMatrix::quantize_nf4(stored.rows(), stored.cols(), &values)
                             .map_err(|e| fail(format!("`{}`: {e}", name(module))))?
                     }
                     _ => stored,

@@ -8,9 +8,10 @@ use crate::objective::Validation;
 use galen_adapter::{Adapter, BaseRecord, save_peft};
 use galen_ops::mmap::Bytes;
 use galen_optim::AdamW;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, SafeTensors, View};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
@@ -58,8 +59,7 @@ pub fn save(
         Err(e) => return run_error(target.display(), e.to_string()),
     };
     save_peft(adapter, base, temporary.path())?;
-    write_synced(&temporary.path().join(OPTIMIZER_FILE), &optimizer_bytes(optimizer, &target)?)
-        .or_else(io)?;
+    write_optimizer(&temporary.path().join(OPTIMIZER_FILE), optimizer, &target)?;
     let text = serde_json::to_vec_pretty(state).or_else(|e| run_error(target.display(), e.to_string()))?;
     write_synced(&temporary.path().join(STATE_FILE), &text).or_else(io)?;
     sync_dir(temporary.path()).or_else(io)?;
@@ -73,20 +73,37 @@ pub fn save(
     Ok(target)
 }
 
-fn optimizer_bytes(optimizer: &AdamW, origin: &Path) -> Result<Vec<u8>> {
-    let mut tensors = Vec::new();
+/// A buffer of moments, turned into bytes only while it is written: the file's copy would be the largest of a step.
+struct Moments<'a>(&'a [f32], [usize; 1]);
+
+impl View for Moments<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.1
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        self.0.iter().flat_map(|x| x.to_le_bytes()).collect()
+    }
+
+    fn data_len(&self) -> usize {
+        size_of_val(self.0)
+    }
+}
+
+fn write_optimizer(path: &Path, optimizer: &AdamW, origin: &Path) -> Result<()> {
+    let mut views = BTreeMap::new();
     for (name, buffers) in [("exp_avg", &optimizer.m), ("exp_avg_sq", &optimizer.v)] {
         for (i, buffer) in buffers.iter().enumerate() {
-            let bytes: Vec<u8> = buffer.iter().flat_map(|x| x.to_le_bytes()).collect();
-            tensors.push((format!("{name}.{i:05}"), buffer.len(), bytes));
+            views.insert(format!("{name}.{i:05}"), Moments(buffer, [buffer.len()]));
         }
     }
-    let mut views = BTreeMap::new();
-    for (name, len, bytes) in &tensors {
-        let view = TensorView::new(Dtype::F32, vec![*len], bytes);
-        views.insert(name.clone(), view.or_else(|e| run_error(origin.display(), e.to_string()))?);
-    }
-    safetensors::serialize(views, None).or_else(|e| run_error(origin.display(), e.to_string()))
+    safetensors::serialize_to_file(views, None, path)
+        .or_else(|e| run_error(origin.display(), e.to_string()))?;
+    File::open(path).and_then(|f| f.sync_all()).or_else(|e| run_error(origin.display(), e.to_string()))
 }
 
 /// Reads the optimiser's moments and the run's state of a checkpoint; the adapter is read by

@@ -24,13 +24,16 @@ impl Architecture for Gemma3 {
     }
 
     fn block(&self, run: &mut BlockRun, x: &Traced) -> Result<Traced> {
-        let [q, k, v] = run.normed("input_layernorm", [Module::Q, Module::K, Module::V], x)?;
-        let (q, k) = (run.norm("self_attn.q_norm", &q)?, run.norm("self_attn.k_norm", &k)?);
-        let (q, k) = (run.rope(&q)?, run.rope(&k)?);
-        let a = run.attention(&q, &k, &v)?;
-        let a = run.linear(Module::O, &a)?;
-        let a = run.norm("post_attention_layernorm", &a)?;
-        let x = run.add(x, &a)?;
+        let x = {
+            // What attention leaves ends here, before the wider half of the block.
+            let [q, k, v] = run.normed("input_layernorm", [Module::Q, Module::K, Module::V], x)?;
+            let (q, k) = (run.norm("self_attn.q_norm", &q)?, run.norm("self_attn.k_norm", &k)?);
+            let (q, k) = (run.rope(&q)?, run.rope(&k)?);
+            let a = run.attention(&q, &k, &v)?;
+            let a = run.linear(Module::O, &a)?;
+            let a = run.norm("post_attention_layernorm", &a)?;
+            run.add(x, &a)?
+        };
         let m = run.feed_forward("pre_feedforward_layernorm", &x)?;
         let m = run.norm("post_feedforward_layernorm", &m)?;
         run.add(&x, &m)

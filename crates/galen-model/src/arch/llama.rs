@@ -26,12 +26,15 @@ pub(super) fn pre_norm_block(
     x: &Traced,
     head: impl Fn(&mut BlockRun, Module, Traced) -> Result<Traced>,
 ) -> Result<Traced> {
-    let [q, k, v] = run.normed("input_layernorm", [Module::Q, Module::K, Module::V], x)?;
-    let (q, k) = (head(run, Module::Q, q)?, head(run, Module::K, k)?);
-    let (q, k) = (run.rope(&q)?, run.rope(&k)?);
-    let a = run.attention(&q, &k, &v)?;
-    let a = run.linear(Module::O, &a)?;
-    let x = run.add(x, &a)?;
+    let x = {
+        // What attention leaves ends here, before the wider half of the block.
+        let [q, k, v] = run.normed("input_layernorm", [Module::Q, Module::K, Module::V], x)?;
+        let (q, k) = (head(run, Module::Q, q)?, head(run, Module::K, k)?);
+        let (q, k) = (run.rope(&q)?, run.rope(&k)?);
+        let a = run.attention(&q, &k, &v)?;
+        let a = run.linear(Module::O, &a)?;
+        run.add(x, &a)?
+    };
     let m = run.feed_forward("post_attention_layernorm", &x)?;
     run.add(&x, &m)
 }

@@ -7,6 +7,7 @@ mod config_hf;
 mod error;
 pub mod gguf;
 mod gguf_value;
+mod held;
 mod names;
 pub mod safetensors;
 
@@ -23,6 +24,7 @@ pub use config_hf::from_hf as config_from_hf;
 pub use error::{Result, WeightsError};
 pub use gguf::{Gguf, GgufTensor};
 pub use gguf_value::{Array, Value as GgufValue};
+pub use held::HeldBytes;
 
 /// No `config.json` or index comes near this; a larger one is refused unread.
 const MAX_JSON_BYTES: usize = 8 << 20;
@@ -122,7 +124,11 @@ impl Weights {
         let matrix = QuantMatrix::new(stored.dtype, *rows, *cols, stored.bytes.clone());
         let matrix = matrix.map_err(|e| self.broken(name, &e))?;
         match self.permuted_heads(name) {
-            Some(heads) => matrix.select_rows(unpermuted(*rows, heads)).map_err(|e| self.broken(name, &e)),
+            Some(heads) => {
+                let turned = matrix.select_rows(unpermuted(*rows, heads)).map_err(|e| self.broken(name, &e));
+                matrix.data().release();
+                turned
+            }
             None => Ok(matrix),
         }
     }
@@ -237,7 +243,7 @@ impl Weights {
     }
 
     /// GGUF interleaves the halves of each head's rows in the llama family: the number of heads, for such a tensor.
-    fn permuted_heads(&self, name: &str) -> Option<usize> {
+    pub(crate) fn permuted_heads(&self, name: &str) -> Option<usize> {
         if self.gguf().is_none() || self.config.architecture != "llama" {
             return None;
         }

@@ -3,18 +3,21 @@
 use crate::cli::Globals;
 use crate::config::Config;
 use crate::config::types::OnBadRow;
-use crate::plan::{Estimate, ModelShape, RunShape, estimate};
+use crate::plan::{
+    AdapterShape, Batches, Choice, Limit, Memory, ModelShape, PassShape, Work, WorkShape, choose,
+    largest_pass, work,
+};
 use crate::progress::{bytes, duration};
 use crate::session::{Base, Preparer, Renderer};
 use anyhow::Context as _;
-use galen_adapter::ModuleShape;
-use galen_data::pack::Sharing;
-use galen_data::tokenize::{TokenizeOptions, tokenize};
+use galen_data::pack::{MIN_SHARED_TOKENS, Sharing, pack, packed_tokens};
+use galen_data::tokenize::{ExcessLength, tokenize};
 use galen_hub::{Options, Silent};
 use galen_model::weights::Weights;
-use galen_model::{MODULES, Precision, tokenizer::Tokenizer};
+use galen_model::{WeightCache, tokenizer::Tokenizer};
+use galen_ops::ops::Compute;
 use galen_train::StepPlan;
-use galen_types::Conversation;
+use galen_types::{Conversation, Tokenized};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -23,11 +26,8 @@ use std::time::Duration;
 const SAMPLED_ROWS: usize = 512;
 /// Useful work of a core, floating-point operations a second: a cautious figure of a processor with AVX2.
 const CORE_FLOPS: f64 = 50e9;
-/// Bits of a weight in NF4 with double quantisation: 4, and a scale of 8 bits each 64, and one of 32 each 16,384.
-const NF4_BITS: f64 = 4.127;
-/// Tokens whose logits are held at once.
-const HEAD_CHUNK_TOKENS: u64 = 256;
-
+/// Batches laid out to learn a pass's mean tokens.
+const MEAN_OF: usize = 256;
 /// A plan: what is assumed, and what comes of it.
 #[derive(Debug, Serialize)]
 pub struct Plan {
@@ -41,12 +41,26 @@ pub struct Plan {
     pub mean_tokens: f64,
     /// Steps of an epoch.
     pub steps_per_epoch: u64,
-    /// What the run does.
-    pub run: RunShape,
-    /// Memory and time.
-    pub estimate: Estimate,
-    /// `max_memory` of the processor, bytes.
-    pub limit_bytes: Option<u64>,
+    /// What it trains.
+    pub adapter: AdapterShape,
+    /// The largest pass of a step, common beginnings once.
+    pub pass: PassShape,
+    /// What a step computes.
+    pub run: WorkShape,
+    /// Peak memory.
+    pub memory: Memory,
+    /// The arithmetic of products: `f32` or `bf16`.
+    pub compute: &'static str,
+    /// Where products read weights: `bf16` (packed) or `stream`.
+    pub weight_cache: &'static str,
+    /// What `auto` takes and why, where anything was left to it.
+    pub auto: Option<String>,
+    /// Where it does not fit: what helps.
+    pub warning: Option<String>,
+    /// Time.
+    pub work: Work,
+    /// What it may hold, bytes: `max_memory` of the processor, or a share of what is free.
+    pub limit_bytes: u64,
 }
 
 /// Estimates a sound configuration. Opens no socket: the model must be here already.
@@ -66,130 +80,120 @@ pub fn of(config: &Config, globals: &Globals) -> anyhow::Result<Plan> {
         tokenizer: Tokenizer::open(&found.path)?,
         resolved: found,
     };
-    let (lengths, sampled) = lengths(config, &base)?;
+    let sample = sample(config, &base)?;
     let threads = globals.threads.map_or_else(
         || std::thread::available_parallelism().map_or(1, usize::from),
         |n| usize::from(n.get()),
     );
-    Ok(Plan { sampled, ..plan(config, &base.weights, &lengths, CORE_FLOPS * threads as f64)? })
+    plan(config, &base.weights, &sample, CORE_FLOPS * threads as f64)
 }
 
-/// The plan from lengths: (tokens, supervised tokens) a row.
-pub fn plan(
-    config: &Config,
-    weights: &Weights,
-    lengths: &[(usize, usize)],
-    flops: f64,
-) -> anyhow::Result<Plan> {
-    let model = ModelShape::from(weights.config());
-    let modules = modules(&model);
-    let adapter = config.adapter_config();
-    let covered = adapter.targets.select(&modules, adapter.layers.as_deref())?;
-    let adapter_params: u64 = covered.iter().map(|m| adapter.r as u64 * (m.inputs + m.outputs) as u64).sum();
+/// Rows that were looked at, and which of them stands for each of the data's.
+pub struct Sample {
+    rows: Vec<Vec<Tokenized>>,
+    stand_in: Vec<usize>,
+}
 
-    let rows = lengths.len();
+/// The plan from a sample of the data.
+pub fn plan(config: &Config, weights: &Weights, sample: &Sample, flops: f64) -> anyhow::Result<Plan> {
+    let model = ModelShape::from(weights.config());
+    let wanted = config.adapter_config();
+    let covered = wanted.targets.select(&model.modules(), wanted.layers.as_deref())?;
+    let adapter = AdapterShape::new(&covered, wanted.r, config.lora_dropout, model.layers);
+
+    let read = sample.stand_in.len();
     let held_out = match config.val_set_size {
-        share if share < 1.0 => (rows as f64 * share).ceil() as usize,
+        share if share < 1.0 => (read as f64 * share).ceil() as usize,
         count => count as usize,
     };
-    let tokens: Vec<usize> = lengths.iter().skip(held_out.min(rows)).map(|l| l.0).collect();
-    let trained = tokens.len();
+    let rows: Vec<Vec<&Tokenized>> = sample
+        .stand_in
+        .iter()
+        .skip(held_out)
+        .filter_map(|i| sample.rows.get(*i))
+        .map(|sequences| sequences.iter().collect())
+        .collect();
+    let trained = rows.len();
     anyhow::ensure!(
         trained > 0,
-        "no row is left to train on: {rows} read, {held_out} set aside (`val_set_size`)"
+        "no row is left to train on: {read} read, {held_out} set aside (`val_set_size`)"
     );
-    let all: usize = tokens.iter().sum();
-    let supervised: usize = lengths.iter().skip(held_out).map(|l| l.1).sum();
-    let micro = config.micro_batch_size as usize;
-    let steps =
-        StepPlan::new(tokens.clone(), micro, config.accumulation() as usize, config.packing(), config.seed);
+    let all: usize = rows.iter().flatten().map(|r| r.ids().len()).sum();
+    let supervised: usize = rows.iter().flatten().map(|r| r.supervised_tokens()).sum();
+    let steps = StepPlan::new(
+        rows.iter().map(|row| packed_tokens(row, Sharing::WithinRow)).collect(),
+        config.micro_batch_size as usize,
+        config.accumulation() as usize,
+        config.packing(),
+        config.seed,
+    );
+    let batches = Batches { rows: &rows, plan: &steps };
     // The largest pass sets the memory, the mean pass the time.
-    let passes: Vec<usize> = steps
+    let pass = largest_pass(config, &batches);
+    let held = weights.held_bytes(config.base_precision());
+    let limit = Limit::of(config);
+    let Choice { mode, memory, why, warning, .. } = choose(config, &model, held, adapter, pass, limit);
+    let share = (config.lora_dropout == 0.0).then_some(MIN_SHARED_TOKENS);
+    let laid_out: Vec<usize> = batches
         .epoch(0)
         .iter()
-        .flatten()
-        .map(|batch| batch.iter().map(|row| tokens.get(*row).copied().unwrap_or(0)).sum())
+        .take(MEAN_OF)
+        .filter_map(|batch| pack(batch, share).ok())
+        .map(|batch| batch.ids().len())
         .collect();
-    let largest = passes.iter().copied().max().unwrap_or(0) as u64;
+    let passes = steps.epoch(0).iter().flatten().count().max(1);
     let steps_per_epoch = steps.steps_per_epoch().max(1);
-    let run = |checkpointing: bool, tokens_per_pass: u64| RunShape {
-        weight_bytes: weight_bytes(config, weights, &model),
-        adapter_params,
-        tokens_per_pass,
+    let run = WorkShape {
+        adapter_params: adapter.params,
+        tokens_per_pass: (laid_out.iter().sum::<usize>() as f64 / laid_out.len().max(1) as f64).ceil() as u64,
         row_tokens: (all / trained) as u64,
-        supervised_per_pass: (tokens_per_pass as f64 * supervised as f64 / all.max(1) as f64).ceil() as u64,
+        supervised_per_pass: supervised.div_ceil(passes) as u64,
         accumulation: config.accumulation(),
         steps: config.total_steps(steps_per_epoch),
-        activation_bytes: 4,
-        checkpointing,
-        head_chunk_tokens: HEAD_CHUNK_TOKENS,
+        recompute: mode.recompute,
         flops_per_second: flops,
     };
-    let checkpointing = config.recompute(|limit| {
-        limit.is_some_and(|limit| estimate(&model, &run(false, largest)).total_bytes > limit)
-    });
-    let memory = estimate(&model, &run(checkpointing, largest));
-    let mean_pass = (all as f64 / passes.len().max(1) as f64).ceil() as u64;
-    let time = estimate(&model, &run(checkpointing, mean_pass));
     // A pass forward is half the work of one there and back.
     let beside = 1.0 + 0.5 * config.forwards_beside();
+    let time = work(&model, &run);
     Ok(Plan {
         model,
-        rows,
-        sampled: rows,
+        rows: read,
+        sampled: sample.rows.len(),
         mean_tokens: all as f64 / trained as f64,
         steps_per_epoch,
-        run: run(checkpointing, largest),
-        estimate: Estimate {
+        adapter,
+        pass,
+        run,
+        memory,
+        compute: if mode.load.compute == Compute::F32 { "f32" } else { "bf16" },
+        weight_cache: if mode.load.weight_cache == WeightCache::Packed { "bf16" } else { "stream" },
+        auto: why,
+        warning,
+        work: Work {
             step_flops: time.step_flops * beside,
             step_seconds: time.step_seconds * beside,
             total_seconds: time.total_seconds * beside,
-            ..memory
         },
-        limit_bytes: config.max_memory.0.get("cpu").copied(),
+        limit_bytes: limit.bytes,
     })
 }
 
-fn modules(model: &ModelShape) -> Vec<ModuleShape> {
-    let of_block = |layer: u64| {
-        MODULES.iter().zip(model.projections()).map(move |((_, module), (inputs, outputs))| ModuleShape {
-            layer: layer as usize,
-            module,
-            inputs: inputs as usize,
-            outputs: outputs as usize,
-        })
-    };
-    (0..model.layers).flat_map(of_block).collect()
-}
-
-fn weight_bytes(config: &Config, weights: &Weights, model: &ModelShape) -> u64 {
-    let stored = weights.nbytes() as u64;
-    let params = model.params().max(1) as f64;
-    let stored_bits = stored as f64 * 8.0 / params;
-    if config.base_precision() != Precision::Nf4 || stored_bits < 12.0 {
-        return stored;
-    }
-    let projections = model.matmul_params() as f64;
-    (stored as f64 - projections * (stored_bits - NF4_BITS) / 8.0).max(0.0) as u64
-}
-
-/// (tokens, supervised tokens) of every row of preference data, as a pair adds them to a batch: its prompt once.
-fn preference_lengths(config: &Config, base: &Base) -> anyhow::Result<(Vec<(usize, usize)>, usize)> {
+/// Every row of preference data.
+fn preferences(config: &Config, base: &Base) -> anyhow::Result<Sample> {
     let date = chrono::Utc::now().date_naive();
     // What is set aside is reckoned with afterwards; bad rows are for others to complain of.
     let all = Config { val_set_size: 0.0, on_bad_row: OnBadRow::Skip, ..config.clone() };
     let rows = Preparer { base, config: &all, offline: true, date }.prepare()?.rows;
-    let supervised = |row: usize| rows.sequences(row).iter().map(|s| s.supervised_tokens()).sum();
-    let lengths = rows.lengths(Sharing::WithinRow).into_iter().enumerate();
-    let lengths: Vec<_> = lengths.map(|(row, tokens)| (tokens, supervised(row))).collect();
-    let n = lengths.len();
-    Ok((lengths, n))
+    let sequences = |row: usize| rows.sequences(row).into_iter().cloned().collect();
+    let rows: Vec<Vec<Tokenized>> = (0..rows.n_train()).map(sequences).collect();
+    Ok(Sample { stand_in: (0..rows.len()).collect(), rows })
 }
 
-/// (tokens, supervised tokens) of every row, most of them extrapolated; and how many were measured.
-fn lengths(config: &Config, base: &Base) -> anyhow::Result<(Vec<(usize, usize)>, usize)> {
+/// Some rows as training will see them, evenly from all entries.
+fn sample(config: &Config, base: &Base) -> anyhow::Result<Sample> {
     if config.rl.is_some() {
-        return preference_lengths(config, base);
+        return preferences(config, base);
     }
     let date = chrono::Utc::now().date_naive();
     let preparer = Preparer { base, config, offline: true, date };
@@ -202,47 +206,59 @@ fn lengths(config: &Config, base: &Base) -> anyhow::Result<(Vec<(usize, usize)>,
     let all: Vec<_> =
         loaded.iter().flat_map(|(renderer, rows)| rows.iter().map(move |r| (renderer, r))).collect();
     let stride = all.len().div_ceil(SAMPLED_ROWS).max(1);
-    let any_length = TokenizeOptions { sequence_len: usize::MAX, ..preparer.tokenize_options() };
+    let mut options = preparer.tokenize_options();
+    if options.excess == ExcessLength::Raise {
+        options.excess = ExcessLength::Drop;
+    }
     let measure = |(renderer, row): &(&Renderer, &Conversation)| {
         let rendered = [renderer.render(row).ok()?];
-        let (rows, _) = tokenize(&rendered, &base.tokenizer, any_length).ok()?;
-        rows.first().map(|row| (row.ids().len(), row.supervised_tokens()))
+        Some(tokenize(&rendered, &base.tokenizer, options).ok()?.0)
     };
-    let measured: Vec<Option<(usize, usize)>> = all.iter().step_by(stride).map(measure).collect();
-    let drops = config.excess_length_strategy == crate::config::types::ExcessLength::Drop;
-    let limit = config.sequence_len as usize;
-    let lengths = (0..all.len())
-        .filter_map(|i| measured.get(i / stride).copied().flatten())
-        .filter(|(tokens, _)| !(drops && *tokens > limit))
-        .map(|(tokens, supervised)| (tokens.min(limit), supervised.min(limit)))
-        .collect();
-    Ok((lengths, measured.len()))
+    let mut out = Sample { rows: Vec::new(), stand_in: Vec::new() };
+    for (i, row) in all.iter().step_by(stride).enumerate() {
+        // A long text becomes several rows.
+        let pieces = measure(row).unwrap_or_default();
+        for _ in 0..stride.min(all.len() - i * stride) {
+            out.stand_in.extend(out.rows.len()..out.rows.len() + pieces.len());
+        }
+        out.rows.extend(pieces.into_iter().map(|piece| vec![piece]));
+    }
+    Ok(out)
 }
 
 /// The plan as a small table.
 pub fn text(plan: &Plan) -> String {
-    let e = &plan.estimate;
+    let m = &plan.memory;
     let mut out = String::new();
     let mut line = |name: &str, value: String| {
         let _ = writeln!(out, "  {name:<30}{value:>14}");
     };
     line("rows", plan.rows.to_string());
     line("tokens a row, about", format!("{:.0}", plan.mean_tokens));
-    line("trained parameters", plan.run.adapter_params.to_string());
+    line("tokens of the largest pass", plan.pass.tokens.to_string());
+    line("of which predict", plan.pass.predicting.to_string());
+    line("trained parameters", plan.adapter.params.to_string());
     line("steps", plan.run.steps.to_string());
-    line("weights", bytes(e.weights_bytes));
-    line("adapter, gradient, moments", bytes(e.adapter_bytes));
-    let how = if plan.run.checkpointing { "activations, recomputed" } else { "activations" };
-    line(how, bytes(e.activations_bytes));
-    line("work space", bytes(e.workspace_bytes));
-    line("memory together, about", bytes(e.total_bytes));
+    line("arithmetic", plan.compute.into());
+    line("weights", bytes(m.weights_bytes));
+    if m.packed_bytes > 0 {
+        line("weights packed for products", bytes(m.packed_bytes));
+    }
+    line("adapter, gradient, moments", bytes(m.adapter_bytes));
+    let how = if plan.run.recompute { "activations, recomputed" } else { "activations" };
+    line(how, bytes(m.activations_bytes));
+    line("work space", bytes(m.workspace_bytes));
+    line("program, allocator", bytes(m.process_bytes));
+    line("memory together, about", bytes(m.total_bytes));
     let seconds = |s: f64| {
         if s.is_finite() { duration(Duration::from_secs_f64(s.clamp(0.0, 1e9))) } else { "unknown".into() }
     };
-    if let Some(limit) = plan.limit_bytes.filter(|limit| e.total_bytes > *limit) {
-        line("more than `max_memory`", bytes(limit));
+    line("a step, about", seconds(plan.work.step_seconds));
+    line("all steps, about", seconds(plan.work.total_seconds));
+    for (name, text) in [("", &plan.auto), ("warning: ", &plan.warning)] {
+        if let Some(text) = text {
+            let _ = writeln!(out, "{name}{text}");
+        }
     }
-    line("a step, about", seconds(e.step_seconds));
-    line("all steps, about", seconds(e.total_seconds));
     out
 }

@@ -2,11 +2,10 @@
 
 use super::schedule::{Every, Precision};
 use super::table::Config;
-use super::types::{AdapterKind, Checkpointing, InitLora, Targets, WeightCache};
+use super::types::{AdapterKind, InitLora, Targets};
 use galen_adapter::{AdapterConfig, Init};
 use galen_data::tokenize::ExcessLength;
 use galen_data::{DatasetSpec, OnBadRow};
-use galen_model::LoadOptions;
 use galen_ops::ops::Compute;
 use galen_optim::AdamWConfig;
 use galen_train::{BestMetric, Cadence, TrainSettings};
@@ -14,16 +13,6 @@ use galen_train::{BestMetric, Cadence, TrainSettings};
 /// The arithmetic that this processor has instructions for.
 pub fn native_compute() -> Compute {
     if galen_ops::isa().prefers_bf16() { Compute::Bf16 } else { Compute::F32 }
-}
-
-/// A packed copy where it takes at most half of `limit`, or of the memory that is free.
-pub fn weight_cache(weights: u64, limit: Option<u64>) -> galen_model::WeightCache {
-    let room = limit.or_else(galen_train::available_bytes).unwrap_or(u64::MAX);
-    if weights.saturating_mul(2) <= room / 2 {
-        galen_model::WeightCache::Packed
-    } else {
-        galen_model::WeightCache::Stream
-    }
 }
 
 impl Config {
@@ -60,23 +49,17 @@ impl Config {
         }
     }
 
-    /// How the base is loaded, given its number of weights.
-    pub fn load_options(&self, weights: u64) -> LoadOptions {
-        let compute = match self.precision() {
+    /// The arithmetic of matrix products.
+    pub fn compute(&self) -> Compute {
+        match self.precision() {
             Precision::F32 => Compute::F32,
             Precision::Bf16 => Compute::Bf16,
             Precision::Auto => native_compute(),
-        };
-        let weight_cache = match self.weight_cache {
-            WeightCache::Bf16 => galen_model::WeightCache::Packed,
-            WeightCache::Stream => galen_model::WeightCache::Stream,
-            WeightCache::Auto => weight_cache(weights, self.max_memory.0.get("cpu").copied()),
-        };
-        LoadOptions { precision: self.base_precision(), compute, weight_cache, ..LoadOptions::default() }
+        }
     }
 
     /// How the run trains, given the steps of one epoch (`StepPlan::steps_per_epoch`) and whether activations are
-    /// recomputed (`gradient_checkpointing: auto` is decided by [`Config::recompute`]).
+    /// recomputed (`crate::plan::choose` decides for `auto`).
     pub fn train_settings(&self, steps_per_epoch: u64, gradient_checkpointing: bool) -> TrainSettings {
         let total = self.total_steps(steps_per_epoch);
         TrainSettings {
@@ -120,15 +103,6 @@ impl Config {
             super::types::ExcessLength::Drop => ExcessLength::Drop,
             super::types::ExcessLength::Truncate => ExcessLength::Truncate,
             super::types::ExcessLength::Raise => ExcessLength::Raise,
-        }
-    }
-
-    /// Whether activations are recomputed; `needed` says, for `auto`, whether keeping them would pass `max_memory`.
-    pub fn recompute(&self, needed: impl FnOnce(Option<u64>) -> bool) -> bool {
-        match self.gradient_checkpointing {
-            Checkpointing::On => true,
-            Checkpointing::Off => false,
-            Checkpointing::Auto => needed(self.max_memory.0.get("cpu").copied()),
         }
     }
 

@@ -20,7 +20,7 @@ pub mod types;
 pub mod yaml;
 
 pub use alignment::Alignment;
-pub use build::{native_compute, weight_cache};
+pub use build::native_compute;
 pub use datasets::DatasetEntry;
 pub use key::{Report, Verdict};
 pub use schedule::{Every, Precision};

@@ -25,7 +25,8 @@ key_table! {
     base_model_config: Option<String> = None;
     /// Where the tokenizer lies; must be `base_model` itself.
     tokenizer_config: Option<String> = None;
-    /// Memory limits, `{cpu: 8GiB, 0: 20GiB}`: what `plan` and `gradient_checkpointing: auto` keep below.
+    /// Memory limits, `{cpu: 8GiB, 0: 20GiB}`: what `weight_cache: auto` and `gradient_checkpointing: auto` keep below;
+    /// unset, four fifths of what is free.
     max_memory: MaxMemory = MaxMemory::default();
 
     ["Precision"]
@@ -41,7 +42,8 @@ key_table! {
     /// f32 operands only.
     float32: bool = false;
     /// Where bf16 products read the base: `bf16`, a packed copy of two bytes a weight (fast); `stream`, the stored
-    /// blocks (small); `auto`, the copy where it takes at most half of `max_memory`, or of what is free.
+    /// blocks (small, a tenth slower); `auto`, the copy where the run then stays below `max_memory`, by the arithmetic of
+    /// `galen plan`.
     weight_cache: WeightCache = WeightCache::Auto;
 
     ["Adapter"]
@@ -136,7 +138,7 @@ key_table! {
     /// Largest L2 norm of all gradients together; 0: no clipping.
     max_grad_norm: f64 = 1.0, not_negative;
     /// Activations computed again instead of kept: same numbers, less memory, about a third more time. `offload`
-    /// means `true` here; `auto` decides by `max_memory`.
+    /// means `true` here; `auto`, where the run would pass `max_memory` otherwise, by the arithmetic of `galen plan`.
     gradient_checkpointing: Checkpointing = Checkpointing::Off;
     /// Seed of everything random. The same seed gives the same bits.
     seed: u64 = 42;

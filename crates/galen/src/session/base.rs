@@ -1,13 +1,12 @@
 //! A base model found, opened and ready.
 
-use crate::config::weight_cache;
-use crate::plan::ModelShape;
+use crate::plan::{ModelShape, packed_bytes};
 use crate::progress::{Progress, Unit, say};
 use anyhow::Context as _;
 use galen_data::template::{ChatTemplate, SpecialTokens, builtin};
 use galen_hub::{Options, Resolved};
 use galen_model::tokenizer::Tokenizer;
-use galen_model::{LoadOptions, Model, Weights};
+use galen_model::{LoadOptions, Model, WeightCache, Weights};
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -91,14 +90,12 @@ impl Base {
         Ok(Model::load(&self.weights, options)?)
     }
 
-    /// Takes the weights for many long passes: packed where there is room.
+    /// Takes the weights for many long passes: packed where that takes at most half of the memory that is free.
     pub fn model_for_passes(&self, options: LoadOptions) -> anyhow::Result<Model> {
-        self.model(LoadOptions { weight_cache: weight_cache(self.n_weights(), None), ..options })
-    }
-
-    /// Number of weights, norms left out.
-    pub fn n_weights(&self) -> u64 {
-        ModelShape::from(self.weights.config()).params()
+        let packed = packed_bytes(&ModelShape::from(self.weights.config()));
+        let room = galen_train::available_bytes().map_or(f64::INFINITY, |free| free as f64 / 2.0);
+        let weight_cache = if packed <= room { WeightCache::Packed } else { WeightCache::Stream };
+        self.model(LoadOptions { weight_cache, ..options })
     }
 
     /// The chat template of that choice; none where the model has none and nothing else was said.

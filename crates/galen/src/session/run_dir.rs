@@ -104,7 +104,7 @@ pub(super) fn fingerprint(config: &Config, hashes: &BTreeMap<String, String>) ->
         map.insert(format!("sha256 of the {name}"), hash.clone());
     }
     map.insert("kernel path".into(), galen_ops::isa().name().into());
-    map.insert("arithmetic".into(), format!("{:?}", config.load_options(0).compute));
+    map.insert("arithmetic".into(), format!("{:?}", config.compute()));
     map
 }
 
@@ -149,7 +149,7 @@ pub(super) fn write_record(
         "threads": rayon::current_num_threads(),
         "host": std::fs::read_to_string("/proc/sys/kernel/hostname").map(|h| h.trim().to_owned()).ok(),
     }));
-    let compute = config.load_options(0).compute;
+    let compute = config.compute();
     let record = json!({
         "galen": env!("CARGO_PKG_VERSION"),
         "kernel_path": galen_ops::isa().name(),

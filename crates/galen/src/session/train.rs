@@ -10,6 +10,7 @@ use super::shown::Shown;
 use super::summary::{samples, summarise, write_reports};
 use crate::config::native_compute;
 use crate::config::{Config, Report};
+use crate::plan::{AdapterShape, Batches, Choice, Limit, Mode, ModelShape, PassShape, choose, largest_pass};
 use crate::progress::{bytes, counted, say, verbosity};
 use crate::signals::Stop;
 use anyhow::Context as _;
@@ -22,6 +23,7 @@ use galen_ops::ops::Compute;
 use galen_ops::profile::span;
 use galen_train::report::RunSummary;
 use galen_train::{Outcome, Run, StepPlan, checkpoint, module_shapes};
+use galen_types::Tokenized;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -75,10 +77,19 @@ pub fn train(
     let date = date_of(&dir);
     let preparer = Preparer { base: &base, config, offline, date };
     let template = preparer.template()?;
-    let prepared = {
+    // Where any data will fit, the weights need not wait for it; an error of the data comes first all the same.
+    let limit = Limit::of(config);
+    let early = early_mode(config, &base, limit)?;
+    let prepare = || {
         let _span = span("prepare data");
-        preparer.prepare()?
+        preparer.prepare()
     };
+    let load = |mode: Mode| {
+        let _span = span("load weights");
+        base.model(mode.load)
+    };
+    let (prepared, loaded) = rayon::join(prepare, || early.map(load));
+    let prepared = prepared?;
     tell_rows(&prepared);
     let hashes = {
         let _span = span("hash inputs");
@@ -90,10 +101,8 @@ pub fn train(
         // Before anything is written: another configuration must leave no trace in the run it does not go on with.
         checkpoint::load_state_of(path, &fingerprint)?;
     }
-    let model = {
-        let _span = span("load weights");
-        base.model(config.load_options(base.n_weights()))?
-    };
+    let mode = mode_of(config, &base, &prepared, limit)?;
+    let model = loaded.unwrap_or_else(|| load(mode))?;
     let (adapter, record) = adapter_of(config, &base, &model, offline)?;
     let alignment = config.alignment()?;
     let making = Making { config, model: &model, adapter: &adapter, hashes: &hashes };
@@ -105,8 +114,7 @@ pub fn train(
         config.packing(),
         config.seed,
     );
-    let recompute = config.recompute(|limit| needs_recompute(&model, &prepared, config, limit));
-    let settings = config.train_settings(plan.steps_per_epoch(), recompute);
+    let settings = config.train_settings(plan.steps_per_epoch(), mode.recompute);
     let command = command_of(config);
     say(&format!(
         "{command}: {}, {}, {} trainable values over {} frozen",
@@ -156,6 +164,45 @@ pub fn train(
 /// The command that trains by this configuration.
 pub fn command_of(config: &Config) -> &'static str {
     if config.rl.is_some() { "align" } else { "train" }
+}
+
+/// How the base is held and activations are kept; what was chosen is said, and whether it will fit.
+fn mode_of(
+    config: &Config,
+    base: &Base,
+    prepared: &Prepared,
+    limit: Limit,
+) -> anyhow::Result<Mode> {
+    let _span = span("plan memory");
+    let rows: Vec<Vec<&Tokenized>> =
+        (0..prepared.rows.n_train()).map(|row| prepared.rows.sequences(row)).collect();
+    let plan = StepPlan::new(
+        prepared.rows.lengths(Sharing::WithinRow),
+        config.micro_batch_size as usize,
+        config.accumulation() as usize,
+        config.packing(),
+        config.seed,
+    );
+    let choice = choice(config, base, largest_pass(config, &Batches { rows: &rows, plan: &plan }), limit)?;
+    choice.why.iter().for_each(|why| say(why));
+    choice.warning.iter().for_each(|warning| say(&format!("warning: {warning}")));
+    Ok(choice.mode)
+}
+
+/// The mode where it is the same for any data: the fastest that the keys allow fits rows of `sequence_len` tokens.
+fn early_mode(config: &Config, base: &Base, limit: Limit) -> anyhow::Result<Option<Mode>> {
+    let tokens = config.micro_batch_size.saturating_mul(config.sequence_len);
+    let choice = choice(config, base, PassShape { tokens, predicting: tokens, ids: tokens }, limit)?;
+    Ok((choice.fastest && choice.warning.is_none()).then_some(choice.mode))
+}
+
+fn choice(config: &Config, base: &Base, pass: PassShape, limit: Limit) -> anyhow::Result<Choice> {
+    let model = ModelShape::from(base.weights.config());
+    let wanted = config.adapter_config();
+    let covered = wanted.targets.select(&model.modules(), wanted.layers.as_deref())?;
+    let adapter = AdapterShape::new(&covered, wanted.r, config.lora_dropout, model.layers);
+    let held = base.weights.held_bytes(config.base_precision());
+    Ok(choose(config, &model, held, adapter, pass, limit))
 }
 
 /// A full disk stops a run that can go on once there is space.
@@ -290,16 +337,4 @@ pub fn saved_template(adapter: &str, offline: bool) -> anyhow::Result<Option<Str
 pub fn is_adapter(model: &str) -> bool {
     let path = Path::new(model);
     path.join("adapter_config.json").is_file() && !path.join("config.json").is_file()
-}
-
-/// Activations of a micro-batch against `max_memory`.
-fn needs_recompute(model: &Model, prepared: &Prepared, config: &Config, limit: Option<u64>) -> bool {
-    let Some(limit) = limit else { return false };
-    let c = &model.config;
-    let longest = prepared.rows.lengths(Sharing::WithinRow).into_iter().max().unwrap_or(0);
-    let tokens = if config.sample_packing { config.sequence_len as usize } else { longest };
-    let tokens = tokens * config.micro_batch_size as usize;
-    let per_token = 8 * c.hidden_size + 3 * c.intermediate_size + 4 * c.n_heads * c.head_dim;
-    let activations = (tokens * per_token * 4 * c.n_layers) as u64;
-    activations + model.nbytes() as u64 > limit * 9 / 10
 }

@@ -1,0 +1,46 @@
+//! The largest pass of a run, from its rows.
+
+use super::PassShape;
+use crate::config::Config;
+use galen_data::pack::{MIN_SHARED_TOKENS, pack};
+use galen_train::StepPlan;
+use galen_types::Tokenized;
+use std::collections::BTreeSet;
+
+/// Epochs whose batches are looked at: those of later ones are like them.
+const EPOCHS: u64 = 3;
+/// Batches laid out as training lays them out: those with most tokens.
+const LAID_OUT: usize = 16;
+
+/// Rows and how steps take them.
+pub struct Batches<'a> {
+    /// The sequences of each of the plan's rows: one, or a pair's two.
+    pub rows: &'a [Vec<&'a Tokenized>],
+    /// Steps over rows of those lengths.
+    pub plan: &'a StepPlan,
+}
+
+impl<'a> Batches<'a> {
+    /// Micro-batches of an epoch.
+    pub fn epoch(&self, epoch: u64) -> Vec<Vec<&'a Tokenized>> {
+        let rows = |batch: &Vec<usize>| batch.iter().filter_map(|i| self.rows.get(*i)).flatten().copied().collect();
+        self.plan.epoch(epoch).iter().flatten().map(rows).collect()
+    }
+}
+
+/// The largest pass: T and N each the largest of the batches with most tokens, once laid out.
+pub fn largest_pass(config: &Config, batches: &Batches) -> PassShape {
+    let mut all: Vec<Vec<&Tokenized>> = (0..EPOCHS).flat_map(|epoch| batches.epoch(epoch)).collect();
+    let tokens = |batch: &Vec<&Tokenized>| batch.iter().map(|r| r.ids().len()).sum::<usize>();
+    all.sort_by_key(|batch| std::cmp::Reverse(tokens(batch)));
+    let share = (config.lora_dropout == 0.0).then_some(MIN_SHARED_TOKENS);
+    let ids: BTreeSet<u32> = batches.rows.iter().flatten().flat_map(|r| r.ids().iter().copied()).collect();
+    let mut largest = PassShape { ids: ids.len() as u64, ..PassShape::default() };
+    for batch in all.iter().take(LAID_OUT) {
+        let Ok(batch) = pack(batch, share) else { continue };
+        let predicting: BTreeSet<u32> = batch.targets().iter().map(|t| t.index).collect();
+        largest.tokens = largest.tokens.max(batch.ids().len() as u64);
+        largest.predicting = largest.predicting.max(predicting.len() as u64);
+    }
+    largest
+}
