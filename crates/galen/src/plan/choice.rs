@@ -81,7 +81,10 @@ pub fn choose(
         .iter()
         .flat_map(|recompute| caches.iter().map(move |cache| (*recompute, *cache)))
         .map(|(recompute, weight_cache)| {
-            let mode = Mode { load: LoadOptions { precision, compute, weight_cache }, recompute };
+            let mode = Mode {
+                load: LoadOptions { precision, compute, weight_cache, ..LoadOptions::default() },
+                recompute,
+            };
             let memory = memory(model, held, adapter, pass, mode);
             Choice { mode, memory, fastest: false, why: None, warning: None }
         })

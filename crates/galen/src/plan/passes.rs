@@ -23,7 +23,8 @@ pub struct Batches<'a> {
 impl<'a> Batches<'a> {
     /// Micro-batches of an epoch.
     pub fn epoch(&self, epoch: u64) -> Vec<Vec<&'a Tokenized>> {
-        let rows = |batch: &Vec<usize>| batch.iter().filter_map(|i| self.rows.get(*i)).flatten().copied().collect();
+        let rows =
+            |batch: &Vec<usize>| batch.iter().filter_map(|i| self.rows.get(*i)).flatten().copied().collect();
         self.plan.epoch(epoch).iter().flatten().map(rows).collect()
     }
 }

@@ -77,7 +77,7 @@ impl Making<'_> {
         let mut parts: Vec<String> =
             self.hashes.iter().filter(|(k, _)| *k != "config").map(|(k, v)| format!("{k}={v}")).collect();
         let config = self.config;
-        parts.push(format!("options={:?}", config.load_options(0)));
+        parts.push(format!("base={:?} {:?}", config.base_precision(), config.compute()));
         parts.push(format!("kernels={} version={}", galen_ops::isa().name(), env!("CARGO_PKG_VERSION")));
         // Which answers stand behind which prompts in the KL estimate.
         parts.push(format!(

@@ -167,12 +167,7 @@ pub fn command_of(config: &Config) -> &'static str {
 }
 
 /// How the base is held and activations are kept; what was chosen is said, and whether it will fit.
-fn mode_of(
-    config: &Config,
-    base: &Base,
-    prepared: &Prepared,
-    limit: Limit,
-) -> anyhow::Result<Mode> {
+fn mode_of(config: &Config, base: &Base, prepared: &Prepared, limit: Limit) -> anyhow::Result<Mode> {
     let _span = span("plan memory");
     let rows: Vec<Vec<&Tokenized>> =
         (0..prepared.rows.n_train()).map(|row| prepared.rows.sequences(row)).collect();

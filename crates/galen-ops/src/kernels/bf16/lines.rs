@@ -22,12 +22,13 @@ impl Lines {
     /// # Safety
     /// Each is written before it is read.
     pub unsafe fn unwritten(len: usize) -> Self {
-        let mut lines = Vec::with_capacity(len.div_ceil(WIDTH));
-        // SAFETY: there is room for as many; a line has no invalid pattern, and the caller writes before reading.
         #[expect(clippy::uninit_vec, reason = "the caller's promise")]
-        unsafe {
-            lines.set_len(len.div_ceil(WIDTH));
-        }
+        let lines = {
+            let mut lines = Vec::with_capacity(len.div_ceil(WIDTH));
+            // SAFETY: there is room for as many; a line has no invalid pattern, and the caller writes before reading.
+            unsafe { lines.set_len(len.div_ceil(WIDTH)) };
+            lines
+        };
         Self { lines, len }
     }
 
