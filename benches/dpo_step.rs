@@ -96,9 +96,10 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn pairs_of(text: &str, vocabulary: usize) -> anyhow::Result<Vec<TokenizedPair>> {
-    let ids: Vec<Ids> = match Path::new(text).is_file() {
-        true => std::fs::read_to_string(text)?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?,
-        false => random(text, vocabulary as u64 - 200).context("PAIRS is a file, or like `4x256+64`")?,
+    let ids: Vec<Ids> = if Path::new(text).is_file() {
+        std::fs::read_to_string(text)?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?
+    } else {
+        random(text, vocabulary as u64 - 200).context("PAIRS is a file, or like `4x256+64`")?
     };
     let pair = |(i, ids): (usize, Ids)| -> anyhow::Result<TokenizedPair> {
         let one = |answer: Vec<u32>| {

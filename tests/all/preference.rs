@@ -112,12 +112,7 @@ fn losses() -> Vec<(&'static str, Box<dyn PairObjective>)> {
 }
 
 fn assert_close(what: &str, got: &StepGradient, want: &StepGradient) {
-    assert!(
-        !((got.loss - want.loss).abs() > 1e-6 * want.loss.abs()),
-        "{what}: {} for {}",
-        got.loss,
-        want.loss
-    );
+    assert!((got.loss - want.loss).abs() <= 1e-6 * want.loss.abs(), "{what}: {} for {}", got.loss, want.loss);
     let largest = want.gradients.iter().flatten().fold(0f32, |m, g| m.max(g.abs()));
     assert!(largest > 0.0, "{what}: there is a gradient");
     for (g, w) in got.gradients.iter().flatten().zip(want.gradients.iter().flatten()) {

@@ -111,9 +111,8 @@ impl Labels<'_> {
         kl: f64,
         totals: Totals,
     ) -> Result<SequenceLoss> {
-        let label = |row: &usize| match self.rows.part(part).0[*row].label {
-            true => Label::Desirable,
-            false => Label::Undesirable,
+        let label = |row: &usize| {
+            if self.rows.part(part).0[*row].label { Label::Desirable } else { Label::Undesirable }
         };
         let labels: Vec<Label> = rows.iter().map(label).collect();
         let reference = slices(&known.answers);

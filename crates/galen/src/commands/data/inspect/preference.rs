@@ -33,7 +33,7 @@ pub(super) fn shown(args: &Inspect, preparer: &Preparer, style: Style) -> anyhow
             let number = (before + from + i) as u64;
             match args.stage {
                 Stage::Rendered => {
-                    out.extend(answers.iter().map(|(name, a)| rendered(number, name, a, style)))
+                    out.extend(answers.iter().map(|(name, a)| rendered(number, name, a, style)));
                 }
                 _ => out.extend(tokenized(number, answers, preparer, style)?),
             }
