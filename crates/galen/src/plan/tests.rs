@@ -26,7 +26,10 @@ fn adapter(r: usize) -> AdapterShape {
 }
 
 fn mode(compute: Compute, weight_cache: WeightCache, recompute: bool) -> Mode {
-    Mode { load: LoadOptions { precision: Precision::Stored, compute, weight_cache }, recompute }
+    Mode {
+        load: LoadOptions { precision: Precision::Stored, compute, weight_cache, ..LoadOptions::default() },
+        recompute,
+    }
 }
 
 fn run(recompute: bool) -> WorkShape {
