@@ -126,8 +126,10 @@ fn data_commands_and_plan_take_pairs() {
 
     let steps = |set: &str| -> (f64, f64) {
         let plan = bench.galen(&["plan", "p.yaml", "--json", "--set", set]).exits(0).json();
-        let of = |key: &str| plan["estimate"]["estimate"][key].as_f64().unwrap_or_else(|| panic!("{plan}"));
-        (of("step_flops"), of("total_bytes"))
+        let of = |part: &str, key: &str| {
+            plan["estimate"][part][key].as_f64().unwrap_or_else(|| panic!("{part}.{key} in {plan}"))
+        };
+        (of("work", "step_flops"), of("memory", "total_bytes"))
     };
     let (with, without) = (steps("seed=1"), steps("precompute_ref_log_probs=true"));
     assert!(
