@@ -29,7 +29,7 @@ pub use scorer::{
     ChatMessage, ChoiceRequest, ChoiceScore, GenerateRequest, Generation, Prompt, QuestionScore,
     QuestionTokens, ScoreError, Scorer,
 };
-pub use task::Task;
+pub use task::{OutputType, Task};
 
 /// Bytes the unit tests may hold: a parser that sizes a buffer by a number it did not check aborts them.
 #[cfg(test)]

@@ -48,7 +48,9 @@ pub fn into_pairs(rows: Vec<Preference>, ranked: RankedPairs) -> Result<PairsMad
             }
             Preference::Prompt(row) => {
                 let e = DataError::row(&row.origin, Fault::MissingField, "it has no answers, a pair has two");
-                return Err(e.with_hint("prompts alone are for `rl: grpo`"));
+                return Err(
+                    e.with_hint("an answer is text or messages: docs/preference-data.md has the shapes")
+                );
             }
         }
     }
@@ -94,7 +96,9 @@ pub fn into_labelled(rows: Vec<Preference>) -> Result<Vec<Labelled>, DataError> 
             Preference::Labelled(row) => out.push(row),
             Preference::Prompt(row) => {
                 let e = DataError::row(&row.origin, Fault::MissingField, "it has no answer");
-                return Err(e.with_hint("prompts alone are for `rl: grpo`"));
+                return Err(
+                    e.with_hint("an answer is text or messages: docs/preference-data.md has the shapes")
+                );
             }
             row => {
                 for pair in into_pairs(vec![row], RankedPairs::BestWorst)?.pairs {

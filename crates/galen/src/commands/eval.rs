@@ -3,7 +3,7 @@
 use crate::cli::{Globals, Limit};
 use crate::config::native_compute;
 use crate::error::UsageError;
-use crate::progress::{Progress, Unit};
+use crate::progress::{Progress, Unit, say};
 use crate::session::{
     Base, FastDecoder, ModelScorer, TemplateChoice, fast_decode, is_adapter, open_adapter, resolve_run,
     saved_template,
@@ -12,7 +12,7 @@ use crate::stdout;
 use galen_eval::report::Docs;
 use galen_eval::{
     ChatMessage, ChoiceRequest, ChoiceScore, EvalOptions, EvalReport, GenerateRequest, Generation,
-    PromptOptions, QuestionScore, RunMeta, ScoreError, Scorer, Task, TaskResult, evaluate,
+    OutputType, PromptOptions, QuestionScore, RunMeta, ScoreError, Scorer, Task, TaskResult, evaluate,
 };
 use galen_model::LoadOptions;
 use serde_json::json;
@@ -61,7 +61,8 @@ pub struct Args {
     /// Seed of few-shot sampling and bootstrap
     #[arg(long, value_name = "N", default_value_t = 42)]
     pub seed: u64,
-    /// Generate with integer dot products: faster, not to the bit what was trained; says how far off it is
+    /// Generate with integer dot products: faster, not to the bit what was trained; says how far off it is. Choices are
+    /// scored exactly all the same
     #[arg(long, alias = "fast_decode")]
     pub fast_decode: bool,
 }
@@ -183,7 +184,11 @@ fn score(mut args: Args, globals: &Globals) -> anyhow::Result<()> {
     let choice = TemplateChoice { name: args.chat_template.as_deref(), jinja: saved.as_deref(), eot: &[] };
     let template = args.apply_chat_template.then(|| base.required_template(choice)).transpose()?;
     let model = base.model_for_passes(load)?;
-    let fast = args.fast_decode.then(|| base.model(fast_decode::options(load))).transpose()?;
+    let generates = tasks.iter().any(|t| t.output_type() == OutputType::GenerateUntil);
+    if args.fast_decode && !generates {
+        say("note: `--fast-decode` has no effect here: no task generates, choices are scored exactly");
+    }
+    let fast = (args.fast_decode && generates).then(|| base.model(fast_decode::options(load))).transpose()?;
     let options = EvalOptions {
         prompt: PromptOptions {
             num_fewshot: args.num_fewshot,
