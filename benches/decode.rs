@@ -2,7 +2,8 @@
 //! same with llama.cpp.
 //!
 //! `cargo run --release -p galen-bench --bin decode -- MODEL [PROMPT] [NEW] [SEQUENCES] [THREADS] [LORA_RANK]
-//! [f32|bf16|stream] [blocks|fast|passes]`: the arithmetic of prompts, and what steps go through.
+//! [f32|bf16|stream] [blocks|fast|passes] [interleave]`: the arithmetic of prompts, what steps go
+//! through, and whether they have a copy of the weights for it.
 
 use galen_adapter::{Adapter, AdapterConfig, Init, Targets};
 use galen_model::{LoadOptions, Model, Session, StepKernels, Weights, argmax};
@@ -16,7 +17,7 @@ fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [path, rest @ ..] = &args[..] else {
         anyhow::bail!(
-            "usage: decode MODEL [PROMPT] [NEW] [SEQUENCES] [THREADS] [LORA_RANK] [f32|bf16|stream] [blocks|fast|passes]"
+            "usage: decode MODEL [PROMPT] [NEW] [SEQUENCES] [THREADS] [LORA_RANK] [f32|bf16|stream] [blocks|fast|passes] [interleave]"
         );
     };
     let number = |i: usize, default: usize| rest.get(i).map_or(Ok(default), |s| s.parse());
@@ -30,7 +31,8 @@ fn main() -> anyhow::Result<()> {
         "passes" => (Dots::Float, StepKernels::Passes),
         other => anyhow::bail!("`{other}` is none of blocks, fast, passes"),
     };
-    let options = LoadOptions { dots, ..galen_bench::load_options(prompts)? };
+    let interleave = rest.get(7).is_some_and(|s| s == "interleave");
+    let options = LoadOptions { dots, interleave, ..galen_bench::load_options(prompts)? };
     let model = Model::load(&Weights::open(Path::new(path))?, options)?;
     let adapter = (rank > 0).then(|| adapter(&model, rank)).transpose()?;
     let hook = adapter.as_ref().map(|a| a as &dyn ProjectionHook);
@@ -65,6 +67,7 @@ fn main() -> anyhow::Result<()> {
         "mode": "galen",
         "prompts": prompts,
         "steps": steps,
+        "interleaved": interleave,
         "kernel_path": galen_ops::isa().name(),
         "prompt_tokens": prompt,
         "new_tokens": new,

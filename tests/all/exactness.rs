@@ -32,6 +32,7 @@ const BF16: LoadOptions = LoadOptions {
     compute: Compute::Bf16,
     weight_cache: WeightCache::Stream,
     dots: Dots::Float,
+    interleave: false,
 };
 
 struct Case {

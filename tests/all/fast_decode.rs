@@ -2,7 +2,9 @@
 
 use crate::random::{Random, ids};
 use crate::support::{adapter, lora};
-use galen_model::{Divergence, LoadOptions, Model, RolloutPrompt, Rollouts, Sampling, StepKernels, Weights};
+use galen_model::{
+    Divergence, LoadOptions, Model, RolloutPrompt, Rollouts, Sampling, Session, StepKernels, Weights,
+};
 use galen_ops::quant::{Dots, WeightDtype};
 use galen_testkit::big_gguf::{LlamaShape, write_llama};
 
@@ -10,14 +12,61 @@ const FORMATS: [WeightDtype; 3] = [WeightDtype::Q4_1, WeightDtype::Q8_0, WeightD
 
 /// Two loads of one model: exact, and in integers.
 fn both(dtype: WeightDtype) -> [Model; 2] {
+    let load = |dots| LoadOptions { dots, ..LoadOptions::default() };
+    loads(dtype, [load(Dots::Float), load(Dots::Integer)])
+}
+
+fn loads<const N: usize>(dtype: WeightDtype, options: [LoadOptions; N]) -> [Model; N] {
     let shape = LlamaShape { layers: 2, hidden: 256, ffn: 512, heads: 4, kv_heads: 2, vocab: 300, dtype };
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("model.gguf");
     write_llama(&path, shape, 3).expect("written");
     let weights = Weights::open(&path).expect("the model opens");
-    [Dots::Float, Dots::Integer].map(|dots| {
-        Model::load(&weights, LoadOptions { dots, ..LoadOptions::default() }).expect("the model loads")
-    })
+    options.map(|options| Model::load(&weights, options).expect("the model loads"))
+}
+
+/// Logits after a prompt of `prompt` tokens and after each of 20 steps.
+fn logits(model: &Model, threads: usize, prompt: usize) -> Vec<Vec<f32>> {
+    let text = ids(&mut Random::new(9), prompt + 20, 300);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+    let run = || {
+        let mut session = Session::new(model, None);
+        let mut all = vec![session.feed(&text[..prompt]).expect("logits")];
+        all.extend(text[prompt..].iter().map(|id| session.feed(&[*id]).expect("logits")));
+        all
+    };
+    pool.install(run)
+}
+
+#[test]
+fn an_interleaved_copy_changes_rounding_alone() {
+    for dtype in [WeightDtype::Q4_1, WeightDtype::Q8_0] {
+        let load = |interleave| LoadOptions { interleave, ..LoadOptions::default() };
+        let [plain, copied] = loads(dtype, [load(false), load(true)]);
+        let (want, got) = (logits(&plain, 1, 30), logits(&copied, 1, 30));
+        assert!(logits(&copied, 2, 30) == got, "{dtype}: threads");
+        let largest = want.iter().flatten().fold(0f32, |m, v| m.max(v.abs()));
+        for (step, (want, got)) in want.iter().zip(&got).enumerate() {
+            for (want, got) in want.iter().zip(got) {
+                assert!((want - got).abs() <= 2e-5 * largest, "{dtype} step {step}: {got} for {want}");
+            }
+        }
+    }
+}
+
+#[test]
+fn prompts_in_integers_are_near_exact_ones_and_do_not_depend_on_threads() {
+    let dtype = WeightDtype::Q4_1;
+    let fast = LoadOptions { dots: Dots::Integer, interleave: true, ..LoadOptions::default() };
+    let [exact, fast] = loads(dtype, [LoadOptions::default(), fast]);
+    let adapter = adapter(&exact, lora(4, 4.0));
+    let text = ids(&mut Random::new(4), 90, 300);
+    let found = Divergence::measure(&exact, &fast, Some(&adapter), &text, 16).expect("measured");
+    assert!(found.positions == 16 && found.mean_kl > 0.0, "{dtype}: {found:?}");
+    assert!(found.mean_kl <= 5e-3 && found.max_kl <= 5e-2 && found.same_top >= 12, "{dtype}: {found:?}");
+    let want = logits(&fast, 1, 70);
+    assert!(logits(&fast, 2, 70) == want && logits(&fast, 3, 70) == want, "{dtype}: threads");
+    println!("{dtype}: {found:?}");
 }
 
 #[test]

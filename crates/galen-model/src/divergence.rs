@@ -21,8 +21,8 @@ pub struct Divergence {
 }
 
 impl Divergence {
-    /// Decodes the last `positions` of `ids` token by token by both models, each over its own cache of them. What
-    /// comes before goes through `exact` once. Nothing is compared where there are less than two tokens.
+    /// Decodes the last `positions` of `ids` token by token by both models, each over its own cache of all that comes
+    /// before. Nothing is compared where there are less than two tokens.
     pub fn measure(
         exact: &Model,
         other: &Model,
@@ -38,7 +38,8 @@ impl Divergence {
         }
         let mut exact = Session::new(exact, hook);
         exact.feed(before)?;
-        let mut other = exact.over(other);
+        let mut other = Session::new(other, hook);
+        other.feed(before)?;
         for id in compared {
             let (p, q) = (exact.feed(&[*id])?, other.feed(&[*id])?);
             result.add(&p, &q);

@@ -57,11 +57,6 @@ impl<'a> Session<'a> {
         Self { leaves: self.leaves.clone(), kernels: self.kernels, ..Self::new(self.model, self.hook) }
     }
 
-    /// The same tokens, going on with another load of the same weights.
-    pub(crate) fn over(&self, model: &'a Model) -> Self {
-        Self { model, leaves: Leaves::default(), ..self.clone() }
-    }
-
     /// Tokens seen so far.
     pub fn len(&self) -> usize {
         self.tokens

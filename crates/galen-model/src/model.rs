@@ -39,6 +39,10 @@ pub struct LoadOptions {
     pub weight_cache: WeightCache,
     /// The arithmetic of generation's steps through [`crate::StepKernels::Blocks`].
     pub dots: Dots,
+    /// Keep a copy of the weights for those steps where this processor has kernels for it
+    /// ([`QuantMatrix::with_interleaved`]): faster, for as many bytes again. With [`Dots::Integer`] prompts are computed
+    /// in integers too, where the format is Q4_0 or Q4_1.
+    pub interleave: bool,
 }
 
 impl From<Precision> for LoadOptions {
@@ -48,6 +52,12 @@ impl From<Precision> for LoadOptions {
 }
 
 impl LoadOptions {
+    /// As the options have it for steps.
+    fn for_steps(self, matrix: QuantMatrix) -> QuantMatrix {
+        let matrix = matrix.with_dots(self.dots);
+        if self.interleave { matrix.with_interleaved() } else { matrix }
+    }
+
     fn frozen(self, matrix: Arc<QuantMatrix>) -> Frozen {
         match (self.compute, self.weight_cache) {
             (Compute::Bf16, WeightCache::Packed) => Frozen::packed(matrix),
@@ -137,7 +147,7 @@ impl Model {
                 } else {
                     None
                 };
-                let matrix = Arc::new(matrix.with_dots(options.dots));
+                let matrix = Arc::new(options.for_steps(matrix));
                 let projection = Projection::new(options.frozen(matrix), bias);
                 projections.push(projection.map_err(|e| fail(format!("`{}`: {e}", name(module))))?);
             }
@@ -160,11 +170,11 @@ impl Model {
                 rope,
             });
         }
-        let embedding = Arc::new(weights.matrix("model.embed_tokens.weight")?.with_dots(options.dots));
+        let embedding = Arc::new(options.for_steps(weights.matrix("model.embed_tokens.weight")?));
         let head = if config.tie_word_embeddings {
             embedding.clone()
         } else {
-            Arc::new(weights.matrix("lm_head.weight")?.with_dots(options.dots))
+            Arc::new(options.for_steps(weights.matrix("lm_head.weight")?))
         };
         Ok(Self {
             architecture,

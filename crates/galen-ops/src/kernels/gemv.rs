@@ -4,19 +4,34 @@
 //! rows at once; the activations stay f32. Element (i, j) is sixteen sums over k, element p in sum `p % 16`, folded in
 //! one fixed order: its bits depend neither on the other rows nor on the division into tasks. They are not the bits
 //! of [`super::gemm`], which sums in another order. A matrix whose products are to be formed in integers
-//! ([`crate::quant::Dots`]) goes through [`integer`] instead.
+//! ([`crate::quant::Dots`]) goes through [`integer`] instead, one with an interleaved copy through [`spread`].
 
 #[cfg(target_arch = "x86_64")]
 mod formats;
 mod integer;
 #[cfg(test)]
+mod interleaved_tests;
+mod spread;
+#[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+/// Whether this processor's path has the kernels for [`crate::quant::Interleaved`].
+pub(crate) fn reads_interleaved() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        super::isa::isa() == super::isa::Isa::Avx2 && is_x86_feature_detected!("f16c")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
 use super::isa::{Fma, multiversion};
 use super::math::{LANES, fold};
-use crate::quant::QuantMatrix;
+use crate::quant::{GROUP_ROWS, QuantMatrix};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -102,6 +117,8 @@ struct Plan<'a> {
     first: usize,
     /// x in codes, for a product in integers.
     codes: Option<&'a integer::Codes<'a>>,
+    /// x as an exact product with interleaved rows takes it.
+    spread: Option<&'a spread::Spread<'a>>,
 }
 
 impl Plan<'_> {
@@ -113,9 +130,10 @@ impl Plan<'_> {
             let (columns, out) = (columns.clone(), self.out.below(i0));
             // SAFETY: `columns` are this task's alone, and `gemv` has checked the sizes.
             unsafe {
-                match self.codes {
-                    Some(codes) => codes.columns(self.w, rows, columns, out),
-                    None => columns_of(self.w, &self.x[rows.start * k..rows.end * k], columns, out),
+                match (self.codes, self.spread) {
+                    (Some(codes), _) => codes.columns(self.w, rows, columns, out),
+                    (None, Some(spread)) => spread.columns(self.w, rows, columns, out),
+                    (None, None) => columns_of(self.w, &self.x[rows.start * k..rows.end * k], columns, out),
                 }
             }
         }
@@ -130,6 +148,7 @@ pub(crate) fn gemv(m: usize, products: &mut [Product]) {
     // A task's share: small enough that threads end together, large enough to be worth handing over.
     let share = (total / (4 * threads)).max(TASK);
     let coded = integer::codes_of(m, products);
+    let spreads = spread::spreads_of(m, products);
     let mut plans: Vec<Plan> = Vec::with_capacity(products.len());
     let mut tasks = 0;
     for p in products {
@@ -149,10 +168,11 @@ pub(crate) fn gemv(m: usize, products: &mut [Product]) {
             }
             continue;
         }
-        let width = n.div_ceil(work(&p.w).div_ceil(share)).next_multiple_of(4);
+        let width = n.div_ceil(work(&p.w).div_ceil(share)).next_multiple_of(GROUP_ROWS);
         let out = Out { values: p.y.as_mut_ptr(), n, accumulate: p.accumulate };
         let codes = coded.iter().find(|c| c.are_of(p));
-        plans.push(Plan { x: p.x, w: p.w, out, width, first: tasks, codes });
+        let spread = spreads.iter().find(|s| s.are_of(p));
+        plans.push(Plan { x: p.x, w: p.w, out, width, first: tasks, codes, spread });
         tasks += n.div_ceil(width);
     }
     if threads == 1 || total < 2 * TASK {

@@ -81,9 +81,9 @@ unsafe fn portable(
 mod x86 {
     use super::{MR, NR};
     use std::arch::x86_64::{
-        __mmask16, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
-        _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
-        _mm512_set1_ps, _mm512_setzero_ps,
+        __mmask16, _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps,
+        _mm256_storeu_ps, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps,
+        _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
     };
 
     /// `R` rows (of `MR` packed) by 32 columns in `2 R` registers.
@@ -147,7 +147,7 @@ mod x86 {
                 let (r, n) = ((rows - i0).min(R), (cols - j0).min(16));
                 let mut buffer = [0f32; R * 16];
                 let mut acc = [[_mm256_setzero_ps(); 2]; R];
-                // SAFETY: the caller's promise; C is written through a buffer of full tiles.
+                // SAFETY: the caller's promise; a narrow tile of C is written through a buffer of a full one.
                 unsafe {
                     for p in 0..k {
                         let b0 = _mm256_loadu_ps(b.add(p * NR + j0));
@@ -157,6 +157,19 @@ mod x86 {
                             acc[0] = _mm256_fmadd_ps(x, b0, acc[0]);
                             acc[1] = _mm256_fmadd_ps(x, b1, acc[1]);
                         }
+                    }
+                    if n == 16 {
+                        for (i, acc) in acc.iter().enumerate().take(r) {
+                            let at = c.add((i0 + i) * ldc + j0);
+                            let mut sums = *acc;
+                            if accumulate {
+                                sums[0] = _mm256_add_ps(sums[0], _mm256_loadu_ps(at));
+                                sums[1] = _mm256_add_ps(sums[1], _mm256_loadu_ps(at.add(8)));
+                            }
+                            _mm256_storeu_ps(at, sums[0]);
+                            _mm256_storeu_ps(at.add(8), sums[1]);
+                        }
+                        continue;
                     }
                     for (i, acc) in acc.iter().enumerate() {
                         _mm256_storeu_ps(buffer.as_mut_ptr().add(i * 16), acc[0]);

@@ -9,6 +9,7 @@
 
 mod block;
 mod float;
+mod interleaved;
 mod iq4;
 mod k;
 mod legacy;
@@ -21,6 +22,7 @@ mod tests;
 use std::fmt;
 
 pub use block::{BlockFormat, dequantize_blocks};
+pub(crate) use interleaved::{GROUP_BLOCK, GROUP_ROWS, Interleaved};
 pub use matrix::{Dots, QuantMatrix};
 pub use nf4::{NF4_BLOCK, NF4_SUPER, Nf4Scales, quantize_nf4};
 

@@ -10,7 +10,7 @@ const POSITIONS: usize = 32;
 
 /// How the model that decodes fast is loaded.
 pub fn options(exact: LoadOptions) -> LoadOptions {
-    LoadOptions { dots: Dots::Integer, ..exact }
+    LoadOptions { dots: Dots::Integer, interleave: true, ..exact }
 }
 
 /// Compares predictions at the end of these prompts.

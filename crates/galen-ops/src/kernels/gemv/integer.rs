@@ -12,10 +12,13 @@ use crate::kernels::isa::multiversion;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::isa::{Isa, isa};
 use crate::quant::Dots;
+use rayon::prelude::*;
 use std::ops::Range;
 
 /// Activations that share a scale.
 pub(super) const GROUP: usize = 32;
+/// Rows whose codes one task forms.
+const ROWS_OF_A_TASK: usize = 32;
 /// Sums of four codes in a group, as the instructions form them.
 pub(super) const SUMS: usize = 8;
 
@@ -63,6 +66,8 @@ pub(super) struct Codes<'a> {
     pub scales: Vec<f32>,
     /// `s_g` times the sums of four codes each: `[m, k / 4]`.
     pub sums: Vec<f32>,
+    /// `s_g` times the sum of the group's codes: `[m, k / 32]`.
+    pub totals: Vec<f32>,
     /// `s_g q`: `[m, k]`, on the portable path alone.
     pub rounded: Vec<f32>,
 }
@@ -71,6 +76,7 @@ pub(super) struct Codes<'a> {
 pub(super) fn wanted(w: &Weights) -> bool {
     matches!(w, Weights::Stored(w) if w.dots() == Dots::Integer && w.dtype().has_integer_codes())
         && w.cols().is_multiple_of(GROUP)
+        && !matches!(w, Weights::Stored(w) if w.interleaved().is_some() && !w.integer_prompts())
 }
 
 /// The rows of every product that wants them; products that share x share its codes.
@@ -90,14 +96,22 @@ impl<'a> Codes<'a> {
         let mut q = vec![0i8; m * k];
         let mut scales = vec![0f32; m * k / GROUP];
         let mut sums = vec![0f32; m * k / GROUP * SUMS];
-        quantise(&x[..m * k], &mut q, &mut scales, &mut sums);
+        // Some rows at a time, over the threads; a group's codes are its own.
+        let part = ROWS_OF_A_TASK * k;
+        let parts = q.par_chunks_mut(part).zip(scales.par_chunks_mut(part / GROUP));
+        let parts = parts.zip(sums.par_chunks_mut(part / GROUP * SUMS));
+        x[..m * k]
+            .par_chunks(part)
+            .zip(parts)
+            .for_each(|(x, ((q, scales), sums))| quantise(x, q, scales, sums));
+        let totals = sums.chunks_exact(SUMS).map(|s| s.iter().sum()).collect();
         let rounded = if path == Path::Portable {
             let groups = q.chunks_exact(GROUP).zip(&scales);
             groups.flat_map(|(q, s)| q.iter().map(move |q| s * f32::from(*q))).collect()
         } else {
             Vec::new()
         };
-        Self { x, k, path, q, scales, sums, rounded }
+        Self { x, k, path, q, scales, sums, totals, rounded }
     }
 
     /// Whether these are the codes of a product's x.
@@ -116,6 +130,10 @@ impl<'a> Codes<'a> {
             match self.path {
                 Path::Portable => {
                     columns_of(w, &self.rounded[rows.start * self.k..rows.end * self.k], columns, out);
+                }
+                #[cfg(target_arch = "x86_64")]
+                _ if matches!(w, Weights::Stored(w) if w.integer_prompts()) => {
+                    x86::interleaved_integer::columns(self, w, rows, columns, out);
                 }
                 #[cfg(target_arch = "x86_64")]
                 _ => x86::integer::columns(self, w, rows, columns, out),

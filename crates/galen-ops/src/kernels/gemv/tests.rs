@@ -5,7 +5,7 @@ use crate::mmap::Bytes;
 use crate::quant::{Dots, FORMATS, WeightDtype, dequantize};
 use integer::{Codes, GROUP};
 
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -14,13 +14,13 @@ impl Random {
     }
 
     /// In (-1, 1).
-    fn value(&mut self) -> f32 {
+    pub(super) fn value(&mut self) -> f32 {
         self.next() as f32 / (1u64 << 30) as f32 - 1.0
     }
 }
 
 /// Blocks of any bytes whose values are neither huge nor tiny (scales are drawn with them).
-fn matrix(r: &mut Random, dtype: WeightDtype, rows: usize, cols: usize) -> QuantMatrix {
+pub(super) fn matrix(r: &mut Random, dtype: WeightDtype, rows: usize, cols: usize) -> QuantMatrix {
     if dtype == WeightDtype::Nf4 {
         let values: Vec<f32> = (0..rows * cols).map(|_| r.value()).collect();
         return QuantMatrix::quantize_nf4(rows, cols, &values).unwrap();
@@ -41,7 +41,7 @@ fn matrix(r: &mut Random, dtype: WeightDtype, rows: usize, cols: usize) -> Quant
 }
 
 /// For each element: the sum in f64, and the sum of magnitudes.
-fn reference(x: &[f32], w: &[f32], k: usize) -> Vec<(f64, f64)> {
+pub(super) fn reference(x: &[f32], w: &[f32], k: usize) -> Vec<(f64, f64)> {
     let mut out = Vec::new();
     for x in x.chunks_exact(k) {
         for w in w.chunks_exact(k) {
@@ -60,11 +60,11 @@ fn check(what: &str, got: &[f32], want: &[(f64, f64)], before: f64) {
     }
 }
 
-fn one(m: usize, x: &[f32], w: Weights, y: &mut [f32], accumulate: bool) {
+pub(super) fn one(m: usize, x: &[f32], w: Weights, y: &mut [f32], accumulate: bool) {
     gemv(m, &mut [Product { x, w, y, accumulate }]);
 }
 
-fn on<T: Send>(threads: usize, f: impl FnOnce() -> T + Send) -> T {
+pub(super) fn on<T: Send>(threads: usize, f: impl FnOnce() -> T + Send) -> T {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(f)
 }
 
@@ -168,7 +168,7 @@ fn by_path(m: usize, x: &[f32], w: &QuantMatrix, path: integer::Path) -> Vec<f32
 
 /// `(sum, magnitude)` of the products with activations rounded to multiples of their group's largest over 127, and
 /// how far that rounding may move the sum.
-fn rounded_reference(x: &[f32], w: &[f32], k: usize) -> (Vec<(f64, f64)>, Vec<f64>) {
+pub(super) fn rounded_reference(x: &[f32], w: &[f32], k: usize) -> (Vec<(f64, f64)>, Vec<f64>) {
     let largest = |group: &[f32]| group.iter().fold(0f32, |m, v| m.max(v.abs()));
     let scale = |group: &[f32]| f64::from(largest(group)) / 127.0;
     let round = |group: &[f32]| -> Vec<f64> {

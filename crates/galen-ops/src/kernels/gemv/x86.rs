@@ -2,6 +2,8 @@
 //! the bit. Written once over [`Lanes`]; compiled for 512-bit registers and for pairs of 256-bit ones.
 
 pub(super) mod integer;
+pub(super) mod interleaved;
+pub(super) mod interleaved_integer;
 
 use super::formats::{self, Decode};
 use super::{MAX_ROWS, Out, Weights};

@@ -1,8 +1,9 @@
 //! Products in f32.
 
-use super::{Backward, FactorGradients, Factors, Forward, Found, Projections, add, columns};
+use super::{Backward, FactorGradients, Factors, Forward, Found, Projection, Projections, add, columns};
 use crate::error::Result;
 use crate::kernels::gemm::{Lhs, gemm};
+use crate::kernels::gemv::{Product, Weights, gemv};
 use crate::kernels::panels::{Rows, Transposed, Weight, WeightTransposed};
 use crate::tensor::{Values, f32_view};
 
@@ -14,6 +15,34 @@ fn dropped<'a>(f: &Factors, x: &'a [f32], k: usize) -> Result<Values<'a>> {
     }
 }
 
+/// Every member's product with its frozen weight, and its bias.
+fn bases(op: &Projections, x: &[f32], tokens: usize) -> Vec<Vec<f32>> {
+    let k = op.in_features();
+    let start = |(base, _): &(Projection, _)| {
+        let mut y = vec![0f32; tokens * base.out_features()];
+        if let Some(bias) = &base.bias {
+            y.chunks_exact_mut(bias.len()).for_each(|y| y.copy_from_slice(bias));
+        }
+        y
+    };
+    let mut ys: Vec<Vec<f32>> = op.members.iter().map(start).collect();
+    let each = op.members.iter().map(|(base, _)| base).zip(&mut ys);
+    if op.in_integers() {
+        let mut products = Vec::with_capacity(op.members.len());
+        for (base, y) in each {
+            let (w, accumulate) = (Weights::Stored(base.weight.matrix()), base.bias.is_some());
+            products.push(Product { x, w, y, accumulate });
+        }
+        gemv(tokens, &mut products);
+    } else {
+        for (base, y) in each {
+            let panels = WeightTransposed { weight: base.weight.matrix(), first: 0 };
+            gemm(tokens, base.out_features(), k, Lhs::rows(x, k), &panels, y, base.bias.is_some());
+        }
+    }
+    ys
+}
+
 pub(super) fn forward(
     op: &Projections,
     x: &[f32],
@@ -22,15 +51,9 @@ pub(super) fn forward(
 ) -> Result<Forward> {
     let k = op.in_features();
     let ranks: usize = factors.iter().flatten().map(|f| f.rank).sum();
-    let (mut ys, mut us, mut first) = (Vec::new(), vec![0f32; tokens * ranks], 0);
-    for ((base, _), f) in op.members.iter().zip(factors) {
+    let (mut ys, mut us, mut first) = (bases(op, x, tokens), vec![0f32; tokens * ranks], 0);
+    for (((base, _), f), y) in op.members.iter().zip(factors).zip(&mut ys) {
         let n = base.out_features();
-        let mut y = vec![0f32; tokens * n];
-        if let Some(bias) = &base.bias {
-            y.chunks_exact_mut(n).for_each(|y| y.copy_from_slice(bias));
-        }
-        let panels = WeightTransposed { weight: base.weight.matrix(), first: 0 };
-        gemm(tokens, n, k, Lhs::rows(x, k), &panels, &mut y, base.bias.is_some());
         if let Some(f) = f {
             let r = f.rank;
             let (a, b, x) = (f32_view(f.a)?, f32_view(f.b)?, dropped(f, x, k)?);
@@ -40,10 +63,9 @@ pub(super) fn forward(
                 all[first..first + r].copy_from_slice(u);
             }
             u.iter_mut().for_each(|u| *u *= f.branch.scale);
-            gemm(tokens, n, r, Lhs::rows(&u, r), &Transposed { values: &b, stride: r }, &mut y, true);
+            gemm(tokens, n, r, Lhs::rows(&u, r), &Transposed { values: &b, stride: r }, y, true);
             first += r;
         }
-        ys.push(y);
     }
     Ok((ys, us))
 }

@@ -134,6 +134,14 @@ impl Projections {
         tokens <= few::FEW_ROWS && self.members.iter().all(|(base, b)| base.decoding && plain(b))
     }
 
+    /// Whether this is a prompt whose products are formed in integers, as a step's are.
+    fn in_integers(&self) -> bool {
+        let plain = |branch: &Option<Branch>| branch.as_ref().is_none_or(|b| b.dropout.is_none());
+        self.members
+            .iter()
+            .all(|(b, branch)| b.decoding && b.weight.matrix().integer_prompts() && plain(branch))
+    }
+
     fn compute(&self) -> Compute {
         self.members.first().map_or(Compute::F32, |(base, _)| base.weight.compute())
     }
@@ -173,6 +181,7 @@ impl Op for Projections {
             let x = self.prologue.forward(own)?;
             match self.compute() {
                 _ if self.is_step(tokens) => few::forward(self, &x, tokens, &factors)?,
+                _ if self.in_integers() => exact::forward(self, &x, tokens, &factors)?,
                 Compute::F32 => exact::forward(self, &x, tokens, &factors)?,
                 Compute::Bf16 => rounded::forward(self, &x, tokens, &factors)?,
             }

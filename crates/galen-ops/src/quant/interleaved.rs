@@ -1,0 +1,106 @@
+//! A copy of a matrix whose blocks of eight rows lie together, lane by lane, for products of few rows with 256-bit
+//! registers: the scales of eight rows are decoded at once, and one activation serves eight rows.
+//!
+//! Rows `8 g .. 8 g + 8` are group g (rows that are not there are zeros), block b of a group holds block b of each:
+//! the eight scales (half precision), the eight minima (Q4_1), then registers of eight 32-bit lanes, lane r being
+//! row r. Of a format of nibbles, byte j of register t holds element `8 t + j` low and `8 t + 4 + j` high (4 registers);
+//! of Q8_0, element `4 t + j` (8 registers). No bit of a code or scale changes.
+
+use super::{QuantMatrix, WeightDtype};
+
+/// Rows of a group.
+pub(crate) const GROUP_ROWS: usize = 8;
+/// Elements of a row's block, in every format that can be interleaved.
+pub(crate) const GROUP_BLOCK: usize = 32;
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; LINE]);
+
+/// The copy.
+pub(crate) struct Interleaved {
+    lines: Vec<Line>,
+    block_bytes: usize,
+    blocks: usize,
+}
+
+impl std::fmt::Debug for Interleaved {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "Interleaved({} bytes)", self.lines.len() * LINE)
+    }
+}
+
+/// Bytes of scales and minima in front of a row's block, where the format can be interleaved.
+fn head_bytes(dtype: WeightDtype) -> Option<usize> {
+    match dtype {
+        WeightDtype::Q4_0 | WeightDtype::Q8_0 => Some(2),
+        WeightDtype::Q4_1 => Some(4),
+        _ => None,
+    }
+}
+
+impl Interleaved {
+    /// Of a matrix in a format that can be; none for others.
+    pub fn new(matrix: &QuantMatrix) -> Option<Self> {
+        let (dtype, rows) = (matrix.dtype(), matrix.rows());
+        let (head, width) = (head_bytes(dtype)?, dtype.block_bytes());
+        let blocks = matrix.cols() / GROUP_BLOCK;
+        let block_bytes = GROUP_ROWS * width;
+        let group_bytes = blocks * block_bytes;
+        let total = rows.div_ceil(GROUP_ROWS) * group_bytes;
+        let mut made = Self { lines: vec![Line([0; LINE]); total.div_ceil(LINE)], block_bytes, blocks };
+        let out = made.bytes_mut();
+        for row in 0..rows {
+            let (group, lane) = (row / GROUP_ROWS, row % GROUP_ROWS);
+            for (b, block) in matrix.row_bytes(row).chunks_exact(width).enumerate() {
+                let first = group * group_bytes + b * block_bytes;
+                let out = &mut out[first..first + block_bytes];
+                let (scales, codes) = out.split_at_mut(GROUP_ROWS * head);
+                for (i, half) in block[..head].chunks_exact(2).enumerate() {
+                    scales[2 * (i * GROUP_ROWS + lane)..][..2].copy_from_slice(half);
+                }
+                let from = &block[head..];
+                for (t, register) in codes.chunks_exact_mut(4 * GROUP_ROWS).enumerate() {
+                    for (j, out) in register[4 * lane..4 * lane + 4].iter_mut().enumerate() {
+                        *out = if from.len() == GROUP_BLOCK {
+                            from[4 * t + j]
+                        } else {
+                            nibble(from, 8 * t + j) | nibble(from, 8 * t + 4 + j) << 4
+                        };
+                    }
+                }
+            }
+        }
+        Some(made)
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: lines are bytes end to end, borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.lines.len() * LINE) }
+    }
+
+    /// Blocks of a row.
+    pub fn blocks(&self) -> usize {
+        self.blocks
+    }
+
+    /// The blocks of group `g`.
+    ///
+    /// # Panics
+    /// Where there is no such group.
+    pub fn group(&self, g: usize) -> &[u8] {
+        let len = self.blocks * self.block_bytes;
+        // SAFETY: lines are bytes end to end.
+        let all =
+            unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast::<u8>(), self.lines.len() * LINE) };
+        &all[g * len..(g + 1) * len]
+    }
+}
+
+/// Element `i` of a block of nibbles, the first half low.
+fn nibble(bytes: &[u8], i: usize) -> u8 {
+    let half = GROUP_BLOCK / 2;
+    if i < half { bytes[i] & 15 } else { bytes[i - half] >> 4 }
+}
