@@ -355,6 +355,7 @@ fn log_prob_head_with_shared_rows() {
         let op = LogProbHead {
             weight: w.clone().into(),
             targets: targets.clone().into(),
+            temperature: None,
             with_gradient: true,
             correct: correct.clone(),
         };
@@ -363,6 +364,10 @@ fn log_prob_head_with_shared_rows() {
         let wide = widen(&w.to_f32());
         let twin = |x: &[Vec<f64>]| log_prob_head_ref(&x[0], &wide, width, &targets);
         check(&format!("log_prob_head {dtype} [{vocabulary}, {width}]"), &op, &inputs, &twin);
+        let warm = LogProbHead { temperature: Some(1.7), ..op };
+        let divided: Vec<f64> = wide.iter().map(|w| w / f64::from(1.7f32)).collect();
+        let twin = |x: &[Vec<f64>]| log_prob_head_ref(&x[0], &divided, width, &targets);
+        check(&format!("log_prob_head {dtype} at temperature 1.7"), &warm, &inputs, &twin);
         let correct = correct.lock().expect("a lock").clone();
         let h = widen(&inputs[0].values);
         for (target, correct) in targets.iter().zip(correct) {

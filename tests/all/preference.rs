@@ -302,6 +302,7 @@ fn an_alignment_interrupted_after_any_step_goes_on_to_the_same_bits() {
             model: &lab.model,
             adapter: start,
             base: BaseRecord { name: Some("made-up/base".into()), revision: None },
+            held_out: None,
             objective: objective.as_mut(),
             settings,
             dir: dir.into(),

@@ -25,6 +25,8 @@ pub struct PassOptions {
     pub checkpointing: bool,
     /// Pass over the data, for dropout keys.
     pub epoch: u64,
+    /// Log-probabilities of the logits divided by this; nothing for 1.
+    pub temperature: Option<f32>,
 }
 
 /// What every block of a pass shares.
@@ -147,6 +149,7 @@ impl<'a> Pass<'a> {
             weight: model.head.clone(),
             targets,
             with_gradient: training,
+            temperature: options.temperature,
             correct: correct.clone(),
         };
         let hidden = tape.apply(norm, &[&input])?;

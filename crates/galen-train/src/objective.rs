@@ -124,9 +124,33 @@ impl StepGradient {
 pub struct Validation {
     /// The objective's loss; of supervised training the mean negative log-probability in nats.
     pub eval_loss: f64,
-    /// Share of supervised tokens whose most likely prediction is right.
-    pub eval_mean_token_accuracy: f64,
+    /// Share of supervised tokens whose most likely prediction is right; nothing where answers are sampled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval_mean_token_accuracy: Option<f64>,
     /// What else the objective measured, each name beginning with `eval_`.
     #[serde(flatten)]
     pub metrics: BTreeMap<String, f64>,
+}
+
+impl Validation {
+    /// The figure of this name.
+    pub fn get(&self, name: &str) -> Option<f64> {
+        match name {
+            "eval_loss" => Some(self.eval_loss),
+            "eval_mean_token_accuracy" => self.eval_mean_token_accuracy,
+            other => self.metrics.get(other).copied(),
+        }
+    }
+
+    /// The names of all figures.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let accuracy = self.eval_mean_token_accuracy.map(|_| "eval_mean_token_accuracy");
+        ["eval_loss"].into_iter().chain(accuracy).chain(self.metrics.keys().map(String::as_str))
+    }
+}
+
+/// Measures something beside the objective at every validation: accuracy on questions that are held out.
+pub trait HeldOut {
+    /// Figures by name; they join those of the validation, each with `eval_` before it.
+    fn measure(&self, at: &Place) -> Result<BTreeMap<String, f64>>;
 }

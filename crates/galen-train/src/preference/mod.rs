@@ -33,7 +33,7 @@ pub fn sharing(adapter: &Adapter) -> Sharing {
 fn validation(loss: f64, correct: u64, judged: u64, metrics: &Metrics) -> Validation {
     Validation {
         eval_loss: loss,
-        eval_mean_token_accuracy: correct as f64 / judged.max(1) as f64,
+        eval_mean_token_accuracy: Some(correct as f64 / judged.max(1) as f64),
         metrics: metrics.iter().map(|(name, value)| (format!("eval_{name}"), value)).collect(),
     }
 }

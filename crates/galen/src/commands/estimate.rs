@@ -120,10 +120,11 @@ pub fn plan(config: &Config, weights: &Weights, sample: &Sample, flops: f64) -> 
     );
     let all: usize = rows.iter().flatten().map(|r| r.ids().len()).sum();
     let supervised: usize = rows.iter().flatten().map(|r| r.supervised_tokens()).sum();
+    let (rows_per_pass, accumulation) = config.step_shape();
     let steps = StepPlan::new(
         rows.iter().map(|row| packed_tokens(row, Sharing::WithinRow)).collect(),
-        config.micro_batch_size as usize,
-        config.accumulation() as usize,
+        rows_per_pass,
+        accumulation,
         config.packing(),
         config.seed,
     );

@@ -6,6 +6,7 @@ use super::yaml::Node;
 use galen_data::preference::{LengthLimits, RankedPairs as DataRankedPairs};
 use galen_loss::pair::{self, Cpo, Dpo, Orpo, PairObjective};
 use galen_loss::{FAMILIES, Kto, LossError, find};
+use galen_train::rollout::PolicyLoss;
 use galen_train::preference::{Displacement, OnDisplacement as TrainOnDisplacement};
 use serde_json::Value;
 
@@ -71,6 +72,8 @@ pub enum Alignment {
     Pairs(Box<dyn PairObjective>),
     /// Labelled answers.
     Labelled(Kto),
+    /// Answers that the policy samples.
+    Sampled(PolicyLoss),
 }
 
 /// Keys of alignment and the values of `rl:` that read them; an empty list: all.
@@ -94,6 +97,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("disable_dropout", &[]),
     ("max_prompt_length", &[]),
     ("max_completion_length", &[]),
+    ("trl", &["grpo", "rloo"]),
     ("ranked_pairs", &[]),
     ("likelihood_displacement", &["dpo", IPO]),
     ("likelihood_displacement_threshold", &["dpo", IPO]),
@@ -145,6 +149,8 @@ impl Config {
                 kto.check()?;
                 Ok(Some(Alignment::Labelled(kto)))
             }
+            "grpo" => Ok(Some(Alignment::Sampled(self.grpo()?))),
+            "rloo" => Ok(Some(Alignment::Sampled(self.rloo()?))),
             _ => Ok(None),
         }
     }
@@ -231,16 +237,25 @@ impl Config {
                 (true, true) | (false, false) => 1.0,
                 (false, true) => 0.0,
             },
+            // Sampling reads the weights once a token of many answers; its share of the time is that of about a pass.
+            Ok(Some(Alignment::Sampled(loss))) => if loss.needs_reference() { 2.0 } else { 1.0 },
             _ => 0.0,
         }
     }
 
     /// How long sequences of preference data may be.
     pub fn length_limits(&self) -> LengthLimits {
+        // Where answers are sampled, `sequence_len` bounds the prompt and the answer comes on top.
+        let (sequence_len, completion) = if self.samples_answers() {
+            let answer = self.completion_limit();
+            (self.sequence_len.saturating_add(answer), Some(answer))
+        } else {
+            (self.sequence_len, self.max_completion_length)
+        };
         LengthLimits {
-            sequence_len: self.sequence_len as usize,
+            sequence_len: sequence_len as usize,
             max_prompt_length: self.max_prompt_length.map(|n| n as usize),
-            max_completion_length: self.max_completion_length.map(|n| n as usize),
+            max_completion_length: completion.map(|n| n as usize),
             excess: self.excess(),
         }
     }

@@ -119,7 +119,7 @@ pub static NO_EFFECT: &[Key<Config>] = keys! {
     "Other": "strict" "axolotl_config_path" => QUIET, "unknown keys are refused always";
     "Other": "loraplus_lr_embedding" => QUIET, "no embedding is trained";
     "Other": "eaft_alpha" "eaft_k" => QUIET, "only with `use_eaft`, which is refused";
-    "Other": "vllm" => QUIET, "no training that samples answers is built yet";
+    "Other": "vllm" => QUIET, "answers are sampled by galen's own generator";
     "Other": "adam_epsilon2" "adam_beta3" "dion_*" "qgalore_*" "torchdistx_path" =>
         QUIET, "only for optimisers that are refused";
     "Other": "freeze_mm_modules" "image_size" "image_resize_algorithm" =>
@@ -165,8 +165,7 @@ pub static REFUSED: &[Key<Config>] = keys! {
     "Base": "processor_type" "processor_kwargs" "processor_config" "role_boundaries" "is_multimodal" =>
         no("use the text-only model of the family"), "images and sound are not built";
 
-    "Objectives": "trl" "ebft" => no("`rl: dpo`, `kto`, `orpo`, `cpo` and `simpo` are"),
-        "learning from sampled answers is not built yet";
+    "Objectives": "ebft" => no("`rl: grpo` learns from sampled answers"), "not built";
     "Objectives": "dpo_use_weighting" => no("leave it out"),
         "WPO's weights need the squared probabilities of the whole vocabulary at every token, which are never formed";
     "Objectives": "sync_ref_model" "ref_model_mixup_alpha" "ref_model_sync_steps" => no("leave it out"),

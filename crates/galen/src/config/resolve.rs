@@ -8,6 +8,7 @@ use super::table::Config;
 use super::types::{AdapterKind, Bf16, InitLora, Scheduler, Strategy, Targets};
 use super::yaml::Entry;
 use galen_loss::LossError;
+use galen_reward::Network;
 
 /// Checks the keys against each other and fills in what follows from them. Notes for users of the peers go into
 /// the report. Running a resolved configuration resolves to itself.
@@ -215,9 +216,10 @@ impl Check<'_> {
                 self.wrong(key, what, hint);
             }
             Ok(None) => {
-                let hint = "`rl: dpo`, `kto`, `orpo`, `cpo` and `simpo` are";
+                let hint = "`rl: dpo`, `kto`, `orpo`, `cpo`, `simpo`, `grpo` and `rloo` are";
                 self.wrong("rl", format!("`rl: {rl}` is not built yet"), hint);
             }
+            Ok(Some(Alignment::Sampled(_))) => self.sampled(config),
             Ok(Some(Alignment::Labelled(kto))) if kto.loss_type.needs_kl && config.micro_batch_size < 2 => {
                 let message = "`rl: kto` with `micro_batch_size: 1`: the KL estimate puts another row's answer behind \
                                each prompt of a micro-batch, and there is none";
@@ -239,6 +241,27 @@ impl Check<'_> {
                 "`train_on_inputs` with `rl:`",
                 "leave it out: answers alone are compared",
             );
+        }
+    }
+
+    /// What sampling answers asks of the other keys.
+    fn sampled(&mut self, config: &Config) {
+        if config.trl.reward_funcs.0.is_null() {
+            let hint = "write `trl:` and below it `  reward_funcs: [exact_match]`; `docs/rewards.md` lists them";
+            self.wrong("trl", "`trl.reward_funcs` is not set: nothing says what answers are worth", hint);
+        } else if let Err(e) = config.rewards(Network::Allowed, &mut []) {
+            let text = e.to_string();
+            let (what, hint) = text.split_once("\nhint: ").unwrap_or((&text, "`docs/rewards.md` lists rewards"));
+            self.wrong("trl", format!("`trl.{}", what.trim_start_matches('`')), hint);
+        }
+        let (answers, group) = (config.micro_batch_size * config.accumulation(), config.num_generations());
+        if answers % group != 0 {
+            let message = format!("a step has {answers} answers (`micro_batch_size` x `gradient_accumulation_steps`), which are no groups of `num_generations: {group}`");
+            self.wrong("micro_batch_size", message, "both count answers; set a multiple");
+        }
+        if config.sample_packing {
+            let message = "`sample_packing` with answers that are sampled";
+            self.wrong("sample_packing", message, "leave it out: prompts are shared and nothing is padded anyhow");
         }
     }
 
@@ -300,7 +323,8 @@ impl Check<'_> {
             self.report
                 .note("evals_per_epoch", "no rows are set aside (`val_set_size`), so nothing is validated");
         }
-        if config.greater_is_better == Some(true) {
+        let of_a_loss = config.metric_for_best_model.as_ref().is_none_or(|m| m.ends_with("loss"));
+        if config.greater_is_better == Some(true) && of_a_loss {
             self.wrong("greater_is_better", "`greater_is_better: true` for a loss", "leave it out");
         }
     }

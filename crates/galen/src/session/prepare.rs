@@ -155,6 +155,7 @@ impl Preparer<'_> {
                 let others = if kto.loss_type.needs_kl { self.mismatched(&rows)? } else { Parts::default() };
                 Rows::Labelled(rows, others)
             }
+            Some(Alignment::Sampled(_)) => Rows::Prompts(self.collect(&mut read, Self::prompts)?),
         };
         let sha256 = rows.sha256();
         Ok(Prepared { rows, read, sha256 })
@@ -177,9 +178,8 @@ impl Preparer<'_> {
         self.set_aside(&mut parts);
         // Row numbers key dropout masks: they run through all entries.
         for rows in [&mut parts.train, &mut parts.validation] {
-            for (i, row) in rows.iter_mut().enumerate() {
-                *row = row.numbered(i as u64)?;
-            }
+            let numbered = std::mem::take(rows).into_iter().enumerate();
+            *rows = numbered.map(|(i, row)| row.numbered(i as u64)).collect::<Result<_, _>>()?;
         }
         Ok(parts)
     }

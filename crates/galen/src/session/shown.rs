@@ -69,7 +69,7 @@ impl<'a> Shown<'a> {
 /// What alignment adds to a line: `, rewards/accuracies 0.75, rewards/margins 0.12`.
 fn rewards(metrics: &BTreeMap<String, f64>, prefix: &str) -> String {
     let mut out = String::new();
-    for name in ["rewards/accuracies", "rewards/margins"] {
+    for name in ["reward", "rewards/accuracies", "rewards/margins"] {
         if let Some(value) = metrics.get(&format!("{prefix}{name}")) {
             let _ = write!(out, ", {name} {value:.3}");
         }
@@ -108,13 +108,14 @@ impl Observer for Shown<'_> {
 
     fn validation(&mut self, step: u64, v: &Validation) {
         self.validations.push((step, v.eval_loss));
-        let share = v.eval_mean_token_accuracy * 100.0;
         let rewards = rewards(&v.metrics, "eval_");
-        self.bar.line(&format!(
-            "step {step}: eval_loss {:.4}{rewards}, {share:.1} % of supervised tokens right",
-            v.eval_loss
-        ));
-        let fixed = [("eval/loss", v.eval_loss), ("eval/mean_token_accuracy", v.eval_mean_token_accuracy)];
+        let tokens = v.eval_mean_token_accuracy.map_or(String::new(), |share| {
+            format!(", {:.1} % of supervised tokens right", share * 100.0)
+        });
+        let held_out = v.get("eval_acc").map_or(String::new(), |acc| format!(", task {:.1} %", acc * 100.0));
+        self.bar.line(&format!("step {step}: eval_loss {:.4}{rewards}{tokens}{held_out}", v.eval_loss));
+        let accuracy = v.eval_mean_token_accuracy.map(|share| ("eval/mean_token_accuracy", share));
+        let fixed: Vec<(&str, f64)> = [("eval/loss", v.eval_loss)].into_iter().chain(accuracy).collect();
         let named = |name: &String| format!("eval/{}", name.strip_prefix("eval_").unwrap_or(name));
         self.log(step, &fixed, v.metrics.iter().map(|(name, value)| (named(name), *value)));
     }

@@ -1,7 +1,8 @@
 //! A training run from its configuration to its run directory.
 
 use super::base::Base;
-use super::objective::{Making, objective};
+use super::held_out::TaskHeldOut;
+use super::objective::{Making, judge, objective};
 use super::prepare::{Prepared, Preparer};
 use super::run_dir::{
     checkpoint_of, date_of, fingerprint, hashes, prepare_dir, published_name, write_record,
@@ -22,7 +23,7 @@ use galen_model::{LoadOptions, Model, Precision};
 use galen_ops::ops::Compute;
 use galen_ops::profile::span;
 use galen_train::report::RunSummary;
-use galen_train::{Outcome, Run, StepPlan, checkpoint, module_shapes};
+use galen_train::{HeldOut, Outcome, Run, StepPlan, checkpoint, module_shapes};
 use galen_types::Tokenized;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -105,15 +106,26 @@ pub fn train(
     let model = loaded.unwrap_or_else(|| load(mode))?;
     let (adapter, record) = adapter_of(config, &base, &model, offline)?;
     let alignment = config.alignment()?;
-    let making = Making { config, model: &model, adapter: &adapter, hashes: &hashes };
-    let mut objective = objective(&prepared.rows, alignment.as_ref(), &making)?;
+    let making = Making {
+        config,
+        base: &base,
+        model: &model,
+        adapter: &adapter,
+        hashes: &hashes,
+        fingerprint: &fingerprint,
+    };
+    let judge = judge(config, &base, &prepared.rows, offline)?;
+    let prompts = prepared.rows.prompts();
+    let mut objective = objective(&prepared.rows, &prompts, judge.as_ref(), alignment.as_ref(), &making)?;
+    let (rows_per_pass, accumulation) = config.step_shape();
     let plan = StepPlan::new(
         objective.lengths(),
-        config.micro_batch_size as usize,
-        config.accumulation() as usize,
+        rows_per_pass,
+        accumulation,
         config.packing(),
         config.seed,
-    );
+    )
+    .repeated(config.iterations());
     let settings = config.train_settings(plan.steps_per_epoch(), mode.recompute);
     let command = command_of(config);
     say(&format!(
@@ -124,6 +136,7 @@ pub fn train(
         bytes(model.nbytes() as u64),
     ));
     write_record(&dir, config, &base, &hashes, date, resume.as_deref())?;
+    let held_out = TaskHeldOut::open(config, &base, template.as_ref())?;
     let flag = AtomicBool::new(false);
     let mut observer = Shown::new(command, &dir, settings.total_steps, resume.as_deref(), &flag, stop)?;
     observer.line_every = config.logging_steps.or((verbosity() > 0).then_some(1));
@@ -132,12 +145,16 @@ pub fn train(
         adapter,
         base: record.clone(),
         objective: objective.as_mut(),
+        held_out: held_out.as_ref().map(|h| h as &dyn HeldOut),
         settings,
         dir: dir.clone(),
         fingerprint,
         stop: &flag,
     };
     let outcome = run.run(resume.as_deref(), &mut observer).map_err(with_remedy)?;
+    drop(objective);
+    drop(judge);
+    drop(held_out);
     let eval_losses = observer.finish(&outcome);
     if outcome.interrupted
         && let Some(signal) = stop.asked()
@@ -171,10 +188,11 @@ fn mode_of(config: &Config, base: &Base, prepared: &Prepared, limit: Limit) -> a
     let _span = span("plan memory");
     let rows: Vec<Vec<&Tokenized>> =
         (0..prepared.rows.n_train()).map(|row| prepared.rows.sequences(row)).collect();
+    let (rows_per_pass, accumulation) = config.step_shape();
     let plan = StepPlan::new(
         prepared.rows.lengths(Sharing::WithinRow),
-        config.micro_batch_size as usize,
-        config.accumulation() as usize,
+        rows_per_pass,
+        accumulation,
         config.packing(),
         config.seed,
     );
@@ -186,8 +204,12 @@ fn mode_of(config: &Config, base: &Base, prepared: &Prepared, limit: Limit) -> a
 
 /// The mode where it is the same for any data: the fastest that the keys allow fits rows of `sequence_len` tokens.
 fn early_mode(config: &Config, base: &Base, limit: Limit) -> anyhow::Result<Option<Mode>> {
-    let tokens = config.micro_batch_size.saturating_mul(config.sequence_len);
-    let choice = choice(config, base, PassShape { tokens, predicting: tokens, ids: tokens }, limit)?;
+    let answer = if config.samples_answers() { config.completion_limit() } else { 0 };
+    let row = config.sequence_len.saturating_add(answer);
+    let tokens = config.micro_batch_size.saturating_mul(row);
+    let together = config.rollout_settings(Vec::new()).rollouts.together as u64;
+    let cached = if config.samples_answers() { together.saturating_mul(row) } else { 0 };
+    let choice = choice(config, base, PassShape { tokens, predicting: tokens, ids: tokens, cached }, limit)?;
     Ok((choice.fastest && choice.warning.is_none()).then_some(choice.mode))
 }
 
