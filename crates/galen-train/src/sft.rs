@@ -97,7 +97,7 @@ pub fn validate(
     }
     Ok((n > 0).then(|| Validation {
         eval_loss: loss / n as f64,
-        eval_mean_token_accuracy: right as f64 / n as f64,
+        eval_mean_token_accuracy: Some(right as f64 / n as f64),
         metrics: BTreeMap::new(),
     }))
 }

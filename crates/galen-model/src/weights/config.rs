@@ -5,6 +5,8 @@ use galen_ops::ops::Activation;
 /// Bounds that no real model comes near; a configuration outside them is refused before anything is sized by it.
 const MAX_LAYERS: usize = 4096;
 const MAX_WIDTH: usize = 1 << 24;
+/// transformers' `initializer_range` where a model does not say.
+pub(super) const INITIALIZER_RANGE: f64 = 0.02;
 
 /// How rotary frequencies are changed for long contexts.
 #[derive(Debug, Clone, PartialEq)]
@@ -116,6 +118,8 @@ pub struct ModelConfig {
     pub activation: Activation,
     /// Longest sequence the model was made for, tokens.
     pub max_position_embeddings: usize,
+    /// Standard deviation of its weights before any training: that of a layer put on top of it.
+    pub initializer_range: f64,
 }
 
 impl ModelConfig {
@@ -172,6 +176,7 @@ impl ModelConfig {
         let scales = [
             ("rms_norm_eps", f64::from(self.rms_norm_eps)),
             ("the query scale", f64::from(self.query_scale)),
+            ("initializer_range", self.initializer_range),
             ("rope_theta", self.rope.theta),
             ("rope_local_base_freq", self.local_rope.as_ref().map_or(1.0, |r| r.theta)),
         ];
