@@ -1,6 +1,6 @@
 //! What keys say together: contradictions, and settings that follow from others.
 
-use super::alignment::{self, Alignment};
+use super::alignment::{self, Alignment, Rl};
 use super::datasets::Kind;
 use super::given;
 use super::key::{Report, Verdict};
@@ -179,8 +179,30 @@ impl Check<'_> {
         None
     }
 
+    /// `reward_model` is `rl: reward` by Axolotl's name.
+    fn reward_model(&mut self, config: &mut Config) {
+        match (config.reward_model.take(), config.rl()) {
+            (Some(true), None) if !self.is_on("rl") => config.rl = Some(Rl::REWARD),
+            (Some(true), Some(rl)) if !config.trains_reward() => {
+                let message = format!("`reward_model: true` with `rl: {rl}`");
+                self.wrong("reward_model", message, "keep one of them: `reward_model: true` is `rl: reward`");
+            }
+            (Some(false), Some(_)) if config.trains_reward() => {
+                let message = "`reward_model: false` with `rl: reward`";
+                self.wrong("reward_model", message, "leave `reward_model` out");
+            }
+            _ => {}
+        }
+        if config.trains_reward() && config.report_samples > 0 {
+            let message = "`report_samples` with a reward model, which writes no answers";
+            self.wrong("report_samples", message, "leave it out");
+        }
+    }
+
     fn alignment(&mut self, config: &mut Config) {
-        let kind = if self.has("rl") { Kind::Preference } else { Kind::Supervised };
+        self.reward_model(config);
+        let aligned = self.has("rl") || config.rl.is_some();
+        let kind = if aligned { Kind::Preference } else { Kind::Supervised };
         for (key, list) in [("datasets", &config.datasets), ("test_datasets", &config.test_datasets)] {
             if let Some(entry) = given(self.entries, key) {
                 list.check(&entry.node, key, kind, self.report);
@@ -215,7 +237,7 @@ impl Check<'_> {
                 self.wrong(key, what, hint);
             }
             Ok(None) => {
-                let hint = "`rl: dpo`, `kto`, `orpo`, `cpo` and `simpo` are";
+                let hint = "`rl: dpo`, `kto`, `orpo`, `cpo`, `simpo` and `reward` are";
                 self.wrong("rl", format!("`rl: {rl}` is not built yet"), hint);
             }
             Ok(Some(Alignment::Labelled(kto))) if kto.loss_type.needs_kl && config.micro_batch_size < 2 => {

@@ -7,6 +7,7 @@ mod objective;
 mod preference;
 mod prepare;
 mod record;
+pub mod reward_model;
 mod rows;
 mod run_dir;
 mod scorer;

@@ -7,7 +7,9 @@ use crate::progress::{Progress, Unit};
 use galen_adapter::Adapter;
 use galen_model::Model;
 use galen_ops::profile::span;
-use galen_train::preference::{LabelledRows, Labels, PairRows, Pairs, Reference, RowSequences, sharing};
+use galen_train::preference::{
+    LabelledRows, Labels, PairRows, Pairs, Reference, RewardPairs, RowSequences, sharing,
+};
 use galen_train::{Objective, Sft};
 use std::collections::BTreeMap;
 
@@ -35,6 +37,10 @@ pub(super) fn objective<'a>(
                 if loss.needs_reference() { making.reference(&rows)? } else { Reference::default() };
             let (sharing, displacement) = (sharing(making.adapter), config.displacement());
             Box::new(Pairs { rows, loss: loss.as_ref(), reference, sharing, displacement })
+        }
+        (Rows::Pairs(parts), Some(Alignment::Reward(loss))) => {
+            let rows = PairRows { train: &parts.train, validation: &parts.validation };
+            Box::new(RewardPairs { rows, loss: *loss, sharing: sharing(making.adapter) })
         }
         (Rows::Labelled(parts, mismatched), Some(Alignment::Labelled(loss))) => {
             let rows = LabelledRows {

@@ -262,12 +262,20 @@ fn adapter_of(
     let shapes = module_shapes(model);
     let adapter = match &config.lora_model_dir {
         Some(name) => {
-            let mut adapter = open_adapter(name, model, config.seed, offline)?.0;
+            let (mut adapter, path) = open_any_adapter(name, model, config.seed, offline)?;
+            if !config.trains_reward() {
+                refuse_scorer(&adapter, &path, "training goes on from a policy's adapter")?;
+            }
             adapter.config.dropout = config.dropout();
             adapter.config.seed = config.seed;
             adapter
         }
         None => Adapter::new(config.adapter_config(), &shapes)?,
+    };
+    let adapter = if config.trains_reward() {
+        adapter.with_score_head(model.config.hidden_size, model.config.initializer_range)
+    } else {
+        adapter
     };
     let name = published_name(config, base);
     if name.is_none() {
@@ -283,8 +291,30 @@ fn adapter_of(
     Ok((adapter, record))
 }
 
-/// Opens an adapter for a model: a PEFT folder, a run directory or a hub name. Also returns its folder.
+/// Opens an adapter for a model that writes: a PEFT folder, a run directory or a hub name. Also returns its folder. Errors: a
+/// reward model's.
 pub fn open_adapter(
+    name: &str,
+    model: &Model,
+    seed: u64,
+    offline: bool,
+) -> anyhow::Result<(Adapter, PathBuf)> {
+    let (adapter, path) = open_any_adapter(name, model, seed, offline)?;
+    refuse_scorer(&adapter, &path, "use it in `reward_funcs` as `reward_model`")?;
+    Ok((adapter, path))
+}
+
+fn refuse_scorer(adapter: &Adapter, path: &Path, hint: &str) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        adapter.score_head().is_none(),
+        "{}: the adapter is a reward model's: it scores answers and writes none\nhint: {hint}",
+        path.display()
+    );
+    Ok(())
+}
+
+/// The same, whatever the adapter is for.
+pub(super) fn open_any_adapter(
     name: &str,
     model: &Model,
     seed: u64,
