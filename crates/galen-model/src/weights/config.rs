@@ -176,7 +176,6 @@ impl ModelConfig {
         let scales = [
             ("rms_norm_eps", f64::from(self.rms_norm_eps)),
             ("the query scale", f64::from(self.query_scale)),
-            ("initializer_range", self.initializer_range),
             ("rope_theta", self.rope.theta),
             ("rope_local_base_freq", self.local_rope.as_ref().map_or(1.0, |r| r.theta)),
         ];

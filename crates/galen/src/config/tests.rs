@@ -427,6 +427,8 @@ fn every_honoured_key_is_read() {
         ("gradient_checkpointing", "auto"),
         ("seed", "9"),
         ("rl", "dpo"),
+        ("reward_model", "true"),
+        ("center_rewards_coefficient", "9"),
         ("rl_beta", "9"),
         ("dpo_loss_type", "[hinge, sft]"),
         ("dpo_loss_weights", "[1, 0.5]"),
