@@ -187,7 +187,7 @@ fn any_number_of_threads_gives_the_same_bits() {
             let mut config = lora(4, alpha);
             config.dropout = 0.1;
             let mut adapter = adapter(&model, config);
-            let lengths: Vec<usize> = adapter.layers().iter().map(|l| l.values.len()).collect();
+            let lengths: Vec<usize> = adapter.buffers().map(<[f32]>::len).collect();
             let mut optimizer = AdamW::new(AdamWConfig::default(), lengths);
             let mut trace: Vec<Vec<f32>> = Vec::new();
             let batch = pack(&rows, Some(8)).expect("a batch");
@@ -197,7 +197,7 @@ fn any_number_of_threads_gives_the_same_bits() {
             for _ in 0..steps {
                 let micro = [rows[..4].to_vec(), rows[4..].to_vec()];
                 let step = step(&model, &adapter, &micro, &settings());
-                optimizer.step(adapter.layers_mut(), &step.gradients, 1e-3, 0.9);
+                optimizer.step(adapter.buffers_mut(), &step.gradients, 1e-3, 0.9);
                 trace.push(vec![step.loss as f32]);
                 trace.extend(step.gradients);
                 trace.extend(adapter.layers().iter().map(|l| l.values.clone()));

@@ -85,7 +85,7 @@ impl Run<'_> {
             .repeated(self.settings.num_iterations);
         let total_steps = self.settings.total_steps;
         let schedule = self.settings.schedule();
-        let lengths: Vec<usize> = self.adapter.layers().iter().map(|l| l.values.len()).collect();
+        let lengths: Vec<usize> = self.adapter.buffers().map(<[f32]>::len).collect();
         let mut optimizer = AdamW::new(self.settings.adamw, lengths);
         let mut state = RunState { fingerprint: self.fingerprint.clone(), ..RunState::default() };
         if let Some(path) = resume {
@@ -214,7 +214,7 @@ impl Run<'_> {
         let factor = clip_factor(norm, self.settings.max_grad_norm);
         {
             let _span = span("optimizer");
-            optimizer.step(self.adapter.layers_mut(), &gradients, learning_rate, factor);
+            optimizer.step(self.adapter.buffers_mut(), &gradients, learning_rate, factor);
         }
         state.step = step;
         state.num_tokens += tokens;
@@ -232,7 +232,7 @@ impl Run<'_> {
             num_tokens: state.num_tokens,
             supervised_tokens,
             tokens_per_second: tokens as f64 / seconds.max(1e-9),
-            mean_token_accuracy: correct as f64 / judged_tokens.max(1) as f64,
+            mean_token_accuracy: (judged_tokens > 0).then(|| correct as f64 / judged_tokens as f64),
             step_seconds: seconds,
             peak_rss_bytes: peak_rss_bytes(),
             device: "cpu".into(),

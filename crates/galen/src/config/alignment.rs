@@ -5,7 +5,7 @@ use super::table::Config;
 use super::yaml::Node;
 use galen_data::preference::{LengthLimits, RankedPairs as DataRankedPairs};
 use galen_loss::pair::{self, Cpo, Dpo, Orpo, PairObjective};
-use galen_loss::{FAMILIES, Kto, LossError, find};
+use galen_loss::{FAMILIES, Kto, LossError, Reward, find};
 use galen_train::rollout::PolicyLoss;
 use galen_train::preference::{Displacement, OnDisplacement as TrainOnDisplacement};
 use serde_json::Value;
@@ -17,6 +17,12 @@ pub struct Rl {
 }
 
 const IPO: &str = "ipo";
+const REWARD: &str = "reward";
+
+impl Rl {
+    /// `rl: reward`.
+    pub(super) const REWARD: Self = Self { name: REWARD };
+}
 
 impl Field for Rl {
     fn type_name() -> String {
@@ -74,11 +80,14 @@ pub enum Alignment {
     Labelled(Kto),
     /// Answers that the policy samples.
     Sampled(PolicyLoss),
+    /// Pairs, for a reward model.
+    Reward(Reward),
 }
 
 /// Keys of alignment and the values of `rl:` that read them; an empty list: all.
 pub(super) const KEYS: &[(&str, &[&str])] = &[
-    ("rl_beta", &[]),
+    ("rl_beta", &["dpo", IPO, "kto", "orpo", "cpo", "simpo", "grpo", "rloo"]),
+    ("center_rewards_coefficient", &[REWARD]),
     ("dpo_loss_type", &["dpo", "cpo", "kto"]),
     ("dpo_loss_weights", &["dpo"]),
     ("dpo_label_smoothing", &["dpo", "cpo", "simpo"]),
@@ -151,8 +160,18 @@ impl Config {
             }
             "grpo" => Ok(Some(Alignment::Sampled(self.grpo()?))),
             "rloo" => Ok(Some(Alignment::Sampled(self.rloo()?))),
+            REWARD => {
+                let reward = Reward { center_rewards_coefficient: self.center_rewards_coefficient };
+                reward.check()?;
+                Ok(Some(Alignment::Reward(reward)))
+            }
             _ => Ok(None),
         }
+    }
+
+    /// Whether the run trains a reward model, which gives a value and no text.
+    pub fn trains_reward(&self) -> bool {
+        self.rl() == Some(REWARD)
     }
 
     fn one_loss_type<'a>(&'a self, default: &'a str) -> Result<&'a str, LossError> {

@@ -1,6 +1,6 @@
 //! What keys say together: contradictions, and settings that follow from others.
 
-use super::alignment::{self, Alignment};
+use super::alignment::{self, Alignment, Rl};
 use super::datasets::Kind;
 use super::given;
 use super::key::{Report, Verdict};
@@ -8,6 +8,7 @@ use super::table::Config;
 use super::types::{AdapterKind, Bf16, InitLora, Scheduler, Strategy, Targets};
 use super::yaml::Entry;
 use galen_loss::LossError;
+use crate::session::reward_model::outside_unopened;
 use galen_reward::Network;
 
 /// Checks the keys against each other and fills in what follows from them. Notes for users of the peers go into
@@ -180,8 +181,30 @@ impl Check<'_> {
         None
     }
 
+    /// `reward_model` is `rl: reward` by Axolotl's name.
+    fn reward_model(&mut self, config: &mut Config) {
+        match (config.reward_model.take(), config.rl()) {
+            (Some(true), None) if !self.is_on("rl") => config.rl = Some(Rl::REWARD),
+            (Some(true), Some(rl)) if !config.trains_reward() => {
+                let message = format!("`reward_model: true` with `rl: {rl}`");
+                self.wrong("reward_model", message, "keep one of them: `reward_model: true` is `rl: reward`");
+            }
+            (Some(false), Some(_)) if config.trains_reward() => {
+                let message = "`reward_model: false` with `rl: reward`";
+                self.wrong("reward_model", message, "leave `reward_model` out");
+            }
+            _ => {}
+        }
+        if config.trains_reward() && config.report_samples > 0 {
+            let message = "`report_samples` with a reward model, which writes no answers";
+            self.wrong("report_samples", message, "leave it out");
+        }
+    }
+
     fn alignment(&mut self, config: &mut Config) {
-        let kind = if self.has("rl") { Kind::Preference } else { Kind::Supervised };
+        self.reward_model(config);
+        let aligned = self.has("rl") || config.rl.is_some();
+        let kind = if aligned { Kind::Preference } else { Kind::Supervised };
         for (key, list) in [("datasets", &config.datasets), ("test_datasets", &config.test_datasets)] {
             if let Some(entry) = given(self.entries, key) {
                 list.check(&entry.node, key, kind, self.report);
@@ -216,7 +239,7 @@ impl Check<'_> {
                 self.wrong(key, what, hint);
             }
             Ok(None) => {
-                let hint = "`rl: dpo`, `kto`, `orpo`, `cpo`, `simpo`, `grpo` and `rloo` are";
+                let hint = "`rl: dpo`, `kto`, `orpo`, `cpo`, `simpo`, `grpo`, `rloo` and `reward` are";
                 self.wrong("rl", format!("`rl: {rl}` is not built yet"), hint);
             }
             Ok(Some(Alignment::Sampled(_))) => self.sampled(config),
@@ -249,7 +272,7 @@ impl Check<'_> {
         if config.trl.reward_funcs.0.is_null() {
             let hint = "write `trl:` and below it `  reward_funcs: [exact_match]`; `docs/rewards.md` lists them";
             self.wrong("trl", "`trl.reward_funcs` is not set: nothing says what answers are worth", hint);
-        } else if let Err(e) = config.rewards(Network::Allowed, &mut []) {
+        } else if let Err(e) = config.rewards(Network::Allowed, &mut [outside_unopened()]) {
             let text = e.to_string();
             let (what, hint) = text.split_once("\nhint: ").unwrap_or((&text, "`docs/rewards.md` lists rewards"));
             self.wrong("trl", format!("`trl.{}", what.trim_start_matches('`')), hint);

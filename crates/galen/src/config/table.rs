@@ -147,6 +147,10 @@ key_table! {
     ["Alignment"]
     /// The family of objectives; `galen align` trains by it. `ipo` is `dpo` with that loss type.
     rl: Option<Rl> = None;
+    /// The same as `rl: reward`.
+    reward_model: Option<bool> = None;
+    /// Weight of the squared sum of a pair's rewards, which keeps a reward model's around 0; unset: none. 0.01 is usual.
+    center_rewards_coefficient: Option<f64> = None, |c| c.as_ref().map_or(Ok(()), not_negative);
     /// Strength of the pull to the reference; `orpo`: weight of the odds ratio; `cpo`, `simpo`: scale of the rewards. Unset: 0.1
     /// (TRL's).
     rl_beta: Option<f64> = None, |b| b.as_ref().map_or(Ok(()), positive);

@@ -44,7 +44,9 @@ pub fn largest_pass(config: &Config, batches: &Batches) -> PassShape {
         let Ok(batch) = pack(batch, share) else { continue };
         let predicting: BTreeSet<u32> = batch.targets().iter().map(|t| t.index).collect();
         largest.tokens = largest.tokens.max(batch.ids().len() as u64);
-        largest.predicting = largest.predicting.max(predicting.len() as u64);
+        // A reward model's head is one row over few tokens.
+        let n = if config.trains_reward() { 0 } else { predicting.len() as u64 };
+        largest.predicting = largest.predicting.max(n);
     }
     largest
 }

@@ -8,6 +8,7 @@ mod objective;
 mod preference;
 mod prepare;
 mod record;
+pub mod reward_model;
 mod rollout;
 mod rows;
 mod run_dir;

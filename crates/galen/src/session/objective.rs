@@ -2,6 +2,7 @@
 
 use super::record::sha256_text;
 use super::base::Base;
+use super::reward_model::{SharedBase, outside};
 use super::rollout::RowJudge;
 use super::rows::{Parts, Rows};
 use crate::config::{Alignment, Config};
@@ -10,9 +11,11 @@ use galen_adapter::Adapter;
 use galen_model::Model;
 use galen_ops::profile::span;
 use galen_reward::Network;
+use galen_train::preference::{
+    LabelledRows, Labels, PairRows, Pairs, Reference, RewardPairs, RowSequences, sharing,
+};
 use galen_train::rollout::{LengthDrift, Policy, PromptRows};
 use galen_types::TokenizedPrompt;
-use galen_train::preference::{LabelledRows, Labels, PairRows, Pairs, Reference, RowSequences, sharing};
 use galen_train::{Objective, Sft};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -46,6 +49,10 @@ pub(super) fn objective<'a>(
                 if loss.needs_reference() { making.reference(&rows)? } else { Reference::default() };
             let (sharing, displacement) = (sharing(making.adapter), config.displacement());
             Box::new(Pairs { rows, loss: loss.as_ref(), reference, sharing, displacement })
+        }
+        (Rows::Pairs(parts), Some(Alignment::Reward(loss))) => {
+            let rows = PairRows { train: &parts.train, validation: &parts.validation };
+            Box::new(RewardPairs { rows, loss: *loss, sharing: sharing(making.adapter) })
         }
         (Rows::Labelled(parts, mismatched), Some(Alignment::Labelled(loss))) => {
             let rows = LabelledRows {
@@ -84,15 +91,14 @@ pub(super) fn objective<'a>(
 /// The reward functions of rows whose answers are sampled, their programs started.
 pub(super) fn judge<'a>(
     config: &Config,
-    base: &'a Base,
+    shared: SharedBase<'a>,
     rows: &'a Rows,
-    offline: bool,
 ) -> anyhow::Result<Option<RowJudge<'a>>> {
     let Rows::Prompts(parts) = rows else { return Ok(None) };
-    let network = if offline { Network::Offline } else { Network::Allowed };
-    let rewards = config.rewards(network, &mut [])?;
+    let network = if shared.offline { Network::Offline } else { Network::Allowed };
+    let rewards = config.rewards(network, &mut [outside(shared)])?;
     rewards.start()?;
-    Ok(Some(RowJudge { rows: parts, rewards, tokenizer: &base.tokenizer }))
+    Ok(Some(RowJudge { rows: parts, rewards, tokenizer: &shared.base.tokenizer }))
 }
 
 impl Making<'_> {

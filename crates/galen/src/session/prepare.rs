@@ -149,7 +149,9 @@ impl Preparer<'_> {
         let mut read = Read::default();
         let rows = match self.config.alignment()? {
             None => Rows::Supervised(self.collect(&mut read, Self::supervised)?),
-            Some(Alignment::Pairs(_)) => Rows::Pairs(self.collect(&mut read, Self::pairs)?),
+            Some(Alignment::Pairs(_) | Alignment::Reward(_)) => {
+                Rows::Pairs(self.collect(&mut read, Self::pairs)?)
+            }
             Some(Alignment::Labelled(kto)) => {
                 let rows = self.collect(&mut read, Self::labelled)?;
                 let others = if kto.loss_type.needs_kl { self.mismatched(&rows)? } else { Parts::default() };

@@ -2,6 +2,7 @@
 
 use super::base::Base;
 use super::held_out::TaskHeldOut;
+use super::reward_model::SharedBase;
 use super::objective::{Making, judge, objective};
 use super::prepare::{Prepared, Preparer};
 use super::run_dir::{
@@ -114,7 +115,8 @@ pub fn train(
         hashes: &hashes,
         fingerprint: &fingerprint,
     };
-    let judge = judge(config, &base, &prepared.rows, offline)?;
+    let sha256 = hashes.get("model").map_or("", String::as_str);
+    let judge = judge(config, SharedBase { base: &base, model: &model, sha256, offline }, &prepared.rows)?;
     let prompts = prepared.rows.prompts();
     let mut objective = objective(&prepared.rows, &prompts, judge.as_ref(), alignment.as_ref(), &making)?;
     let (rows_per_pass, accumulation) = config.step_shape();
@@ -284,12 +286,20 @@ fn adapter_of(
     let shapes = module_shapes(model);
     let adapter = match &config.lora_model_dir {
         Some(name) => {
-            let mut adapter = open_adapter(name, model, config.seed, offline)?.0;
+            let (mut adapter, path) = open_any_adapter(name, model, config.seed, offline)?;
+            if !config.trains_reward() {
+                refuse_scorer(&adapter, &path, "training goes on from a policy's adapter")?;
+            }
             adapter.config.dropout = config.dropout();
             adapter.config.seed = config.seed;
             adapter
         }
         None => Adapter::new(config.adapter_config(), &shapes)?,
+    };
+    let adapter = if config.trains_reward() {
+        adapter.with_score_head(model.config.hidden_size, model.config.initializer_range)
+    } else {
+        adapter
     };
     let name = published_name(config, base);
     if name.is_none() {
@@ -305,8 +315,30 @@ fn adapter_of(
     Ok((adapter, record))
 }
 
-/// Opens an adapter for a model: a PEFT folder, a run directory or a hub name. Also returns its folder.
+/// Opens an adapter for a model that writes: a PEFT folder, a run directory or a hub name. Also returns its folder. Errors: a
+/// reward model's.
 pub fn open_adapter(
+    name: &str,
+    model: &Model,
+    seed: u64,
+    offline: bool,
+) -> anyhow::Result<(Adapter, PathBuf)> {
+    let (adapter, path) = open_any_adapter(name, model, seed, offline)?;
+    refuse_scorer(&adapter, &path, "use it in `reward_funcs` as `reward_model`")?;
+    Ok((adapter, path))
+}
+
+fn refuse_scorer(adapter: &Adapter, path: &Path, hint: &str) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        adapter.score_head().is_none(),
+        "{}: the adapter is a reward model's: it scores answers and writes none\nhint: {hint}",
+        path.display()
+    );
+    Ok(())
+}
+
+/// The same, whatever the adapter is for.
+pub(super) fn open_any_adapter(
     name: &str,
     model: &Model,
     seed: u64,
