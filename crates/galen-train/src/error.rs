@@ -32,7 +32,9 @@ pub enum Error {
         patience: u64,
     },
     /// Sampled answers could not be judged.
-    #[error("step {step}: {what}\nhint: the sampled answers are kept, and so is what was trained before: mend the reward, then `--resume`")]
+    #[error(
+        "step {step}: {what}\nhint: the sampled answers are kept, and so is what was trained before: mend the reward, then `--resume`"
+    )]
     Judge {
         /// Optimiser step.
         step: u64,

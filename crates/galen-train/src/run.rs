@@ -257,15 +257,15 @@ impl Run<'_> {
         let metric = &self.settings.metric_for_best_model;
         let Some(value) = v.get(&metric.name) else {
             let known = v.names().collect::<Vec<_>>().join("`, `");
-            let what = format!(
-                "`metric_for_best_model: {}` is not measured\nhint: there is `{known}`",
-                metric.name
-            );
+            let what =
+                format!("`metric_for_best_model: {}` is not measured\nhint: there is `{known}`", metric.name);
             return run_error(self.dir.display(), what);
         };
-        let better = state.best.as_ref().and_then(|(_, best)| best.get(&metric.name)).is_none_or(|best| {
-            if metric.greater_is_better { value > best } else { value < best }
-        });
+        let better = state
+            .best
+            .as_ref()
+            .and_then(|(_, best)| best.get(&metric.name))
+            .is_none_or(|best| if metric.greater_is_better { value > best } else { value < best });
         if better {
             state.best = Some((state.step, v));
             state.stale_validations = 0;

@@ -39,7 +39,10 @@ impl LengthDrift {
         }
         self.said = true;
         let (what, remedy) = if now > before {
-            ("longer", "`soft_overlong_punishment` in `reward_funcs` or `loss_type: dr_grpo` takes the gain out of length")
+            (
+                "longer",
+                "`soft_overlong_punishment` in `reward_funcs` or `loss_type: dr_grpo` takes the gain out of length",
+            )
         } else {
             ("shorter", "a `length` reward, or `beta` above 0, holds them")
         };

@@ -51,8 +51,10 @@ impl Policy<'_> {
         }
         if !idle.is_empty() {
             let empty: &[f32] = &[];
-            let logps: Vec<&[f32]> =
-                idle.iter().map(|i| if masked(*i) { empty } else { &sampled.answers[*i].logps.0[..] }).collect();
+            let logps: Vec<&[f32]> = idle
+                .iter()
+                .map(|i| if masked(*i) { empty } else { &sampled.answers[*i].logps.0[..] })
+                .collect();
             let advantages: Vec<f64> = vec![0.0; idle.len()];
             let batch = RolloutBatch {
                 completions: &logps,

@@ -86,7 +86,10 @@ pub struct Policy<'a> {
 
 impl<'a> Policy<'a> {
     /// An objective that keeps its answers in the run directory `dir`, under `key`.
-    #[expect(clippy::too_many_arguments, reason = "each is a choice of its own; the order is that of the fields")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a choice of its own; the order is that of the fields"
+    )]
     pub fn new(
         rows: PromptRows<'a>,
         loss: PolicyLoss,

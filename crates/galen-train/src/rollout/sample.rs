@@ -34,7 +34,9 @@ impl Policy<'_> {
             .collect();
         let scores = {
             let _span = span("rewards");
-            self.judge.score(Part::Train, &answers).map_err(|what| Error::Judge { step: at.step + 1, what })?
+            self.judge
+                .score(Part::Train, &answers)
+                .map_err(|what| Error::Judge { step: at.step + 1, what })?
         };
         if self.settings.num_iterations > 1 || self.loss.needs_policy() {
             sampled.policy = Some(self.answer_logps(at, &sampled, Some(at.adapter))?);
@@ -109,8 +111,7 @@ impl Policy<'_> {
         if rows.is_empty() {
             return Ok(None);
         }
-        let greedy =
-            Rollouts { sampling: Sampling::default(), ..self.settings.rollouts.clone() };
+        let greedy = Rollouts { sampling: Sampling::default(), ..self.settings.rollouts.clone() };
         let answers = generate(at, &greedy, rows, &vec![vec![0]; rows.len()])?;
         let answers: Vec<Completion> = answers.into_iter().flatten().collect();
         let judged: Vec<JudgedAnswer> = answers

@@ -100,8 +100,12 @@ impl Sampled {
         let found: Self = serde_json::from_slice(&bytes).ok()?;
         let whole = |s: &Sample| !s.ids.is_empty() && s.ids.len() == s.logps.0.len();
         let fits = found.key == key && found.step == step && found.rows == rows;
-        (fits && found.answers.len() == answers && found.answers.iter().all(whole))
-            .then(|| Self { advantages: Vec::new(), policy: None, reference: None, ..found })
+        (fits && found.answers.len() == answers && found.answers.iter().all(whole)).then(|| Self {
+            advantages: Vec::new(),
+            policy: None,
+            reference: None,
+            ..found
+        })
     }
 
     /// Forgets the answers that waited: they have been judged.

@@ -6,8 +6,8 @@ use super::yaml::Node;
 use galen_data::preference::{LengthLimits, RankedPairs as DataRankedPairs};
 use galen_loss::pair::{self, Cpo, Dpo, Orpo, PairObjective};
 use galen_loss::{FAMILIES, Kto, LossError, Reward, find};
-use galen_train::rollout::PolicyLoss;
 use galen_train::preference::{Displacement, OnDisplacement as TrainOnDisplacement};
+use galen_train::rollout::PolicyLoss;
 use serde_json::Value;
 
 /// `rl:`: a family of galen-loss, or `ipo` (Axolotl's name of `dpo` with that loss type).
@@ -257,7 +257,13 @@ impl Config {
                 (false, true) => 0.0,
             },
             // Sampling reads the weights once a token of many answers; its share of the time is that of about a pass.
-            Ok(Some(Alignment::Sampled(loss))) => if loss.needs_reference() { 2.0 } else { 1.0 },
+            Ok(Some(Alignment::Sampled(loss))) => {
+                if loss.needs_reference() {
+                    2.0
+                } else {
+                    1.0
+                }
+            }
             _ => 0.0,
         }
     }

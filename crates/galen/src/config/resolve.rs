@@ -7,8 +7,8 @@ use super::key::{Report, Verdict};
 use super::table::Config;
 use super::types::{AdapterKind, Bf16, InitLora, Scheduler, Strategy, Targets};
 use super::yaml::Entry;
-use galen_loss::LossError;
 use crate::session::reward_model::outside_unopened;
+use galen_loss::LossError;
 use galen_reward::Network;
 
 /// Checks the keys against each other and fills in what follows from them. Notes for users of the peers go into
@@ -270,21 +270,30 @@ impl Check<'_> {
     /// What sampling answers asks of the other keys.
     fn sampled(&mut self, config: &Config) {
         if config.trl.reward_funcs.0.is_null() {
-            let hint = "write `trl:` and below it `  reward_funcs: [exact_match]`; `docs/rewards.md` lists them";
-            self.wrong("trl", "`trl.reward_funcs` is not set: nothing says what answers are worth", hint);
+            let hint =
+                "write `trl:` and below it `  reward_funcs: [exact_match]`; `docs/rewards.md` lists them";
+            let key = if self.has("trl") { "trl" } else { "rl" };
+            self.wrong(key, "`trl.reward_funcs` is not set: nothing says what answers are worth", hint);
         } else if let Err(e) = config.rewards(Network::Allowed, &mut [outside_unopened()]) {
             let text = e.to_string();
-            let (what, hint) = text.split_once("\nhint: ").unwrap_or((&text, "`docs/rewards.md` lists rewards"));
+            let (what, hint) =
+                text.split_once("\nhint: ").unwrap_or((&text, "`docs/rewards.md` lists rewards"));
             self.wrong("trl", format!("`trl.{}", what.trim_start_matches('`')), hint);
         }
         let (answers, group) = (config.micro_batch_size * config.accumulation(), config.num_generations());
         if answers % group != 0 {
-            let message = format!("a step has {answers} answers (`micro_batch_size` x `gradient_accumulation_steps`), which are no groups of `num_generations: {group}`");
+            let message = format!(
+                "a step has {answers} answers (`micro_batch_size` x `gradient_accumulation_steps`), which are no groups of `num_generations: {group}`"
+            );
             self.wrong("micro_batch_size", message, "both count answers; set a multiple");
         }
         if config.sample_packing {
             let message = "`sample_packing` with answers that are sampled";
-            self.wrong("sample_packing", message, "leave it out: prompts are shared and nothing is padded anyhow");
+            self.wrong(
+                "sample_packing",
+                message,
+                "leave it out: prompts are shared and nothing is padded anyhow",
+            );
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::table::Config;
 use super::trl::ScaleRewards;
-use galen_loss::rollout::{AGGREGATIONS, Grpo, Level, LOSS_TYPES, Rloo, SCALES};
+use galen_loss::rollout::{AGGREGATIONS, Grpo, LOSS_TYPES, Level, Rloo, SCALES};
 use galen_loss::{LossError, find};
 use galen_model::{Rollouts, Sampling, StepKernels};
 use galen_reward::{ConfigError, Network, Outside, RewardSet, parse};

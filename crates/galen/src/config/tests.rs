@@ -104,8 +104,8 @@ fn complaints_have_a_place_and_a_remedy() {
             "c.yaml:6: `rl` `dpoo` is not known\nhint: did you mean `dpo`? There is `dpo`, `kto`, `orpo`, `cpo`, `simpo`, `grpo`, `rloo`, `reward`",
         ),
         (
-            "rl: grpo",
-            "c.yaml:6: `rl: grpo` is not built yet\nhint: `rl: dpo`, `kto`, `orpo`, `cpo`, `simpo` and `reward` are",
+            "rl: grpo\ngradient_accumulation_steps: 8",
+            "c.yaml:6: `trl.reward_funcs` is not set: nothing says what answers are worth\nhint: write `trl:` and below it `  reward_funcs: [exact_match]`; `docs/rewards.md` lists them",
         ),
         (
             "rl: dpo\nloss_type: [sigmoid, aott]",

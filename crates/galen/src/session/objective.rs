@@ -1,7 +1,7 @@
 //! What a run learns by, built from its rows and its configuration.
 
-use super::record::sha256_text;
 use super::base::Base;
+use super::record::sha256_text;
 use super::reward_model::{SharedBase, outside};
 use super::rollout::RowJudge;
 use super::rows::{Parts, Rows};
@@ -15,8 +15,8 @@ use galen_train::preference::{
     LabelledRows, Labels, PairRows, Pairs, Reference, RewardPairs, RowSequences, sharing,
 };
 use galen_train::rollout::{LengthDrift, Policy, PromptRows};
-use galen_types::TokenizedPrompt;
 use galen_train::{Objective, Sft};
+use galen_types::TokenizedPrompt;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

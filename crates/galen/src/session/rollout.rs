@@ -9,7 +9,7 @@ use galen_model::End;
 use galen_model::tokenizer::Tokenizer;
 use galen_reward::{Completion, Finish, Prompt as JudgedPrompt, RewardSet};
 use galen_train::rollout::{Judge, JudgedAnswer, Part, Scores};
-use galen_types::{InvariantError, Prompt, TextEncoder as _, PromptRow, Tokenized, TokenizedPrompt};
+use galen_types::{InvariantError, Prompt, PromptRow, TextEncoder as _, Tokenized, TokenizedPrompt};
 use rayon::prelude::*;
 use std::collections::HashMap;
 
@@ -47,7 +47,8 @@ impl Preparer<'_> {
             tokenize_prompts(&rendered, &self.base.tokenizer, self.config.length_limits())?;
         read.reports.push(RowsReport::preference(&spec.path, report, 0));
         // Rows that are left out have no prompt; the others are known by their place.
-        let mut sources: HashMap<u64, PromptRow> = rows.into_iter().enumerate().map(|(i, r)| (i as u64, r)).collect();
+        let mut sources: HashMap<u64, PromptRow> =
+            rows.into_iter().enumerate().map(|(i, r)| (i as u64, r)).collect();
         prompts
             .into_iter()
             .filter_map(|prompt| sources.remove(&prompt.row()).map(|source| PromptedRow::new(prompt, source)))

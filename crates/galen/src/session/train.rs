@@ -2,9 +2,9 @@
 
 use super::base::Base;
 use super::held_out::TaskHeldOut;
-use super::reward_model::SharedBase;
 use super::objective::{Making, judge, objective};
 use super::prepare::{Prepared, Preparer};
+use super::reward_model::SharedBase;
 use super::run_dir::{
     checkpoint_of, date_of, fingerprint, hashes, prepare_dir, published_name, write_record,
 };
@@ -120,14 +120,8 @@ pub fn train(
     let prompts = prepared.rows.prompts();
     let mut objective = objective(&prepared.rows, &prompts, judge.as_ref(), alignment.as_ref(), &making)?;
     let (rows_per_pass, accumulation) = config.step_shape();
-    let plan = StepPlan::new(
-        objective.lengths(),
-        rows_per_pass,
-        accumulation,
-        config.packing(),
-        config.seed,
-    )
-    .repeated(config.iterations());
+    let plan = StepPlan::new(objective.lengths(), rows_per_pass, accumulation, config.packing(), config.seed)
+        .repeated(config.iterations());
     let settings = config.train_settings(plan.steps_per_epoch(), mode.recompute);
     let command = command_of(config);
     say(&format!(
