@@ -80,7 +80,7 @@ impl Policy<'_> {
         let of = |all: Vec<&'_ [f32]>| -> Option<Vec<Vec<f32>>> {
             (!all.is_empty()).then(|| part.iter().map(|i| all[*i].to_vec()).collect())
         };
-        let (old, reference) = (of(slices(&sampled.policy)), of(slices(&sampled.reference)));
+        let (old, reference) = (of(slices(sampled.policy.as_ref())), of(slices(sampled.reference.as_ref())));
         let (old, reference) = (old.as_deref().map(views), reference.as_deref().map(views));
         let advantages: Vec<f64> = part.iter().map(|i| advantages[*i]).collect();
         let batch = RolloutBatch {

@@ -18,13 +18,13 @@ impl Policy<'_> {
     /// Samples and judges the answers that the steps from here on learn from.
     pub(super) fn sample(&mut self, at: &Place, rows: &[usize]) -> Result<(Option<Sampled>, Metrics)> {
         let group = self.settings.num_generations;
-        let mut sampled = match Sampled::pending(&self.dir, &self.key, at.step, rows, rows.len() * group) {
-            Some(sampled) => sampled,
-            None => {
-                let sampled = self.draw(at, rows)?;
-                sampled.keep(&self.dir)?;
-                sampled
-            }
+        let waiting = Sampled::pending(&self.dir, &self.key, at.step, rows, rows.len() * group);
+        let mut sampled = if let Some(waiting) = waiting {
+            waiting
+        } else {
+            let sampled = self.draw(at, rows)?;
+            sampled.keep(&self.dir)?;
+            sampled
         };
         let answers: Vec<JudgedAnswer> = sampled
             .answers
@@ -50,7 +50,7 @@ impl Policy<'_> {
         let weights: Vec<f64> = functions.iter().map(|(_, weight)| *weight).collect();
         let rewards =
             Rewards { values: &scores.values, names: &names, weights: &weights, num_generations: group };
-        let (policy, reference) = (slices(&sampled.policy), slices(&sampled.reference));
+        let (policy, reference) = (slices(sampled.policy.as_ref()), slices(sampled.reference.as_ref()));
         let reference = sampled.reference.is_some().then_some(&reference[..]);
         let advantages = self.loss.advantages(&rewards, &policy, reference)?;
         sampled.advantages = advantages.values.iter().map(|a| a.to_bits()).collect();
@@ -174,8 +174,8 @@ fn lengths(answers: &[Sample]) -> Metrics {
     metrics
 }
 
-pub(super) fn slices(logps: &Option<Vec<Bits>>) -> Vec<&[f32]> {
-    logps.iter().flatten().map(|bits| &bits.0[..]).collect()
+pub(super) fn slices(logps: Option<&Vec<Bits>>) -> Vec<&[f32]> {
+    logps.into_iter().flatten().map(|bits| &bits.0[..]).collect()
 }
 
 impl PolicyLoss {

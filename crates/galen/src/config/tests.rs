@@ -293,6 +293,7 @@ fn alignment_keys_arrive_in_the_objective() {
             Alignment::Reward(reward) => {
                 reward.loss(&[1.0], &[0.5], None, galen_loss::Reward::totals(1)).unwrap().loss
             }
+            Alignment::Sampled(_) => panic!("{added}: no loss of given answers"),
         }
     };
     // Scores 1 and -1.
@@ -511,4 +512,33 @@ fn a_missing_or_huge_file_is_an_error() {
     let path = dir.path().join("big.yaml");
     std::fs::write(&path, vec![b'#'; (yaml::MAX_BYTES + 1) as usize]).unwrap();
     assert_eq!(check(&path, &[]).1.errors.len(), 1);
+}
+
+/// What `trl:` becomes.
+#[test]
+fn keys_of_trl_arrive_in_the_loop_of_sampled_answers() {
+    use crate::config::Alignment;
+    use galen_train::rollout::{Keep, PolicyLoss};
+    let text = format!(
+        "{SOUND}rl: grpo\nmicro_batch_size: 12\nreport_samples: 3\ntrl: {{reward_funcs: [exact_match], num_generations: 4, \
+         max_completion_length: 33, temperature: 0.7, top_p: 0.9, top_k: 5, min_p: 0.1, repetition_penalty: 1.2, \
+         num_iterations: 2, beta: 0.3, epsilon: 0.1, epsilon_high: 0.4, loss_type: grpo, mask_truncated_completions: true}}\n"
+    );
+    let (config, report) = check_text("c.yaml", &text, &[]);
+    assert_eq!(report.errors, []);
+    assert_eq!((config.step_shape(), config.iterations()), ((3, 1), 2));
+    assert_eq!(config.kept_answers(), Keep::First(3));
+    let settings = config.rollout_settings(vec![2]);
+    assert_eq!((settings.num_generations, settings.num_iterations, settings.answers_per_pass), (4, 2, 12));
+    assert!(settings.mask_truncated);
+    let rollouts = &settings.rollouts;
+    assert_eq!((rollouts.max_tokens, rollouts.together, &rollouts.stop_ids[..]), (33, 12, &[2][..]));
+    let drawn = &rollouts.sampling;
+    assert_eq!((drawn.temperature, drawn.top_p, drawn.top_k), (0.7, 0.9, 5));
+    assert_eq!((drawn.min_p, drawn.repeat_penalty), (0.1, 1.2));
+    let Some(Alignment::Sampled(PolicyLoss::Grpo { loss, .. })) = config.alignment().unwrap() else {
+        panic!()
+    };
+    assert_eq!((loss.beta, loss.epsilon, loss.epsilon_high), (0.3, 0.1, Some(0.4)));
+    assert_eq!((loss.loss_type.name, loss.max_completion_length), ("grpo", 33));
 }
