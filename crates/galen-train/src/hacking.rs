@@ -76,7 +76,7 @@ mod tests {
     fn rising_rewards_with_falling_accuracy_are_said_once() {
         assert_eq!(warned(&[(0.1, 0.5), (0.2, 0.6), (0.3, 0.59), (0.4, 0.57), (0.5, 0.5)]), [3]);
         // Accuracy fell, but so did rewards; or nothing fell.
-        assert_eq!(warned(&[(0.5, 0.6), (0.3, 0.4)]), []);
-        assert_eq!(warned(&[(0.1, 0.5), (0.2, 0.6), (0.3, 0.7)]), []);
+        assert_eq!(warned(&[(0.5, 0.6), (0.3, 0.4)]), [0usize; 0]);
+        assert_eq!(warned(&[(0.1, 0.5), (0.2, 0.6), (0.3, 0.7)]), [0usize; 0]);
     }
 }
