@@ -335,6 +335,8 @@ fn a_resolved_configuration_resolves_to_itself() {
         "chat_template_jinja: \"{{ messages }}\\n{# x #}\"\nsave_steps: 0.25\nseed: 7\ngradient_checkpointing: offload\n",
         "    type: {field_instruction: q, field_output: a, format: \"Q: {instruction}\\nA: \"}\n    roles: {user: [human]}\n",
         "    type: bradley_terry.chat_template\nreward_model: true\ncenter_rewards_coefficient: 0.01\n",
+        "    type: prompt\nrl: rloo\nmicro_batch_size: 4\neval_task: t.yaml\neval_task_limit: 50\ntrl: {reward_funcs: [{length: {target: 3}}, \
+         exact_match], reward_weights: [1, 0.5], scale_rewards: false, reward_clip_range: [-1, 1], log_completions: true}\n",
         "    type: chatml.intel\n    field_chosen: better\nrl: ipo\nbeta: 0.3\nmax_length: 100\nlikelihood_displacement: off\n\
          lora_dropout: 0.1\nprecompute_ref_log_probs: true\nranked_pairs: adjacent\n",
     ] {
@@ -449,6 +451,9 @@ fn every_honoured_key_is_read() {
         ("disable_dropout", "false"),
         ("max_prompt_length", "9"),
         ("max_completion_length", "9"),
+        ("trl", "{top_k: 9}"),
+        ("eval_task", "x"),
+        ("eval_task_limit", "9"),
         ("ranked_pairs", "all"),
         ("likelihood_displacement", "stop"),
         ("likelihood_displacement_threshold", "9"),
