@@ -59,7 +59,7 @@ fn main() -> anyhow::Result<()> {
                 displacement: Displacement::new(OnDisplacement::Off, 0.1),
             };
             let adapter = start.clone();
-            let optimizer = AdamW::new(settings.adamw, adapter.layers().iter().map(|l| l.values.len()));
+            let optimizer = AdamW::new(settings.adamw, adapter.buffers().map(<[f32]>::len));
             (objective, adapter, optimizer, Vec::new(), Vec::new())
         })
         .collect();
@@ -69,7 +69,7 @@ fn main() -> anyhow::Result<()> {
             let began = Instant::now();
             let at = Place { model: &model, adapter, settings: &settings, step: step as u64, epoch: 0 };
             let made = objective.step(&at, std::slice::from_ref(&rows))?;
-            optimizer.step(adapter.layers_mut(), &made.gradients, settings.learning_rate, 1.0);
+            optimizer.step(adapter.buffers_mut(), &made.gradients, settings.learning_rate, 1.0);
             // The first step warms caches up.
             if step > 0 {
                 seconds.push(began.elapsed().as_secs_f64());

@@ -61,13 +61,13 @@ pub fn train(model: &Model, shape: StepShape, steps: usize) -> anyhow::Result<St
     let mut adapter = Adapter::new(lora(shape.r), &module_shapes(model))?;
     let rows = random_rows(model, shape)?;
     let settings = settings(shape, steps as u64);
-    let mut optimizer = AdamW::new(settings.adamw, adapter.layers().iter().map(|l| l.values.len()));
+    let mut optimizer = AdamW::new(settings.adamw, adapter.buffers().map(<[f32]>::len));
     let micro = vec![rows.iter().collect::<Vec<_>>()];
     let mut out = Steps { seconds: Vec::new(), losses: Vec::new() };
     for i in 0..=steps {
         let start = Instant::now();
         let step = step_gradient(model, &adapter, &micro, &settings, 0)?;
-        optimizer.step(adapter.layers_mut(), &step.gradients, settings.learning_rate, 1.0);
+        optimizer.step(adapter.buffers_mut(), &step.gradients, settings.learning_rate, 1.0);
         if i > 0 {
             out.seconds.push(start.elapsed().as_secs_f64());
         }
@@ -115,11 +115,12 @@ pub fn settings(shape: StepShape, steps: u64) -> TrainSettings {
         warmup_steps: 0,
         adamw: AdamWConfig::default(),
         max_grad_norm: 0.0,
+        num_iterations: 1,
         seed: 0,
         eval: Cadence::Never,
         save: Cadence::Never,
         save_total_limit: None,
-        metric_for_best_model: BestMetric::EvalLoss,
+        metric_for_best_model: BestMetric::default(),
         load_best_model_at_end: false,
         early_stopping_patience: None,
         loss_watchdog_threshold: None,

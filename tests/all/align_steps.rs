@@ -33,19 +33,27 @@ fn rows(golden: &Value) -> impl Iterator<Item = (usize, &Value)> {
     golden["rows"].as_array().expect("rows").iter().enumerate()
 }
 
-fn pair_rows(golden: &Value) -> Vec<TokenizedPair> {
+pub fn pair_rows(golden: &Value) -> Vec<TokenizedPair> {
     let pair = |(i, row): (usize, &Value)| {
-        TokenizedPair::new(answer(i, row, "chosen"), answer(i, row, "rejected"), None).expect("a pair")
+        let margin = row["margin"].as_f64();
+        TokenizedPair::new(answer(i, row, "chosen"), answer(i, row, "rejected"), margin).expect("a pair")
     };
     rows(golden).map(pair).collect()
 }
 
-/// Trains as the script does and compares every figure that both report.
-fn follow(model: &Model, golden: &Value, name: &str, objective: &mut dyn Objective) {
+/// Trains as the script does, with a score head where it has one, and compares every figure that both report.
+pub fn follow(model: &Model, golden: &Value, name: &str, objective: &mut dyn Objective) {
     let number = |key: &str| golden[key].as_f64().expect("a number");
     let mut adapter = adapter(model, lora(number("lora_r") as usize, number("lora_alpha")));
+    if golden["score"].is_object() {
+        adapter = adapter.with_score_head(model.config.hidden_size, 1.0);
+    }
     initialise(&mut adapter, golden["seed"].as_u64().expect("a seed"));
-    let lengths: Vec<usize> = adapter.layers().iter().map(|l| l.values.len()).collect();
+    if let Some(head) = adapter.score_head() {
+        let first: Vec<f64> = head[..8].iter().map(|v| f64::from(*v)).collect();
+        assert_eq!(golden["score"]["first_values"], serde_json::json!(first));
+    }
+    let lengths: Vec<usize> = adapter.buffers().map(<[f32]>::len).collect();
     let config =
         AdamWConfig { eps: number("eps"), weight_decay: number("weight_decay"), ..AdamWConfig::default() };
     let mut optimizer = AdamW::new(config, lengths);
@@ -72,7 +80,7 @@ fn follow(model: &Model, golden: &Value, name: &str, objective: &mut dyn Objecti
             compared += 1;
         }
         let factor = clip_factor(norm, number("max_grad_norm"));
-        optimizer.step(adapter.layers_mut(), &ours.gradients, number("learning_rate"), factor);
+        optimizer.step(adapter.buffers_mut(), &ours.gradients, number("learning_rate"), factor);
     }
     println!("{name}: {compared} figures, the largest difference {worst:.1e}");
     assert!(compared >= 10 * 7, "{name}: {compared} figures were compared");

@@ -21,7 +21,7 @@ fn rows(vocabulary: usize) -> Vec<Tokenized> {
 }
 
 /// The adapter's branches with the values `x`, which are its own in the order of its buffers.
-fn branches(adapter: &Adapter, x: &[f64]) -> Branches {
+pub fn branches(adapter: &Adapter, x: &[f64]) -> Branches {
     let mut out = Branches::new();
     let mut start = 0;
     for layer in adapter.layers() {

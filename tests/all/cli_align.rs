@@ -64,6 +64,35 @@ fn every_family_trains_and_logs_by_trls_names() {
 }
 
 #[test]
+fn a_reward_model_is_trained_saved_and_taken_for_no_policy() {
+    let bench = bench();
+    let reward = ["--set", "rl=reward", "--set", "center_rewards_coefficient=0.01"];
+    let plan = bench.galen(&[&["plan", "p.yaml", "--json"][..], &reward].concat()).exits(0).json();
+    assert_eq!(plan["estimate"]["pass"]["predicting"], json!(0), "{plan}");
+    let said = bench.galen(&[&["align", "p.yaml"][..], &reward].concat()).exits(0);
+    assert_has(
+        &said.stderr,
+        &["note: rl_beta: `rl: reward` does not read it", "align: 4 steps", ", accuracy ", ", margin "],
+    );
+    assert!(!said.stderr.contains("supervised tokens right"), "{}", said.stderr);
+    let rows = log(&bench, "run");
+    for key in ["accuracy", "margin", "min_reward", "mean_reward", "max_reward"] {
+        assert!(rows[0][key].is_number(), "{key} is not in {}", rows[0]);
+    }
+    assert!(rows[0].get("mean_token_accuracy").is_none(), "{}", rows[0]);
+    let validation = rows.iter().find(|r| r["eval_loss"].is_number()).expect("a validation");
+    assert!(validation["eval_accuracy"].is_number() && validation["eval_margin"].is_number(), "{validation}");
+    let config: Value = serde_json::from_str(&bench.read("run/adapter_config.json")).expect("JSON");
+    assert_eq!((&config["task_type"], &config["modules_to_save"][1]), (&json!("SEQ_CLS"), &json!("score")));
+    assert_has(&bench.read("run/README.md"), &["AutoModelForSequenceClassification", "reward_model"]);
+    let refused = bench.galen(&["generate", "--adapter", "run", "-p", "x"]).exits(1);
+    assert_has(&refused.stderr, &["it scores answers and writes none", "hint: "]);
+    // The run's own configuration resumes it.
+    let again = bench.galen(&["align", "run/config.yaml", "--resume"]).exits(0);
+    assert_has(&again.stderr, &["all 4 steps were done before"]);
+}
+
+#[test]
 fn a_remembered_reference_and_a_resumed_run_give_the_same_bits() {
     let bench = bench();
     bench.galen(&["align", "p.yaml"]).exits(0);

@@ -188,7 +188,7 @@ fn any_number_of_threads_gives_the_same_bits() {
             let mut config = lora(4, alpha);
             config.dropout = 0.1;
             let mut adapter = adapter(&model, config);
-            let lengths: Vec<usize> = adapter.layers().iter().map(|l| l.values.len()).collect();
+            let lengths: Vec<usize> = adapter.buffers().map(<[f32]>::len).collect();
             let mut optimizer = AdamW::new(AdamWConfig::default(), lengths);
             let mut trace: Vec<Vec<f32>> = Vec::new();
             let batch = pack(&rows, Some(8)).expect("a batch");
@@ -198,7 +198,7 @@ fn any_number_of_threads_gives_the_same_bits() {
             for _ in 0..steps {
                 let micro = [rows[..4].to_vec(), rows[4..].to_vec()];
                 let step = step(&model, &adapter, &micro, &settings());
-                optimizer.step(adapter.layers_mut(), &step.gradients, 1e-3, 0.9);
+                optimizer.step(adapter.buffers_mut(), &step.gradients, 1e-3, 0.9);
                 trace.push(vec![step.loss as f32]);
                 trace.extend(step.gradients);
                 trace.extend(adapter.layers().iter().map(|l| l.values.clone()));
@@ -345,7 +345,7 @@ fn dropout_does_not_depend_on_packing_or_order() {
         let logps = |order: &[usize], training: bool, epoch: u64| -> Vec<Vec<f32>> {
             let chosen: Vec<&Tokenized> = order.iter().map(|i| &rows[*i]).collect();
             let batch = pack(&chosen, None).expect("a batch");
-            let options = PassOptions { training, checkpointing: false, epoch };
+            let options = PassOptions { training, checkpointing: false, epoch, temperature: None };
             let pass = Pass::forward(&model, Some(&adapter), &batch, options).expect("a pass");
             let mut by_row = vec![Vec::new(); rows.len()];
             for (target, logp) in batch.targets().iter().zip(&pass.logps.0) {

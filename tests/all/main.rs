@@ -18,5 +18,7 @@ mod peft_steps;
 mod preference;
 mod random;
 mod resume;
+mod reward;
+mod reward_steps;
 mod rollouts;
 mod support;

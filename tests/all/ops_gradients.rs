@@ -4,13 +4,13 @@ use crate::random::{Random, direction, dot, numbers, widen};
 use galen_ops::Op;
 use galen_ops::ops::{
     Activation, Add, Attention, AttentionShape, Branch, Compute, Dropout, DropoutKey, Frozen, Gated,
-    LogProbHead, Projection, Projections, Prologue, RmsNorm, Rope, RopeTable,
+    LogProbHead, Projection, Projections, Prologue, RmsNorm, Rope, RopeTable, SelectRows,
 };
 use galen_ops::quant::{QuantMatrix, WeightDtype};
 use galen_ops::tensor::{f32_tensor, f32_view};
 use galen_testkit::reference::{
     add_ref, attention_ref, directional, dropout_ref, gated_ref, log_prob_head_ref, lora_ref, projection_ref,
-    rms_norm_ref, rope_ref,
+    rms_norm_ref, rope_ref, select_rows_ref,
 };
 use galen_types::{Segment, Target};
 use std::sync::{Arc, Mutex};
@@ -127,6 +127,17 @@ fn rms_norm_over_rows_and_over_heads() {
         let twin = |x: &[Vec<f64>]| rms_norm_ref(&x[0], &widen(&weight), f64::from(1e-3f32));
         check(&format!("rms_norm {dims:?} by {width}"), &op, &[input(r, &dims)], &twin);
     }
+}
+
+#[test]
+fn select_rows() {
+    let r = &mut Random::new(21);
+    let rows = [4u32, 0, 4, 10];
+    let twin = |x: &[Vec<f64>]| select_rows_ref(&x[0], &rows, 7);
+    check("select_rows", &SelectRows { rows: rows.into() }, &[input(r, &[11, 7])], &twin);
+    let beyond = SelectRows { rows: [11].into() };
+    let x = f32_tensor(vec![0.0; 77], (11, 7)).expect("a tensor");
+    assert!(beyond.forward(&[&x]).is_err());
 }
 
 #[test]
@@ -355,6 +366,7 @@ fn log_prob_head_with_shared_rows() {
         let op = LogProbHead {
             weight: w.clone().into(),
             targets: targets.clone().into(),
+            temperature: None,
             with_gradient: true,
             correct: correct.clone(),
         };
@@ -363,6 +375,10 @@ fn log_prob_head_with_shared_rows() {
         let wide = widen(&w.to_f32());
         let twin = |x: &[Vec<f64>]| log_prob_head_ref(&x[0], &wide, width, &targets);
         check(&format!("log_prob_head {dtype} [{vocabulary}, {width}]"), &op, &inputs, &twin);
+        let warm = LogProbHead { temperature: Some(1.7), ..op };
+        let divided: Vec<f64> = wide.iter().map(|w| w / f64::from(1.7f32)).collect();
+        let twin = |x: &[Vec<f64>]| log_prob_head_ref(&x[0], &divided, width, &targets);
+        check(&format!("log_prob_head {dtype} at temperature 1.7"), &warm, &inputs, &twin);
         let correct = correct.lock().expect("a lock").clone();
         let h = widen(&inputs[0].values);
         for (target, correct) in targets.iter().zip(correct) {

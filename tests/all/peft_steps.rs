@@ -15,7 +15,11 @@ pub fn initialise(adapter: &mut Adapter, seed: u64) {
     let mut random = Random::new(seed);
     let keys: Vec<(String, usize)> = adapter.tensors().map(|(k, _, v)| (k, v.len())).collect();
     for (key, n) in keys {
-        let bound = if key.ends_with("lora_A.weight") { 0.03f32 } else { 0.01 };
+        let bound = match key.rsplit_once('.').map_or("", |(name, _)| name) {
+            name if name.ends_with("lora_A") => 0.03f32,
+            name if name.ends_with("score") => 0.05,
+            _ => 0.01,
+        };
         let values: Vec<f32> =
             (0..n).map(|_| (2.0 * ((random.bits() >> 40) as f32 / (1 << 24) as f32) - 1.0) * bound).collect();
         assert!(adapter.set(&key, &values), "{key}");
@@ -65,7 +69,7 @@ fn twenty_steps_follow_peft() {
         row(i as u64, &list("ids"), &list("mask").iter().map(|m| *m == 1).collect::<Vec<bool>>())
     });
     let rows: Vec<Tokenized> = rows.collect();
-    let lengths: Vec<usize> = adapter.layers().iter().map(|l| l.values.len()).collect();
+    let lengths: Vec<usize> = adapter.buffers().map(<[f32]>::len).collect();
     let config =
         AdamWConfig { eps: number("eps"), weight_decay: number("weight_decay"), ..AdamWConfig::default() };
     let mut optimizer = AdamW::new(config, lengths);
@@ -77,7 +81,7 @@ fn twenty_steps_follow_peft() {
         close(&format!("step {} loss", k + 1), ours.loss, &step["loss"], 1e-4);
         close(&format!("step {} gradient norm", k + 1), norm, &step["grad_norm"], 1e-3);
         let factor = clip_factor(norm, number("max_grad_norm"));
-        optimizer.step(adapter.layers_mut(), &ours.gradients, number("learning_rate"), factor);
+        optimizer.step(adapter.buffers_mut(), &ours.gradients, number("learning_rate"), factor);
     }
     close("sum of |A| at the end", sum_abs(&adapter, "lora_A.weight"), &golden["after"]["sum_abs_a"], 1e-5);
     close("sum of |B| at the end", sum_abs(&adapter, "lora_B.weight"), &golden["after"]["sum_abs_b"], 1e-4);

@@ -35,7 +35,7 @@ fn answer(row: u64, prompt: &[u32], answer: &[u32]) -> TokenizedAnswer {
 }
 
 /// Prompts that begin with the same 12 tokens, answers of which some begin alike.
-fn pairs(r: &mut Random, n: usize, vocabulary: usize) -> Vec<TokenizedPair> {
+pub fn pairs(r: &mut Random, n: usize, vocabulary: usize) -> Vec<TokenizedPair> {
     let stem = ids(r, 12, vocabulary);
     let one = |row: u64, r: &mut Random| {
         let len = r.below(14);
@@ -111,7 +111,7 @@ fn losses() -> Vec<(&'static str, Box<dyn PairObjective>)> {
     ]
 }
 
-fn assert_close(what: &str, got: &StepGradient, want: &StepGradient) {
+pub fn assert_close(what: &str, got: &StepGradient, want: &StepGradient) {
     assert!((got.loss - want.loss).abs() <= 1e-6 * want.loss.abs(), "{what}: {} for {}", got.loss, want.loss);
     let largest = want.gradients.iter().flatten().fold(0f32, |m, g| m.max(g.abs()));
     assert!(largest > 0.0, "{what}: there is a gradient");
@@ -125,7 +125,7 @@ fn assert_close(what: &str, got: &StepGradient, want: &StepGradient) {
     }
 }
 
-const ALL: [usize; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
+pub const ALL: [usize; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
 
 #[test]
 fn a_shared_prompt_gives_what_sequences_apart_give() {
@@ -193,7 +193,7 @@ fn the_gradient_is_that_of_the_loss() {
         let norm: f64 = step.gradients.iter().flatten().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
         let mut loss_at = |distance: f64| {
             let mut moved = at.clone();
-            for (values, gradient) in moved.layers_mut().zip(&step.gradients) {
+            for (values, gradient) in moved.buffers_mut().zip(&step.gradients) {
                 values
                     .iter_mut()
                     .zip(gradient)
@@ -276,42 +276,56 @@ fn log(dir: &Path) -> Vec<serde_json::Value> {
     rows.collect()
 }
 
+/// Five steps with validations and checkpoints, or as many as until `stop_after`, from the newest checkpoint there is.
+pub fn run_on(
+    model: &Model,
+    start: Adapter,
+    objective: &mut dyn Objective,
+    dir: &Path,
+    stop_after: Option<u64>,
+) -> Outcome {
+    let flag = AtomicBool::new(false);
+    let newest = checkpoint::list(dir).pop();
+    let settings = TrainSettings {
+        micro_batch_size: BATCH,
+        gradient_accumulation_steps: 2,
+        total_steps: 5,
+        learning_rate: 5e-3,
+        eval: Cadence::Steps(2),
+        save: Cadence::Steps(3),
+        ..settings()
+    };
+    let run = Run {
+        model,
+        adapter: start,
+        base: BaseRecord { name: Some("made-up/base".into()), revision: None },
+        held_out: None,
+        objective,
+        settings,
+        dir: dir.into(),
+        fingerprint: BTreeMap::new(),
+        stop: &flag,
+    };
+    run.run(newest.as_ref().map(|(_, p)| p.as_path()), &mut Stop(&flag, stop_after)).expect("a run")
+}
+
+/// Of everything trained.
+pub fn bits(outcome: &Outcome) -> Vec<u32> {
+    outcome.adapter.buffers().flatten().map(|v| v.to_bits()).collect()
+}
+
 #[test]
 fn an_alignment_interrupted_after_any_step_goes_on_to_the_same_bits() {
     let lab = Lab::new("llama_tied");
     let run = |kind: &str, dir: &Path, stop_after: Option<u64>| -> Outcome {
-        let flag = AtomicBool::new(false);
         let dpo = Dpo::default();
-        let newest = checkpoint::list(dir).pop();
         let start = lab.adapter(0.2);
         let reference = Reference::new(Some(start.clone()));
         let mut objective: Box<dyn Objective> = match kind {
             "dpo" => Box::new(lab.pairs(&dpo, reference, Sharing::WithinRow)),
             _ => Box::new(lab.labels(reference, Sharing::WithinRow)),
         };
-        let settings = TrainSettings {
-            micro_batch_size: BATCH,
-            gradient_accumulation_steps: 2,
-            total_steps: 5,
-            learning_rate: 5e-3,
-            eval: Cadence::Steps(2),
-            save: Cadence::Steps(3),
-            ..settings()
-        };
-        let run = Run {
-            model: &lab.model,
-            adapter: start,
-            base: BaseRecord { name: Some("made-up/base".into()), revision: None },
-            objective: objective.as_mut(),
-            settings,
-            dir: dir.into(),
-            fingerprint: BTreeMap::new(),
-            stop: &flag,
-        };
-        run.run(newest.as_ref().map(|(_, p)| p.as_path()), &mut Stop(&flag, stop_after)).expect("a run")
-    };
-    let bits = |o: &Outcome| -> Vec<u32> {
-        o.adapter.layers().iter().flat_map(|l| &l.values).map(|v| v.to_bits()).collect()
+        run_on(&lab.model, start, objective.as_mut(), dir, stop_after)
     };
     for kind in ["dpo", "kto"] {
         let want_dir = tempdir().expect("a directory");

@@ -106,6 +106,7 @@ impl Lab {
             model: &self.model,
             adapter,
             base: BaseRecord { name: Some("made-up/base".into()), revision: None },
+            held_out: None,
             objective: &mut Sft { train: &self.train, validation: &self.validation },
             settings,
             dir: dir.into(),

@@ -124,7 +124,7 @@ fn the_adapter_is_read_anew_by_every_call() {
     let mut adapter = adapter(&model, lora(4, 10.0));
     let how = rollouts(StepKernels::Blocks);
     let before = run(&how, &model, &adapter, 1);
-    adapter.layers_mut().for_each(|values| values.iter_mut().for_each(|v| *v *= -2.0));
+    adapter.buffers_mut().for_each(|values| values.iter_mut().for_each(|v| *v *= -2.0));
     let after = run(&how, &model, &adapter, 1);
     assert!(before != after, "the adapter's change is not seen");
 }

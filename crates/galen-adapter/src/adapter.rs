@@ -1,8 +1,9 @@
-//! An adapter over a model: its matrices in one flat f32 buffer a block.
+//! An adapter over a model: its matrices in one flat f32 buffer a block, and a reward model's head in a further one.
 
 use crate::config::{AdapterConfig, scale};
 use crate::error::{Error, Result};
 use crate::method::{self, Adapted, Member, Method, dropout};
+use crate::score;
 use crate::targets::ModuleShape;
 use galen_ops::hook::{HookContext, ProjectionHook, Site};
 use galen_ops::ops::{Projection, Prologue};
@@ -40,6 +41,7 @@ pub struct Adapter {
     pub config: AdapterConfig,
     method: &'static dyn Method,
     layers: Vec<Layer>,
+    pub(crate) score_head: Option<Vec<f32>>,
 }
 
 impl Adapter {
@@ -89,7 +91,7 @@ impl Adapter {
             }
             layer.entries.push(Entry { shape, r, scale, ranges });
         }
-        Ok(Self { config, method, layers })
+        Ok(Self { config, method, layers, score_head: None })
     }
 
     /// The adapter's parts by block; blocks it does not cover are empty, or missing at the end.
@@ -97,14 +99,20 @@ impl Adapter {
         &self.layers
     }
 
-    /// The trainable values, for the optimiser.
-    pub fn layers_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
-        self.layers.iter_mut().map(|l| &mut l.values[..])
+    /// All trainable values, a buffer a block and then the score head's where there is one: what gradients and the optimiser's
+    /// moments are laid out by.
+    pub fn buffers(&self) -> impl Iterator<Item = &[f32]> {
+        self.layers.iter().map(|l| &l.values[..]).chain(self.score_head.as_deref())
+    }
+
+    /// The same, for the optimiser.
+    pub fn buffers_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
+        self.layers.iter_mut().map(|l| &mut l.values[..]).chain(self.score_head.as_deref_mut())
     }
 
     /// Number of trainable values.
     pub fn n_parameters(&self) -> usize {
-        self.layers.iter().map(|l| l.values.len()).sum()
+        self.buffers().map(<[f32]>::len).sum()
     }
 
     /// The method.
@@ -112,9 +120,10 @@ impl Adapter {
         self.method
     }
 
-    /// Every matrix by PEFT's key, with its rows and columns and values, in order of blocks.
+    /// Every matrix by PEFT's key, with its rows and columns and values, in order of blocks; then the score head.
     pub fn tensors(&self) -> impl Iterator<Item = (String, [usize; 2], &[f32])> {
-        self.layers.iter().flat_map(move |layer| {
+        let head = self.score_head.iter().map(|w| (score::KEY.to_owned(), [1, w.len()], &w[..]));
+        let of_blocks = self.layers.iter().flat_map(move |layer| {
             layer.entries.iter().flat_map(move |e| {
                 let s = &e.shape;
                 self.method.parameters(e.r, s.inputs, s.outputs).into_iter().zip(&e.ranges).map(
@@ -125,11 +134,17 @@ impl Adapter {
                     },
                 )
             })
-        })
+        });
+        of_blocks.chain(head)
     }
 
     /// Replaces one matrix's values. `key` is one of [`Adapter::tensors`]; the length must fit.
     pub fn set(&mut self, key: &str, values: &[f32]) -> bool {
+        if let Some(head) = self.score_head.as_mut().filter(|h| key == score::KEY && h.len() == values.len())
+        {
+            head.copy_from_slice(values);
+            return true;
+        }
         let method = self.method;
         for layer in &mut self.layers {
             for e in &layer.entries {
@@ -149,7 +164,7 @@ impl Adapter {
 }
 
 /// A stable number for a module's name, to key random numbers.
-fn name_key(name: &str) -> u64 {
+pub(crate) fn name_key(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }
 

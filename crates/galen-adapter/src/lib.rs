@@ -1,4 +1,5 @@
-//! Owns: adapter methods, their trainable values, their initialisation and PEFT's two files.
+//! Owns: adapter methods, their trainable values (a reward model's head among them), their initialisation and PEFT's two
+//! files.
 //! Takes: the names and shapes of a model's projections.
 //! Gives: a [`galen_ops::hook::ProjectionHook`] for the model's passes, and flat buffers for the optimiser.
 //! Never: knows a model family, loads base weights or decides when to step.
@@ -11,6 +12,7 @@ mod lora;
 mod method;
 mod peft;
 mod random;
+mod score;
 mod targets;
 
 pub use adapter::{Adapter, Entry, Layer};

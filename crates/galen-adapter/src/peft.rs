@@ -3,6 +3,7 @@
 use crate::adapter::Adapter;
 use crate::config::{AdapterConfig, Init, scale};
 use crate::error::{Error, Result, file_error};
+use crate::score;
 use crate::targets::{ModuleShape, Targets};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::{Map, Value, json};
@@ -105,13 +106,13 @@ fn config_json(adapter: &Adapter, base: &BaseRecord) -> Value {
         "lora_dropout": f64::from(c.dropout.to_string().parse::<f32>().unwrap_or(c.dropout)),
         "megatron_config": null,
         "megatron_core": "megatron.core",
-        "modules_to_save": null,
+        "modules_to_save": adapter.score_head().map(|_| score::MODULES),
         "peft_type": "LORA",
         "r": c.r,
         "rank_pattern": ranks,
         "revision": base.revision,
         "target_modules": names,
-        "task_type": "CAUSAL_LM",
+        "task_type": if adapter.score_head().is_some() { "SEQ_CLS" } else { "CAUSAL_LM" },
         "use_dora": false,
         "use_rslora": c.rslora,
     })
@@ -141,8 +142,11 @@ pub fn load_peft(dir: &Path, modules: &[ModuleShape], seed: u64) -> Result<(Adap
             return fail(format!("`{key}: true` is not supported"));
         }
     }
-    if value["modules_to_save"].as_array().is_some_and(|m| !m.is_empty()) {
-        return fail("`modules_to_save` is not supported".into());
+    let whole = value["modules_to_save"].as_array().map_or(&[][..], Vec::as_slice);
+    if let Some(other) = whole.iter().find(|m| !m.as_str().is_some_and(|m| score::MODULES.contains(&m))) {
+        return fail(format!(
+            "`modules_to_save` names `{other}`, only a reward model's `score` is supported"
+        ));
     }
     if !matches!(value["bias"].as_str(), None | Some("none")) {
         return fail(format!("`bias: {}` is not supported", value["bias"]));
@@ -201,6 +205,22 @@ pub fn load_peft(dir: &Path, modules: &[ModuleShape], seed: u64) -> Result<(Adap
         known.insert(format!("{prefix}lora_A.weight"));
         known.insert(format!("{prefix}lora_B.weight"));
     }
+    let head = match tensors.tensor(score::KEY) {
+        Err(_) => None,
+        Ok(t) if matches!(t.shape(), [1, _]) => Some(t.shape()[1]),
+        Ok(t) => {
+            let what = format!(
+                "`{}` is `{:?}`: only a head of one value, a reward, is supported",
+                score::KEY,
+                t.shape()
+            );
+            return file_error(&weights_origin, what);
+        }
+    };
+    if head.is_none() && whole.iter().any(|m| m.as_str() == Some("score")) {
+        return file_error(&weights_origin, format!("tensor `{}` is missing", score::KEY));
+    }
+    known.insert(score::KEY.to_owned());
     if let Some(stray) = tensors.names().into_iter().find(|n| !known.contains(*n)) {
         return file_error(
             &weights_origin,
@@ -211,6 +231,7 @@ pub fn load_peft(dir: &Path, modules: &[ModuleShape], seed: u64) -> Result<(Adap
         return file_error(&weights_origin, "it holds no LoRA matrices");
     }
     let mut adapter = Adapter::zeros(config, chosen)?;
+    adapter.score_head = head.map(|width| vec![0.0; width]);
     let wanted: Vec<(String, [usize; 2])> = adapter.tensors().map(|(k, d, _)| (k, d)).collect();
     for (key, dims) in wanted {
         let Ok(t) = tensors.tensor(&key) else {

@@ -11,7 +11,7 @@ use galen_types::{InvariantError, PackedBatch, Segment, Target, Tokenized};
 use std::collections::BTreeSet;
 
 mod sequences;
-pub use sequences::{Sharing, pack_sequences, packed_tokens};
+pub use sequences::{Sharing, pack_sequences, pack_to_ends, packed_tokens};
 
 /// Shortest run of tokens worth a segment of its own: below it the bookkeeping of one more segment in every
 /// attention call costs more than the tokens saved.
@@ -85,6 +85,15 @@ fn pack_groups(
     groups: impl IntoIterator<Item = Vec<usize>>,
     min_shared: usize,
 ) -> Result<PackedBatch, InvariantError> {
+    pack_groups_to_ends(rows, groups, min_shared).map(|(batch, _)| batch)
+}
+
+/// Also gives where each row's last token stands.
+fn pack_groups_to_ends(
+    rows: &[&Tokenized],
+    groups: impl IntoIterator<Item = Vec<usize>>,
+    min_shared: usize,
+) -> Result<(PackedBatch, Vec<u32>), InvariantError> {
     let total: usize = rows.iter().map(|r| r.ids().len()).sum();
     if rows.is_empty() || u32::try_from(total).is_err() {
         let what = format!("`{total}` tokens of `{}` rows do not make a batch", rows.len());
@@ -96,7 +105,15 @@ fn pack_groups(
         packer.share(group, min_shared.max(1), &mut paths);
     }
     let targets = packer.targets(&paths);
-    PackedBatch::new(packer.ids, packer.segments, targets, packer.numbers)
+    // A row's last token is never shared, so it closes the row's last segment.
+    let end = |path: &Vec<u32>| {
+        path.last().map_or(0, |s| {
+            let s = packer.segments[*s as usize];
+            s.start + s.len - 1
+        })
+    };
+    let ends = paths.iter().map(end).collect();
+    Ok((PackedBatch::new(packer.ids, packer.segments, targets, packer.numbers)?, ends))
 }
 
 struct Packer<'a> {

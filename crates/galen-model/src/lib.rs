@@ -1,6 +1,6 @@
 //! Owns: weights and their files, tokenizers, one differentiable forward per model family, generation.
 //! Takes: a model's files; packed batches; token ids.
-//! Gives: log-probabilities with their gradients, logits, text.
+//! Gives: log-probabilities and hidden states with their gradients, logits, text.
 //! Never: knows what an adapter does to a projection, or why a log-probability is wanted.
 
 pub mod arch;
@@ -10,6 +10,7 @@ mod divergence;
 mod generate;
 mod model;
 mod pass;
+mod pooled;
 mod rollout;
 mod sample;
 pub mod tokenizer;
@@ -20,7 +21,8 @@ pub use cache::KvLayer;
 pub use divergence::Divergence;
 pub use generate::{Session, StepKernels};
 pub use model::{LoadError, LoadOptions, Model, ModuleSize, Precision, WeightCache};
-pub use pass::{Pass, PassOptions};
+pub use pass::{Pass, PassOptions, Sink};
+pub use pooled::PooledPass;
 pub use rollout::{Completion, End, RolloutPrompt, Rollouts};
 pub use sample::{Sampling, argmax, log_prob};
 pub use weights::{ModelConfig, Weights, WeightsError};

@@ -1,8 +1,9 @@
 //! One forward and backward pass over a batch, block by block.
 //!
-//! The model is a chain of segments (embedding, blocks, head), each with a tape of its own. Backward walks the
+//! The model is a chain of segments (embedding, blocks, end), each with a tape of its own. Backward walks the
 //! chain from its end and frees each tape at once; with gradient checkpointing a block keeps only its input and is
-//! run again. Blocks below the lowest trainable one record nothing.
+//! run again. Blocks below the lowest trainable one record nothing. What stands at the end is the pass's own: the head's
+//! log-probabilities ([`Pass`]), or hidden states ([`crate::PooledPass`]).
 
 use crate::block::{BlockRun, Context};
 use crate::generate::StepKernels;
@@ -25,6 +26,8 @@ pub struct PassOptions {
     pub checkpointing: bool,
     /// Pass over the data, for dropout keys.
     pub epoch: u64,
+    /// Log-probabilities of the logits divided by this; nothing for 1.
+    pub temperature: Option<f32>,
 }
 
 /// What every block of a pass shares.
@@ -52,11 +55,17 @@ struct Record {
 /// Takes a block's number and its leaf gradients.
 pub type Sink<'a> = dyn FnMut(usize, Vec<Option<Tensor>>) -> Result<()> + Send + 'a;
 
-/// A forward pass, ready for backward.
-pub struct Pass<'a> {
+/// The chain run forward, ready to be walked back.
+pub(crate) struct Chain<'a> {
     shared: Shared<'a>,
     links: Vec<Link>,
-    head: Option<(Tape, Traced, Traced)>,
+    /// The end's tape with its input and output, where the pass was run for training.
+    end: Option<(Tape, Traced, Traced)>,
+}
+
+/// A forward pass, ready for backward.
+pub struct Pass<'a> {
+    chain: Chain<'a>,
     /// Log-probability of each of the batch's targets.
     pub logps: TokenLogProbs,
     /// Whether each target is the most likely token.
@@ -100,8 +109,45 @@ impl<'a> Pass<'a> {
         batch: &PackedBatch,
         options: PassOptions,
     ) -> Result<Self> {
+        let targets: Arc<[Target]> = batch.targets().into();
+        let correct = Arc::new(Mutex::new(Vec::new()));
+        let (chain, logps) = Chain::forward(model, hook, batch, options, |tape, hidden, training| {
+            let norm = RmsNorm { weight: model.final_norm.clone(), eps: model.eps };
+            let head = LogProbHead {
+                weight: model.head.clone(),
+                targets,
+                with_gradient: training,
+                temperature: options.temperature,
+                correct: correct.clone(),
+            };
+            let hidden = tape.apply(norm, &[hidden])?;
+            tape.apply(head, &[&hidden])
+        })?;
+        let logps = TokenLogProbs(f32_view(&logps)?.to_vec());
+        let correct = correct.lock().map(|c| c.clone()).unwrap_or_default();
+        Ok(Self { chain, logps, correct })
+    }
+
+    /// Walks back from the gradient of each target's log-probability; gives each block's leaf gradients, in the
+    /// order of its leaves, to `sink(layer, gradients)`.
+    pub fn backward(self, gradient: Vec<f32>, sink: &mut Sink) -> Result<()> {
+        let n = gradient.len();
+        self.chain.backward(f32_tensor(gradient, n)?, sink)
+    }
+}
+
+impl<'a> Chain<'a> {
+    /// Runs the model's blocks over a batch and `end` over the hidden states `[T, C]` that leave them (before the last
+    /// norm); also gives the end's output. `end` is told whether there will be a backward.
+    pub(crate) fn forward(
+        model: &'a Model,
+        hook: Option<&'a dyn ProjectionHook>,
+        batch: &PackedBatch,
+        options: PassOptions,
+        end: impl FnOnce(&mut Tape, &Traced, bool) -> Result<Traced> + Send,
+    ) -> Result<(Self, Tensor)> {
         // Within the pool from end to end: entering it from outside for each operation would wake a thread each time.
-        rayon::scope(|_| Self::run(model, hook, batch, options))
+        rayon::scope(|_| Self::run(model, hook, batch, options, end))
     }
 
     fn run(
@@ -109,7 +155,8 @@ impl<'a> Pass<'a> {
         hook: Option<&'a dyn ProjectionHook>,
         batch: &PackedBatch,
         options: PassOptions,
-    ) -> Result<Self> {
+        end: impl FnOnce(&mut Tape, &Traced, bool) -> Result<Traced>,
+    ) -> Result<(Self, Tensor)> {
         let phase = if options.training { Phase::Forward } else { Phase::Evaluate };
         let _forward = scope("forward", phase, None);
         let context = HookContext {
@@ -140,41 +187,28 @@ impl<'a> Pass<'a> {
         let training = options.training && first < model.blocks.len();
         let mut tape = if training { Tape::new() } else { Tape::frozen() };
         let input = tape.leaf(hidden);
-        let targets: Arc<[Target]> = batch.targets().into();
-        let correct = Arc::new(Mutex::new(Vec::new()));
-        let norm = RmsNorm { weight: model.final_norm.clone(), eps: model.eps };
-        let head = LogProbHead {
-            weight: model.head.clone(),
-            targets,
-            with_gradient: training,
-            correct: correct.clone(),
-        };
-        let hidden = tape.apply(norm, &[&input])?;
-        let logps = tape.apply(head, &[&hidden])?;
-        let values = TokenLogProbs(f32_view(logps.tensor())?.to_vec());
-        let correct = correct.lock().map(|c| c.clone()).unwrap_or_default();
-        Ok(Self { shared, links, head: training.then_some((tape, input, logps)), logps: values, correct })
+        let output = end(&mut tape, &input, training)?;
+        let value = output.tensor().clone();
+        Ok((Self { shared, links, end: training.then_some((tape, input, output)) }, value))
     }
 
-    /// Walks back from the gradient of each target's log-probability; gives each block's leaf gradients, in the
-    /// order of its leaves, to `sink(layer, gradients)`.
-    pub fn backward(self, gradient: Vec<f32>, sink: &mut Sink) -> Result<()> {
+    /// Walks back from the gradient of the end's output.
+    pub(crate) fn backward(self, gradient: Tensor, sink: &mut Sink) -> Result<()> {
         rayon::scope(|_| self.walk_back(gradient, sink))
     }
 
-    fn walk_back(mut self, gradient: Vec<f32>, sink: &mut Sink) -> Result<()> {
+    fn walk_back(mut self, gradient: Tensor, sink: &mut Sink) -> Result<()> {
         let _backward = scope("backward", Phase::Backward, None);
-        let Some((tape, input, logps)) = self.head.take() else {
+        let Some((tape, input, output)) = self.end.take() else {
             let what = "the pass was not run for training, or nothing is trainable".into();
             return Err(Error::Shape { op: "backward", what });
         };
-        let n = gradient.len();
         let mut gradients = {
             let _head = scope("head", Phase::Backward, None);
-            tape.backward(&[(&logps, f32_tensor(gradient, n)?)])?
+            tape.backward(&[(&output, gradient)])?
         };
         let mut flowing = gradients.take(&input);
-        drop((input, logps, gradients));
+        drop((input, output, gradients));
         let blocks = self.shared.model.blocks.len();
         let first = blocks - self.links.len();
         while let (Some(link), Some(gradient)) = (self.links.pop(), flowing.take()) {

@@ -25,6 +25,9 @@ mean. The log has TRL's `rewards/NAME/mean` and `rewards/NAME/std` for each, `re
 entry's `label`, without one its name. A value that is not finite stops the run, as does a row without the right answer it is to
 be compared with, unless the entry says `missing: skip`.
 
+`{name: reward_model, path: RUN}` is a reward model: the directory of a run with `rl: reward` on the policy's own base
+(`docs/align.md`).
+
 What comes from TRL has TRL's parameters; a configuration that names one of its functions is told the reward that does the same.
 
 Written by `cargo run -p galen-reward --example rewards > docs/rewards.md`; a test holds it up to date.

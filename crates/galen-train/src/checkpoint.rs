@@ -4,6 +4,7 @@
 //! `checkpoint-N` is always complete.
 
 use crate::error::{Result, run_error};
+use crate::hacking::RewardHacking;
 use crate::objective::Validation;
 use galen_adapter::{Adapter, BaseRecord, save_peft};
 use galen_ops::mmap::Bytes;
@@ -32,6 +33,9 @@ pub struct RunState {
     pub watchdog_steps: u64,
     /// The newest validation.
     pub last: Option<Validation>,
+    /// Rewards beside held-out accuracy.
+    #[serde(default)]
+    pub hacking: RewardHacking,
     /// What the objective must remember.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub objective: Value,
@@ -42,7 +46,7 @@ pub struct RunState {
 const STATE_FILE: &str = "trainer_state.json";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 /// Largest `trainer_state.json` read.
-const MAX_STATE_BYTES: u64 = 16 << 20;
+const MAX_STATE_BYTES: u64 = 1 << 30;
 
 /// Writes `checkpoint-N` into the run directory.
 pub fn save(

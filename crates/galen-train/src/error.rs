@@ -31,6 +31,16 @@ pub enum Error {
         /// Steps above it.
         patience: u64,
     },
+    /// Sampled answers could not be judged.
+    #[error(
+        "step {step}: {what}\nhint: the sampled answers are kept, and so is what was trained before: mend the reward, then `--resume`"
+    )]
+    Judge {
+        /// Optimiser step.
+        step: u64,
+        /// What the reward could not do.
+        what: String,
+    },
     /// A run directory or checkpoint cannot be used.
     #[error("{origin}: {what}")]
     Run {

@@ -7,19 +7,22 @@ pub mod checkpoint;
 mod error;
 #[cfg(test)]
 mod fuzz;
+mod hacking;
 mod log;
 mod memory;
 mod objective;
 mod plan;
 pub mod preference;
 pub mod report;
+pub mod rollout;
 mod run;
 mod settings;
 mod sft;
 
 pub use error::{Error, Result};
+pub use hacking::RewardHacking;
 pub use memory::{available_bytes, peak_rss_bytes};
-pub use objective::{Objective, Place, Remark, StepGradient, Validation};
+pub use objective::{HeldOut, Objective, Place, Remark, StepGradient, Validation};
 pub use plan::StepPlan;
 pub use run::{Observer, Outcome, Run, module_shapes};
 pub use settings::{BestMetric, Cadence, TrainSettings};

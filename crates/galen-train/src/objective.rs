@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::settings::TrainSettings;
 use galen_adapter::Adapter;
 use galen_loss::Metrics;
-use galen_model::{Model, Pass};
+use galen_model::{Model, Pass, Sink};
 use galen_ops::profile::span;
 use galen_ops::tensor::f32_view;
 use serde::{Deserialize, Serialize};
@@ -72,13 +72,14 @@ pub struct Place<'a> {
 pub struct StepGradient {
     /// The step's loss; of supervised training the mean negative log-probability of the supervised tokens.
     pub loss: f64,
-    /// By block, in the layout of the adapter's buffers.
+    /// In the layout of the adapter's buffers.
     pub gradients: Vec<Vec<f32>>,
     /// Tokens of the rows.
     pub tokens: u64,
     /// Of which supervised.
     pub supervised_tokens: u64,
-    /// Tokens that accuracy runs over: the supervised ones, of pairs those of the chosen answers (as in TRL).
+    /// Tokens that accuracy runs over: the supervised ones, of pairs those of the chosen answers (as in TRL); 0 where no token is
+    /// predicted.
     pub judged_tokens: u64,
     /// Of which the most likely prediction is right.
     pub correct: u64,
@@ -91,7 +92,7 @@ impl StepGradient {
     pub fn zero(adapter: &Adapter) -> Self {
         Self {
             loss: 0.0,
-            gradients: adapter.layers().iter().map(|l| vec![0.0; l.values.len()]).collect(),
+            gradients: adapter.buffers().map(|b| vec![0.0; b.len()]).collect(),
             tokens: 0,
             supervised_tokens: 0,
             judged_tokens: 0,
@@ -102,8 +103,17 @@ impl StepGradient {
 
     /// Walks a pass back from the gradient of each of its targets' log-probabilities and adds what arrives at the adapter.
     pub fn add_backward(&mut self, adapter: &Adapter, pass: Pass, gradient: Vec<f32>) -> Result<()> {
+        self.add_leaves(adapter, |sink| pass.backward(gradient, sink))
+    }
+
+    /// Adds what any pass's `backward` gives to its sink.
+    pub fn add_leaves(
+        &mut self,
+        adapter: &Adapter,
+        backward: impl FnOnce(&mut Sink) -> galen_ops::Result<()>,
+    ) -> Result<()> {
         let gradients = &mut self.gradients;
-        pass.backward(gradient, &mut |layer, leaves| {
+        backward(&mut |layer, leaves| {
             let _span = span("gradient sums");
             let Some(buffer) = gradients.get_mut(layer) else { return Ok(()) };
             let ranges = adapter.layers()[layer].entries.iter().flat_map(|e| &e.ranges);
@@ -124,9 +134,33 @@ impl StepGradient {
 pub struct Validation {
     /// The objective's loss; of supervised training the mean negative log-probability in nats.
     pub eval_loss: f64,
-    /// Share of supervised tokens whose most likely prediction is right.
-    pub eval_mean_token_accuracy: f64,
+    /// Share of supervised tokens whose most likely prediction is right, where tokens are predicted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval_mean_token_accuracy: Option<f64>,
     /// What else the objective measured, each name beginning with `eval_`.
     #[serde(flatten)]
     pub metrics: BTreeMap<String, f64>,
+}
+
+impl Validation {
+    /// The figure of this name.
+    pub fn get(&self, name: &str) -> Option<f64> {
+        match name {
+            "eval_loss" => Some(self.eval_loss),
+            "eval_mean_token_accuracy" => self.eval_mean_token_accuracy,
+            other => self.metrics.get(other).copied(),
+        }
+    }
+
+    /// The names of all figures.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let accuracy = self.eval_mean_token_accuracy.map(|_| "eval_mean_token_accuracy");
+        ["eval_loss"].into_iter().chain(accuracy).chain(self.metrics.keys().map(String::as_str))
+    }
+}
+
+/// Measures something beside the objective at every validation: accuracy on questions that are held out.
+pub trait HeldOut {
+    /// Figures by name; they join those of the validation, each with `eval_` before it.
+    fn measure(&self, at: &Place) -> Result<BTreeMap<String, f64>>;
 }

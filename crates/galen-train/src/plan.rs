@@ -13,6 +13,7 @@ pub struct StepPlan {
     accumulation: usize,
     packing: Option<usize>,
     seed: u64,
+    iterations: usize,
 }
 
 impl StepPlan {
@@ -32,9 +33,18 @@ impl StepPlan {
             accumulation: accumulation.max(1),
             packing,
             seed,
+            iterations: 1,
         };
         plan.steps_per_epoch = plan.epoch(0).len() as u64;
         plan
+    }
+
+    /// The same plan with each step made so many times running (the inner iterations of policy gradients).
+    #[must_use]
+    pub fn repeated(mut self, iterations: u64) -> Self {
+        self.iterations = iterations.max(1) as usize;
+        self.steps_per_epoch = self.epoch(0).len() as u64;
+        self
     }
 
     /// Optimiser steps of a pass over the data.
@@ -46,6 +56,7 @@ impl StepPlan {
     pub fn epoch(&self, epoch: u64) -> Vec<Vec<Vec<usize>>> {
         let order = epoch_order(self.lengths.len(), self.seed, epoch);
         let batches = plan_batches(&self.lengths, &order, self.micro_batch_size, self.packing);
-        batches.chunks(self.accumulation).map(<[Vec<usize>]>::to_vec).collect()
+        let steps = batches.chunks(self.accumulation);
+        steps.flat_map(|step| std::iter::repeat_n(step.to_vec(), self.iterations)).collect()
     }
 }

@@ -4,9 +4,9 @@ use crate::checkpoint::{self, RunState};
 use crate::error::{Error, Result, run_error};
 use crate::log::Log;
 use crate::memory::peak_rss_bytes;
-use crate::objective::{Objective, Place, Remark, StepGradient, Validation};
+use crate::objective::{HeldOut, Objective, Place, Remark, StepGradient, Validation};
 use crate::plan::StepPlan;
-use crate::settings::{BestMetric, TrainSettings};
+use crate::settings::TrainSettings;
 use galen_adapter::{Adapter, BaseRecord, ModuleShape, load_peft};
 use galen_model::{Model, ModuleSize};
 use galen_ops::profile::span;
@@ -28,6 +28,8 @@ pub struct Run<'a> {
     pub base: BaseRecord,
     /// What is learned.
     pub objective: &'a mut dyn Objective,
+    /// What else is measured at every validation.
+    pub held_out: Option<&'a dyn HeldOut>,
     /// How to train.
     pub settings: TrainSettings,
     /// `output_dir`.
@@ -79,10 +81,11 @@ impl Run<'_> {
         }
         let TrainSettings { micro_batch_size, gradient_accumulation_steps, packing, seed, .. } =
             self.settings;
-        let plan = StepPlan::new(lengths, micro_batch_size, gradient_accumulation_steps, packing, seed);
+        let plan = StepPlan::new(lengths, micro_batch_size, gradient_accumulation_steps, packing, seed)
+            .repeated(self.settings.num_iterations);
         let total_steps = self.settings.total_steps;
         let schedule = self.settings.schedule();
-        let lengths: Vec<usize> = self.adapter.layers().iter().map(|l| l.values.len()).collect();
+        let lengths: Vec<usize> = self.adapter.buffers().map(<[f32]>::len).collect();
         let mut optimizer = AdamW::new(self.settings.adamw, lengths);
         let mut state = RunState { fingerprint: self.fingerprint.clone(), ..RunState::default() };
         if let Some(path) = resume {
@@ -105,7 +108,14 @@ impl Run<'_> {
             let batches = &steps.1[(state.step % plan.steps_per_epoch()) as usize];
             let (report, remark) = {
                 let _span = span("step");
-                self.step(batches, epoch, &plan, &schedule, &mut optimizer, &mut state)?
+                let made = self.step(batches, epoch, &plan, &schedule, &mut optimizer, &mut state);
+                if let Err(Error::Judge { .. }) = &made
+                    && state.step > 0
+                {
+                    // The step did nothing yet; what came before it must not be lost to somebody else's program.
+                    checkpoint::save(&self.dir, &self.adapter, &self.base, &optimizer, &state)?;
+                }
+                made?
             };
             {
                 let _span = span("log");
@@ -123,7 +133,10 @@ impl Run<'_> {
             {
                 log.write(&ValidationRow { step: state.step, epoch: report.epoch, validation: &v })?;
                 observer.validation(state.step, &v);
-                stop_early = self.judge(v, &mut state);
+                if let Some(warning) = state.hacking.validation(&v) {
+                    observer.note(&format!("step {}: {warning}", state.step));
+                }
+                stop_early = self.judge(v, &mut state)?;
                 if stop_early {
                     let patience = self.settings.early_stopping_patience.unwrap_or(0);
                     observer.note(&format!(
@@ -155,8 +168,13 @@ impl Run<'_> {
 
     fn validate(&mut self, state: &RunState) -> Result<Option<Validation>> {
         let _span = span("validate");
-        let Self { model, adapter, settings, objective, .. } = self;
-        objective.validate(&Place { model, adapter, settings, step: state.step, epoch: 0 })
+        let Self { model, adapter, settings, objective, held_out, .. } = self;
+        let at = Place { model, adapter, settings, step: state.step, epoch: 0 };
+        let mut validation = objective.validate(&at)?;
+        if let (Some(v), Some(held_out)) = (&mut validation, held_out) {
+            v.metrics.extend(held_out.measure(&at)?.into_iter().map(|(name, x)| (format!("eval_{name}"), x)));
+        }
+        Ok(validation)
     }
 
     fn step(
@@ -196,10 +214,11 @@ impl Run<'_> {
         let factor = clip_factor(norm, self.settings.max_grad_norm);
         {
             let _span = span("optimizer");
-            optimizer.step(self.adapter.layers_mut(), &gradients, learning_rate, factor);
+            optimizer.step(self.adapter.buffers_mut(), &gradients, learning_rate, factor);
         }
         state.step = step;
         state.num_tokens += tokens;
+        state.hacking.step(&metrics);
         let remark = self.objective.remark(step, &metrics);
         state.objective = self.objective.state();
         self.watch(loss, state)?;
@@ -213,7 +232,7 @@ impl Run<'_> {
             num_tokens: state.num_tokens,
             supervised_tokens,
             tokens_per_second: tokens as f64 / seconds.max(1e-9),
-            mean_token_accuracy: correct as f64 / judged_tokens.max(1) as f64,
+            mean_token_accuracy: (judged_tokens > 0).then(|| correct as f64 / judged_tokens as f64),
             step_seconds: seconds,
             peak_rss_bytes: peak_rss_bytes(),
             device: "cpu".into(),
@@ -233,19 +252,27 @@ impl Run<'_> {
     }
 
     /// Takes note of a validation; true when patience has run out.
-    fn judge(&self, v: Validation, state: &mut RunState) -> bool {
+    fn judge(&self, v: Validation, state: &mut RunState) -> Result<bool> {
         state.last = Some(v.clone());
-        let better = state.best.as_ref().is_none_or(|(_, best)| match self.settings.metric_for_best_model {
-            BestMetric::EvalLoss => v.eval_loss < best.eval_loss,
-            BestMetric::EvalTokenAccuracy => v.eval_mean_token_accuracy > best.eval_mean_token_accuracy,
-        });
+        let metric = &self.settings.metric_for_best_model;
+        let Some(value) = v.get(&metric.name) else {
+            let known = v.names().collect::<Vec<_>>().join("`, `");
+            let what =
+                format!("`metric_for_best_model: {}` is not measured\nhint: there is `{known}`", metric.name);
+            return run_error(self.dir.display(), what);
+        };
+        let better = state
+            .best
+            .as_ref()
+            .and_then(|(_, best)| best.get(&metric.name))
+            .is_none_or(|best| if metric.greater_is_better { value > best } else { value < best });
         if better {
             state.best = Some((state.step, v));
             state.stale_validations = 0;
         } else {
             state.stale_validations += 1;
         }
-        self.settings.early_stopping_patience.is_some_and(|p| state.stale_validations >= p)
+        Ok(self.settings.early_stopping_patience.is_some_and(|p| state.stale_validations >= p))
     }
 
     /// Puts the best checkpoint's values in place of the last where asked.

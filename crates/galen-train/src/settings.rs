@@ -1,7 +1,6 @@
 //! What a training run is told, already resolved: no keys, no defaults, no files.
 
 use galen_optim::{AdamWConfig, Schedule};
-use serde::{Deserialize, Serialize};
 
 /// How a run trains.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +27,8 @@ pub struct TrainSettings {
     pub adamw: AdamWConfig,
     /// Clip the global norm here; 0 never clips.
     pub max_grad_norm: f64,
+    /// Steps made with the same rows running: the inner iterations of policy gradients, else 1.
+    pub num_iterations: u64,
     /// Orders the rows.
     pub seed: u64,
     /// When to validate.
@@ -74,13 +75,19 @@ impl Cadence {
     }
 }
 
-/// What validation is compared by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum BestMetric {
-    /// Mean loss of the validation rows; less is better.
-    EvalLoss,
-    /// Share of supervised validation tokens predicted right; more is better.
-    EvalTokenAccuracy,
+/// The figure of a validation that makes a checkpoint the best.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BestMetric {
+    /// Its name: `eval_loss`, or another that the objective measures.
+    pub name: String,
+    /// Whether more is better.
+    pub greater_is_better: bool,
+}
+
+impl Default for BestMetric {
+    fn default() -> Self {
+        Self { name: "eval_loss".into(), greater_is_better: false }
+    }
 }
 
 impl TrainSettings {

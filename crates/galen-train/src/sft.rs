@@ -59,7 +59,12 @@ pub fn step_gradient(
         ..StepGradient::zero(adapter)
     };
     let share = settings.share_prefixes && adapter.config.dropout == 0.0;
-    let options = PassOptions { training: true, checkpointing: settings.gradient_checkpointing, epoch };
+    let options = PassOptions {
+        training: true,
+        checkpointing: settings.gradient_checkpointing,
+        epoch,
+        temperature: None,
+    };
     for batch in micro_batches {
         let batch = {
             let _span = span("pack");
@@ -97,7 +102,7 @@ pub fn validate(
     }
     Ok((n > 0).then(|| Validation {
         eval_loss: loss / n as f64,
-        eval_mean_token_accuracy: right as f64 / n as f64,
+        eval_mean_token_accuracy: Some(right as f64 / n as f64),
         metrics: BTreeMap::new(),
     }))
 }

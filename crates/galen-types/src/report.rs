@@ -22,8 +22,9 @@ pub struct StepReport {
     pub supervised_tokens: u64,
     /// Tokens of this step over its seconds.
     pub tokens_per_second: f64,
-    /// Share of supervised tokens whose most likely prediction is right.
-    pub mean_token_accuracy: f64,
+    /// Share of supervised tokens whose most likely prediction is right, where tokens are predicted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean_token_accuracy: Option<f64>,
     /// Seconds the step took.
     pub step_seconds: f64,
     /// Largest resident memory so far, bytes.

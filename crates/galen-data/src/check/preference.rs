@@ -97,7 +97,7 @@ impl LengthBias {
         self.biased.then(|| {
             format!(
                 "the chosen answer is the longer one in `{percent:.0} %` of `{}` pairs (mean `{:.1}` tokens against \
-                 `{:.1}`): length alone tells them apart\nhint: balance lengths, or take an objective that divides by \
+                 `{:.1}`): length alone tells them apart\nhint: balance lengths, or train the policy by an objective that divides by \
                  them (`simpo`, `loss_type: ipo`, `ld_alpha`)",
                 self.pairs, self.chosen_tokens, self.rejected_tokens
             )

@@ -8,8 +8,8 @@
 //!
 //! Pairs enter as `pair.sequences()`: sequence 2i is pair i's chosen, 2i + 1 its rejected.
 
-use super::{MIN_SHARED_TOKENS, pack_groups};
-use galen_types::{InvariantError, SequenceBatch, Tokenized};
+use super::{MIN_SHARED_TOKENS, pack_groups, pack_groups_to_ends};
+use galen_types::{InvariantError, PackedBatch, SequenceBatch, Tokenized};
 use std::collections::HashMap;
 
 /// What sequences of a batch may compute once.
@@ -30,6 +30,15 @@ pub enum Sharing {
 /// Errors: no sequences, or more tokens than `u32` counts.
 pub fn pack_sequences(sequences: &[&Tokenized], sharing: Sharing) -> Result<SequenceBatch, InvariantError> {
     pack_with(sequences, sharing, MIN_SHARED_TOKENS)
+}
+
+/// Lays sequences end to end for objectives that read the hidden state of each one's last token: the batch, and the index in
+/// it of that token of each sequence.
+pub fn pack_to_ends(
+    sequences: &[&Tokenized],
+    sharing: Sharing,
+) -> Result<(PackedBatch, Vec<u32>), InvariantError> {
+    pack_groups_to_ends(sequences, groups(sequences, sharing), MIN_SHARED_TOKENS)
 }
 
 /// Tokens that [`pack_sequences`] would lay for these: the length by which batches are planned

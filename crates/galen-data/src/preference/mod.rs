@@ -15,7 +15,7 @@ pub use convert::{PairsMade, RankedPairs, into_labelled, into_pairs, into_prompt
 pub use limits::{LengthLimits, PreferenceReport};
 pub use mismatch::mismatched;
 pub(crate) use tokenize::encoded;
-pub use tokenize::{tokenize_labelled, tokenize_pairs, tokenize_prompts};
+pub use tokenize::{encode_answer, tokenize_labelled, tokenize_pairs, tokenize_prompts};
 
 #[cfg(test)]
 mod tests;

@@ -167,6 +167,11 @@ fn collect<'a, T>(
     Ok((out, report))
 }
 
+/// Tokens of a prompt with its answer, as in training but whatever their number.
+pub fn encode_answer(row: &RenderedAnswer, encoder: &dyn TextEncoder) -> Result<Vec<u32>, DataError> {
+    Ok(encoded(row, encoder)?.0)
+}
+
 /// Encodes prompt and answer, without looking at lengths.
 pub(crate) fn encoded(row: &RenderedAnswer, encoder: &dyn TextEncoder) -> Result<Encoded, DataError> {
     let rendered = &row.rendered;

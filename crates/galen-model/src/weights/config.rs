@@ -5,6 +5,8 @@ use galen_ops::ops::Activation;
 /// Bounds that no real model comes near; a configuration outside them is refused before anything is sized by it.
 const MAX_LAYERS: usize = 4096;
 const MAX_WIDTH: usize = 1 << 24;
+/// transformers' `initializer_range` where a model does not say.
+pub(super) const INITIALIZER_RANGE: f64 = 0.02;
 
 /// How rotary frequencies are changed for long contexts.
 #[derive(Debug, Clone, PartialEq)]
@@ -116,6 +118,8 @@ pub struct ModelConfig {
     pub activation: Activation,
     /// Longest sequence the model was made for, tokens.
     pub max_position_embeddings: usize,
+    /// Standard deviation of its weights before any training: that of a layer put on top of it.
+    pub initializer_range: f64,
 }
 
 impl ModelConfig {

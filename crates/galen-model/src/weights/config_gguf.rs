@@ -2,7 +2,7 @@
 
 use galen_ops::ops::Activation;
 
-use super::config::{ModelConfig, RopeConfig, RopeScaling};
+use super::config::{INITIALIZER_RANGE, ModelConfig, RopeConfig, RopeScaling};
 use super::error::{Result, WeightsError};
 use super::gguf::Gguf;
 
@@ -96,6 +96,7 @@ impl Reader<'_> {
             embedding_scale: if gemma { (hidden_size as f64).sqrt() as f32 } else { 1.0 },
             activation: if gemma { Activation::GeluTanh } else { Activation::Silu },
             max_position_embeddings: self.size("context_length")?,
+            initializer_range: INITIALIZER_RANGE,
         })
     }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use galen_ops::ops::Activation;
 use serde_json::Value;
 
-use super::config::{ModelConfig, RopeConfig, RopeScaling};
+use super::config::{INITIALIZER_RANGE, ModelConfig, RopeConfig, RopeScaling};
 use super::error::{Result, WeightsError};
 
 /// What a family assumes where its `config.json` is silent: transformers' own defaults.
@@ -175,6 +175,7 @@ impl<'a> Reader<'a> {
             activation: self.activation()?,
             max_position_embeddings: self
                 .size("max_position_embeddings", Some(family.max_position_embeddings))?,
+            initializer_range: self.float("initializer_range", INITIALIZER_RANGE)?,
         })
     }
 

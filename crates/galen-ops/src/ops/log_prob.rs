@@ -23,12 +23,14 @@ use std::sync::{Arc, Mutex};
 /// Vocabulary entries whose logits exist at once.
 const CHUNK: usize = 4096;
 
-/// Input hidden `[T, C]`, output `[N]`: `log softmax(W h[index])[token]` of each target. W `[V, C]` is frozen.
+/// Input hidden `[T, C]`, output `[N]`: `log softmax(W h[index] / temperature)[token]` of each target. W `[V, C]` is frozen.
 pub struct LogProbHead {
     /// The output embedding.
     pub weight: Frozen,
     /// What is predicted from where.
     pub targets: Arc<[Target]>,
+    /// Divides the logits; nothing for 1.
+    pub temperature: Option<f32>,
     /// Form the gradient too.
     pub with_gradient: bool,
     /// Filled by forward: for each target, whether no other token is more likely.
@@ -122,6 +124,9 @@ impl Op for LogProbHead {
                 let panels = WeightTransposed { weight: self.weight.matrix(), first: v0 };
                 gemm(n, chunk, c, Lhs::rows(&h, c), &panels, logits, false);
             }
+            if let Some(temperature) = self.temperature {
+                logits.par_iter_mut().for_each(|l| *l /= temperature);
+            }
             for (i, t) in self.targets.iter().enumerate() {
                 if let Some(j) = (t.token as usize).checked_sub(v0).filter(|j| *j < chunk) {
                     target_logits[i] = logits[of[i] * chunk + j];
@@ -164,7 +169,7 @@ impl Op for LogProbHead {
         Ok((vec![f32_tensor(logps, self.targets.len())?], saved))
     }
 
-    /// `dh[index] += g (W[token] - E_softmax[W])`.
+    /// `dh[index] += g / temperature (W[token] - E_softmax[W])`.
     fn backward(&self, saved: &Saved, grads: Vec<Option<Tensor>>, _: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let [Some(grad)] = &grads[..] else { return Ok(vec![None]) };
         let [expectation, shape] = &saved[..] else {
@@ -174,13 +179,14 @@ impl Op for LogProbHead {
         let c = self.weight.matrix().cols();
         let (grad, expectation) = (f32_view(grad)?, f32_view(expectation)?);
         let (_, of) = self.rows();
+        let temperature = self.temperature.unwrap_or(1.0);
         let mut dh = vec![0f32; tokens * c];
         let mut row = vec![0f32; c];
         for (i, t) in self.targets.iter().enumerate() {
             self.weight.matrix().dequantize_block(t.token as usize, 0, &mut row);
             let out = &mut dh[t.index as usize * c..(t.index as usize + 1) * c];
             for ((d, w), e) in out.iter_mut().zip(&row).zip(&expectation[of[i] * c..(of[i] + 1) * c]) {
-                *d += grad[i] * (w - e);
+                *d += grad[i] / temperature * (w - e);
             }
         }
         Ok(vec![Some(f32_tensor(dh, (tokens, c))?)])

@@ -13,6 +13,7 @@ mod log_prob;
 mod projection;
 mod rms_norm;
 mod rope;
+mod select_rows;
 mod softmax;
 
 pub use add::Add;
@@ -26,6 +27,7 @@ pub use log_prob::{LogProbHead, LogProbs, logits};
 pub use projection::{Branch, Projection, Projections, Prologue};
 pub use rms_norm::RmsNorm;
 pub use rope::{Rope, RopeTable};
+pub use select_rows::SelectRows;
 pub use softmax::{SoftmaxNorm, softmax_weights};
 
 use rayon::prelude::*;

@@ -104,8 +104,8 @@ impl ModelRef {
         add_ref(&x, &m)
     }
 
-    /// `-sum log p(ids[t] | ids[..t])` over the `t` where `mask[t]`, of one row.
-    pub fn negative_log_likelihood(&self, branches: &Branches, ids: &[u32], mask: &[bool]) -> f64 {
+    /// Hidden states `[T, C]` of one row, after the last norm.
+    pub fn hidden(&self, branches: &Branches, ids: &[u32]) -> Vec<f64> {
         let c = &self.config;
         let embedding = &self.tensors["model.embed_tokens.weight"];
         let mut x: Vec<f64> = Vec::new();
@@ -116,8 +116,15 @@ impl ModelRef {
         for layer in 0..c.n_layers {
             x = self.block(layer, &x, branches);
         }
-        let x = rms_norm_ref(&x, &self.tensors["model.norm.weight"], f64::from(c.rms_norm_eps));
-        let head = if c.tie_word_embeddings { embedding } else { &self.tensors["lm_head.weight"] };
+        rms_norm_ref(&x, &self.tensors["model.norm.weight"], f64::from(c.rms_norm_eps))
+    }
+
+    /// `-sum log p(ids[t] | ids[..t])` over the `t` where `mask[t]`, of one row.
+    pub fn negative_log_likelihood(&self, branches: &Branches, ids: &[u32], mask: &[bool]) -> f64 {
+        let c = &self.config;
+        let x = self.hidden(branches, ids);
+        let head = if c.tie_word_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" };
+        let head = &self.tensors[head];
         let targets: Vec<Target> = (1..ids.len())
             .filter(|t| mask[*t])
             .map(|t| Target { index: t as u32 - 1, token: ids[t], row: 0 })

@@ -125,6 +125,11 @@ pub fn log_prob_head_ref(hidden: &[f64], w: &[f64], width: usize, targets: &[Tar
     targets.iter().map(log_prob).collect()
 }
 
+/// Rows of `[T, C]`, in the order of `rows`.
+pub fn select_rows_ref(x: &[f64], rows: &[u32], width: usize) -> Vec<f64> {
+    rows.iter().flat_map(|r| x[*r as usize * width..][..width].to_vec()).collect()
+}
+
 /// `x m / (1 - p)` with a mask m `[T, C]` of what is kept.
 pub fn dropout_ref(x: &[f64], kept: &[bool], p: f64) -> Vec<f64> {
     x.iter().zip(kept).map(|(x, kept)| if *kept { x / (1.0 - p) } else { 0.0 }).collect()

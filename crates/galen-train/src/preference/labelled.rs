@@ -154,6 +154,7 @@ impl Objective for Labels<'_> {
             training: true,
             checkpointing: at.settings.gradient_checkpointing,
             epoch: at.epoch,
+            temperature: None,
         };
         let mut out = StepGradient::zero(at.adapter);
         for (rows, known) in micro_batches.iter().zip(&known) {

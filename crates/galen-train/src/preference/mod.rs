@@ -1,5 +1,5 @@
-//! Learning from answers of which some are better: pairs (DPO, ORPO, CPO and what is of their form) and labelled answers
-//! (KTO).
+//! Learning from answers of which some are better: pairs (DPO, ORPO, CPO and what is of their form; reward models) and labelled
+//! answers (KTO).
 //!
 //! ```text
 //! micro-batch of rows -> sequences, prompts shared -> pass -> log-probabilities by sequence ----+
@@ -13,11 +13,13 @@ mod displacement;
 mod labelled;
 mod pairs;
 mod reference;
+mod reward;
 
 pub use displacement::{Displacement, OnDisplacement};
 pub use labelled::{LabelledRows, Labels};
 pub use pairs::{PairRows, Pairs};
 pub use reference::{Part, Reference, RowSequences};
+pub use reward::{RewardPairs, rewards};
 
 use crate::objective::Validation;
 use galen_adapter::Adapter;
@@ -29,11 +31,11 @@ pub fn sharing(adapter: &Adapter) -> Sharing {
     if adapter.config.dropout == 0.0 { Sharing::AcrossRows } else { Sharing::WithinRow }
 }
 
-/// A validation of these figures; `correct` of `judged` tokens are predicted right.
+/// A validation of these figures; `correct` of `judged` tokens are predicted right, none where none are predicted.
 fn validation(loss: f64, correct: u64, judged: u64, metrics: &Metrics) -> Validation {
     Validation {
         eval_loss: loss,
-        eval_mean_token_accuracy: correct as f64 / judged.max(1) as f64,
+        eval_mean_token_accuracy: (judged > 0).then(|| correct as f64 / judged as f64),
         metrics: metrics.iter().map(|(name, value)| (format!("eval_{name}"), value)).collect(),
     }
 }

@@ -182,6 +182,7 @@ impl Objective for Pairs<'_> {
             training: true,
             checkpointing: at.settings.gradient_checkpointing,
             epoch: at.epoch,
+            temperature: None,
         };
         let mut out = StepGradient::zero(at.adapter);
         for rows in micro_batches {

@@ -66,6 +66,11 @@ impl Reference {
         Self { start, known: None }
     }
 
+    /// The adapter that stands for the reference; none where it is the base alone.
+    pub fn hook(&self) -> Option<&dyn ProjectionHook> {
+        self.start.as_ref().map(|a| a as &dyn ProjectionHook)
+    }
+
     /// Log-probabilities of the supervised tokens of each sequence of `rows`, in order, without dropout.
     pub fn logps(
         &self,
@@ -82,8 +87,7 @@ impl Reference {
             return Ok(cut(&flat, &sequences));
         }
         let packed = pack_sequences(&sequences, sharing)?;
-        let hook = self.start.as_ref().map(|a| a as &dyn ProjectionHook);
-        let pass = Pass::forward(model, hook, packed.batch(), PassOptions::default())?;
+        let pass = Pass::forward(model, self.hook(), packed.batch(), PassOptions::default())?;
         Ok(packed.split(&pass.logps)?.into_iter().map(<[f32]>::to_vec).collect())
     }
 

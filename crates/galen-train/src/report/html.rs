@@ -112,6 +112,8 @@ fn figures(run: &RunSummary) -> Result<Vec<Figure>, ReportError> {
         run.steps.iter().map(|s| (s.step as f64, value(s))).collect()
     };
     let loss = of(|s| s.loss);
+    let known = |s: &galen_types::StepReport| Some((s.step as f64, s.mean_token_accuracy?));
+    let accuracy: Vec<(f64, f64)> = run.steps.iter().filter_map(known).collect();
     let evals = run.eval_losses.iter().map(|(step, loss)| (*step as f64, *loss));
     let mut legend = vec![("faint", "each step"), ("main", "training, smoothed")];
     if !run.eval_losses.is_empty() {
@@ -142,10 +144,7 @@ fn figures(run: &RunSummary) -> Result<Vec<Figure>, ReportError> {
             "Token accuracy",
             "share of supervised tokens predicted right".to_owned(),
             vec![("faint", "each step"), ("main", "smoothed")],
-            vec![
-                Line::new(FAINT, of(|s| s.mean_token_accuracy)),
-                Line::new(MAIN, curves::smoothed(&of(|s| s.mean_token_accuracy))),
-            ],
+            vec![Line::new(FAINT, accuracy.clone()), Line::new(MAIN, curves::smoothed(&accuracy))],
         ),
     ];
     let mut figures = Vec::new();

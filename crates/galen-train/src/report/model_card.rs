@@ -16,6 +16,8 @@ pub struct ModelCard<'a> {
     pub languages: &'a [&'a str],
     /// The system prompt or instruction the adapter was trained with, where there is one.
     pub chat: bool,
+    /// Whether the adapter is a reward model's.
+    pub scores: bool,
 }
 
 /// The card. Rows of the user's data stand in it only when `run.samples` is there.
@@ -73,6 +75,7 @@ pub fn model_card(card: &ModelCard<'_>, run: &RunSummary) -> Result<String, Repo
             tags => card.tags,
             languages => card.languages,
             chat => card.chat,
+            scores => card.scores,
             evaluation, training,
             settings => run.settings,
             data => run.data,
@@ -101,6 +104,7 @@ mod tests {
             tags: &["icd-10"],
             languages: &["en"],
             chat: true,
+            scores: false,
         }
     }
 
@@ -127,6 +131,17 @@ mod tests {
             assert!(text.contains(part), "{part}\n{text}");
         }
         assert!(!text.contains("Examples"));
+    }
+
+    #[test]
+    fn a_reward_model_is_shown_as_one() {
+        let text = model_card(&ModelCard { scores: true, ..card() }, &sample_run()).unwrap();
+        for part in
+            ["pipeline_tag: text-classification", "AutoModelForSequenceClassification", "reward_model"]
+        {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
+        assert!(!text.contains("vllm serve") && !text.contains("galen generate"), "{text}");
     }
 
     #[test]

@@ -142,7 +142,9 @@ pub(super) mod tests {
                 num_tokens: 896 * i,
                 supervised_tokens: 32,
                 tokens_per_second: 420.0 + 20.0 * noise,
-                mean_token_accuracy: (0.08 + 0.72 * (1.0 - (-4.0 * t).exp()) + 0.12 * noise).clamp(0.0, 1.0),
+                mean_token_accuracy: Some(
+                    (0.08 + 0.72 * (1.0 - (-4.0 * t).exp()) + 0.12 * noise).clamp(0.0, 1.0),
+                ),
                 step_seconds: 2.15,
                 peak_rss_bytes: 1_203_000_000,
                 device: "cpu".into(),

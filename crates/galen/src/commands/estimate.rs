@@ -99,7 +99,10 @@ pub fn plan(config: &Config, weights: &Weights, sample: &Sample, flops: f64) -> 
     let model = ModelShape::from(weights.config());
     let wanted = config.adapter_config();
     let covered = wanted.targets.select(&model.modules(), wanted.layers.as_deref())?;
-    let adapter = AdapterShape::new(&covered, wanted.r, config.lora_dropout, model.layers);
+    let mut adapter = AdapterShape::new(&covered, wanted.r, config.lora_dropout, model.layers);
+    if config.trains_reward() {
+        adapter.params += model.hidden;
+    }
 
     let read = sample.stand_in.len();
     let held_out = match config.val_set_size {
@@ -119,11 +122,14 @@ pub fn plan(config: &Config, weights: &Weights, sample: &Sample, flops: f64) -> 
         "no row is left to train on: {read} read, {held_out} set aside (`val_set_size`)"
     );
     let all: usize = rows.iter().flatten().map(|r| r.ids().len()).sum();
-    let supervised: usize = rows.iter().flatten().map(|r| r.supervised_tokens()).sum();
+    // A reward model predicts no token.
+    let predicted = |r: &&Tokenized| if config.trains_reward() { 0 } else { r.supervised_tokens() };
+    let supervised: usize = rows.iter().flatten().map(predicted).sum();
+    let (rows_per_pass, accumulation) = config.step_shape();
     let steps = StepPlan::new(
         rows.iter().map(|row| packed_tokens(row, Sharing::WithinRow)).collect(),
-        config.micro_batch_size as usize,
-        config.accumulation() as usize,
+        rows_per_pass,
+        accumulation,
         config.packing(),
         config.seed,
     );

@@ -5,8 +5,9 @@ use super::table::Config;
 use super::yaml::Node;
 use galen_data::preference::{LengthLimits, RankedPairs as DataRankedPairs};
 use galen_loss::pair::{self, Cpo, Dpo, Orpo, PairObjective};
-use galen_loss::{FAMILIES, Kto, LossError, find};
+use galen_loss::{FAMILIES, Kto, LossError, Reward, find};
 use galen_train::preference::{Displacement, OnDisplacement as TrainOnDisplacement};
+use galen_train::rollout::PolicyLoss;
 use serde_json::Value;
 
 /// `rl:`: a family of galen-loss, or `ipo` (Axolotl's name of `dpo` with that loss type).
@@ -16,6 +17,12 @@ pub struct Rl {
 }
 
 const IPO: &str = "ipo";
+const REWARD: &str = "reward";
+
+impl Rl {
+    /// `rl: reward`.
+    pub(super) const REWARD: Self = Self { name: REWARD };
+}
 
 impl Field for Rl {
     fn type_name() -> String {
@@ -71,11 +78,16 @@ pub enum Alignment {
     Pairs(Box<dyn PairObjective>),
     /// Labelled answers.
     Labelled(Kto),
+    /// Answers that the policy samples.
+    Sampled(PolicyLoss),
+    /// Pairs, for a reward model.
+    Reward(Reward),
 }
 
 /// Keys of alignment and the values of `rl:` that read them; an empty list: all.
 pub(super) const KEYS: &[(&str, &[&str])] = &[
-    ("rl_beta", &[]),
+    ("rl_beta", &["dpo", IPO, "kto", "orpo", "cpo", "simpo", "grpo", "rloo"]),
+    ("center_rewards_coefficient", &[REWARD]),
     ("dpo_loss_type", &["dpo", "cpo", "kto"]),
     ("dpo_loss_weights", &["dpo"]),
     ("dpo_label_smoothing", &["dpo", "cpo", "simpo"]),
@@ -94,6 +106,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("disable_dropout", &[]),
     ("max_prompt_length", &[]),
     ("max_completion_length", &[]),
+    ("trl", &["grpo", "rloo"]),
     ("ranked_pairs", &[]),
     ("likelihood_displacement", &["dpo", IPO]),
     ("likelihood_displacement_threshold", &["dpo", IPO]),
@@ -145,8 +158,20 @@ impl Config {
                 kto.check()?;
                 Ok(Some(Alignment::Labelled(kto)))
             }
+            "grpo" => Ok(Some(Alignment::Sampled(self.grpo()?))),
+            "rloo" => Ok(Some(Alignment::Sampled(self.rloo()?))),
+            REWARD => {
+                let reward = Reward { center_rewards_coefficient: self.center_rewards_coefficient };
+                reward.check()?;
+                Ok(Some(Alignment::Reward(reward)))
+            }
             _ => Ok(None),
         }
+    }
+
+    /// Whether the run trains a reward model, which gives a value and no text.
+    pub fn trains_reward(&self) -> bool {
+        self.rl() == Some(REWARD)
     }
 
     fn one_loss_type<'a>(&'a self, default: &'a str) -> Result<&'a str, LossError> {
@@ -231,16 +256,31 @@ impl Config {
                 (true, true) | (false, false) => 1.0,
                 (false, true) => 0.0,
             },
+            // Sampling reads the weights once a token of many answers; its share of the time is that of about a pass.
+            Ok(Some(Alignment::Sampled(loss))) => {
+                if loss.needs_reference() {
+                    2.0
+                } else {
+                    1.0
+                }
+            }
             _ => 0.0,
         }
     }
 
     /// How long sequences of preference data may be.
     pub fn length_limits(&self) -> LengthLimits {
+        // Where answers are sampled, `sequence_len` bounds the prompt and the answer comes on top.
+        let (sequence_len, completion) = if self.samples_answers() {
+            let answer = self.completion_limit();
+            (self.sequence_len.saturating_add(answer), Some(answer))
+        } else {
+            (self.sequence_len, self.max_completion_length)
+        };
         LengthLimits {
-            sequence_len: self.sequence_len as usize,
+            sequence_len: sequence_len as usize,
             max_prompt_length: self.max_prompt_length.map(|n| n as usize),
-            max_completion_length: self.max_completion_length.map(|n| n as usize),
+            max_completion_length: completion.map(|n| n as usize),
             excess: self.excess(),
         }
     }

@@ -62,9 +62,10 @@ impl Config {
     /// recomputed (`crate::plan::choose` decides for `auto`).
     pub fn train_settings(&self, steps_per_epoch: u64, gradient_checkpointing: bool) -> TrainSettings {
         let total = self.total_steps(steps_per_epoch);
+        let (micro_batch_size, gradient_accumulation_steps) = self.step_shape();
         TrainSettings {
-            micro_batch_size: self.micro_batch_size as usize,
-            gradient_accumulation_steps: self.accumulation() as usize,
+            micro_batch_size,
+            gradient_accumulation_steps,
             total_steps: total,
             packing: self.packing(),
             // Dropout gives each row its own mask, so rows share nothing then.
@@ -80,16 +81,25 @@ impl Config {
                 weight_decay: self.weight_decay,
             },
             max_grad_norm: self.max_grad_norm,
+            num_iterations: self.iterations(),
             seed: self.seed,
             eval: cadence(self.eval_every(total)),
             save: cadence(self.save_every(total)),
             save_total_limit: Some(self.save_total_limit as usize),
-            metric_for_best_model: BestMetric::EvalLoss,
+            metric_for_best_model: self.best_metric(),
             load_best_model_at_end: self.load_best_model_at_end,
             early_stopping_patience: self.early_stopping_patience,
             loss_watchdog_threshold: self.loss_watchdog_threshold,
             loss_watchdog_patience: self.loss_watchdog_patience,
         }
+    }
+
+    /// What makes a validation the best.
+    fn best_metric(&self) -> BestMetric {
+        let Some(given) = &self.metric_for_best_model else { return BestMetric::default() };
+        let name = if given.starts_with("eval_") { given.clone() } else { format!("eval_{given}") };
+        let greater_is_better = self.greater_is_better.unwrap_or(!name.ends_with("loss"));
+        BestMetric { name, greater_is_better }
     }
 
     /// The bin size with `sample_packing`.

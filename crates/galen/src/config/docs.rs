@@ -2,7 +2,7 @@
 
 use super::key::{Key, State};
 use super::table::Config;
-use super::{datasets, table};
+use super::{datasets, table, trl};
 use std::fmt::Write as _;
 
 /// `docs/config.md`: every key with its state, type and default. `galen plan --list-keys` prints it.
@@ -19,6 +19,8 @@ pub fn page() -> String {
     honoured(&mut out, table::HONOURED, &config);
     out.push_str("\n## Honoured in an entry of `datasets:` and `test_datasets:`\n");
     honoured(&mut out, datasets::DATASET_HONOURED, &datasets::DatasetEntry::default());
+    out.push_str("\n## Honoured in `trl:`\n");
+    honoured(&mut out, trl::TRL_HONOURED, &trl::Trl::default());
     out.push_str("\n## Other names\n\n");
     for key in super::tables() {
         if let State::Alias(of) = key.state {
@@ -28,9 +30,11 @@ pub fn page() -> String {
     out.push_str("\n## No effect here\n");
     others(&mut out, super::tables(), "no effect");
     others(&mut out, datasets::DATASET_OTHERS.iter(), "no effect");
+    others(&mut out, trl::TRL_OTHERS.iter(), "no effect");
     out.push_str("\n## Refused\n");
     others(&mut out, super::tables(), "refused");
     others(&mut out, datasets::DATASET_OTHERS.iter(), "refused");
+    others(&mut out, trl::TRL_OTHERS.iter(), "refused");
     out
 }
 

@@ -14,8 +14,10 @@ pub mod key;
 mod others;
 mod overrides;
 mod resolve;
+mod rollout;
 pub mod schedule;
 pub mod table;
+pub mod trl;
 pub mod types;
 pub mod yaml;
 

@@ -116,10 +116,11 @@ pub static NO_EFFECT: &[Key<Config>] = keys! {
     "Saving": "save_safetensors" "save_only_model" "save_first_step" "dynamic_checkpoint" =>
         QUIET, "a checkpoint is safetensors with all state to resume; Ctrl-C writes one";
     "Saving": "merge_lora" "merge_method" "quantization" => QUIET, "a run ends with the adapter";
+    "Other": "num_labels" => State::NoEffect { unless: labels_unlike_ours }, "a reward model gives one value";
     "Other": "strict" "axolotl_config_path" => QUIET, "unknown keys are refused always";
     "Other": "loraplus_lr_embedding" => QUIET, "no embedding is trained";
     "Other": "eaft_alpha" "eaft_k" => QUIET, "only with `use_eaft`, which is refused";
-    "Other": "vllm" => QUIET, "no training that samples answers is built yet";
+    "Other": "vllm" => QUIET, "answers are sampled by galen's own generator";
     "Other": "adam_epsilon2" "adam_beta3" "dion_*" "qgalore_*" "torchdistx_path" =>
         QUIET, "only for optimisers that are refused";
     "Other": "freeze_mm_modules" "image_size" "image_resize_algorithm" =>
@@ -165,16 +166,15 @@ pub static REFUSED: &[Key<Config>] = keys! {
     "Base": "processor_type" "processor_kwargs" "processor_config" "role_boundaries" "is_multimodal" =>
         no("use the text-only model of the family"), "images and sound are not built";
 
-    "Objectives": "trl" "ebft" => no("`rl: dpo`, `kto`, `orpo`, `cpo` and `simpo` are"),
-        "learning from sampled answers is not built yet";
+    "Objectives": "ebft" => no("`rl: grpo` learns from sampled answers"), "not built";
     "Objectives": "dpo_use_weighting" => no("leave it out"),
         "WPO's weights need the squared probabilities of the whole vocabulary at every token, which are never formed";
     "Objectives": "sync_ref_model" "ref_model_mixup_alpha" "ref_model_sync_steps" => no("leave it out"),
         "the reference is where training started; moving it is not built";
     "Objectives": "dpo_generate_during_eval" => no("`galen eval` and `galen generate` measure the adapter"),
         "not built";
-    "Objectives": "reward_model" "process_reward_model" "center_rewards_coefficient" "num_labels" =>
-        no("leave it out"), "reward models are not built";
+    "Objectives": "process_reward_model" => no("`rl: reward` learns a reward of whole answers"),
+        "rewards of single steps are not built";
     "Objectives": "neftune_noise_alpha" "noisy_embedding_alpha" => no("leave it out"), "NEFTune is not built yet";
     "Objectives": "use_eaft" => no("leave it out"), "this loss is not built";
     "Objectives": "liger_use_token_scaling" "kd_*" "diffusion" "grokfast_*" "spectrum_*" "lisa_*" "llmcompressor"
@@ -215,6 +215,12 @@ fn bnb_unlike_ours(node: &Node) -> Option<String> {
         };
         (!same).then(|| format!("`{}: {text}` is not built; NF4 with double quantisation is", e.key))
     })
+}
+
+/// Another number of labels than a reward model's one.
+fn labels_unlike_ours(node: &Node) -> Option<String> {
+    let one = node.is_off() || node.text() == Some("1");
+    (!one).then(|| "only one value a sequence is built, a reward model's: set 1 or leave it out".to_owned())
 }
 
 /// A plugin that changes what is learned.

@@ -1,13 +1,15 @@
 //! What keys say together: contradictions, and settings that follow from others.
 
-use super::alignment::{self, Alignment};
+use super::alignment::{self, Alignment, Rl};
 use super::datasets::Kind;
 use super::given;
 use super::key::{Report, Verdict};
 use super::table::Config;
 use super::types::{AdapterKind, Bf16, InitLora, Scheduler, Strategy, Targets};
 use super::yaml::Entry;
+use crate::session::reward_model::outside_unopened;
 use galen_loss::LossError;
+use galen_reward::Network;
 
 /// Checks the keys against each other and fills in what follows from them. Notes for users of the peers go into
 /// the report. Running a resolved configuration resolves to itself.
@@ -179,8 +181,30 @@ impl Check<'_> {
         None
     }
 
+    /// `reward_model` is `rl: reward` by Axolotl's name.
+    fn reward_model(&mut self, config: &mut Config) {
+        match (config.reward_model.take(), config.rl()) {
+            (Some(true), None) if !self.is_on("rl") => config.rl = Some(Rl::REWARD),
+            (Some(true), Some(rl)) if !config.trains_reward() => {
+                let message = format!("`reward_model: true` with `rl: {rl}`");
+                self.wrong("reward_model", message, "keep one of them: `reward_model: true` is `rl: reward`");
+            }
+            (Some(false), Some(_)) if config.trains_reward() => {
+                let message = "`reward_model: false` with `rl: reward`";
+                self.wrong("reward_model", message, "leave `reward_model` out");
+            }
+            _ => {}
+        }
+        if config.trains_reward() && config.report_samples > 0 {
+            let message = "`report_samples` with a reward model, which writes no answers";
+            self.wrong("report_samples", message, "leave it out");
+        }
+    }
+
     fn alignment(&mut self, config: &mut Config) {
-        let kind = if self.has("rl") { Kind::Preference } else { Kind::Supervised };
+        self.reward_model(config);
+        let aligned = self.has("rl") || config.rl.is_some();
+        let kind = if aligned { Kind::Preference } else { Kind::Supervised };
         for (key, list) in [("datasets", &config.datasets), ("test_datasets", &config.test_datasets)] {
             if let Some(entry) = given(self.entries, key) {
                 list.check(&entry.node, key, kind, self.report);
@@ -215,9 +239,10 @@ impl Check<'_> {
                 self.wrong(key, what, hint);
             }
             Ok(None) => {
-                let hint = "`rl: dpo`, `kto`, `orpo`, `cpo` and `simpo` are";
+                let hint = "`rl: dpo`, `kto`, `orpo`, `cpo`, `simpo`, `grpo`, `rloo` and `reward` are";
                 self.wrong("rl", format!("`rl: {rl}` is not built yet"), hint);
             }
+            Ok(Some(Alignment::Sampled(_))) => self.sampled(config),
             Ok(Some(Alignment::Labelled(kto))) if kto.loss_type.needs_kl && config.micro_batch_size < 2 => {
                 let message = "`rl: kto` with `micro_batch_size: 1`: the KL estimate puts another row's answer behind \
                                each prompt of a micro-batch, and there is none";
@@ -238,6 +263,36 @@ impl Check<'_> {
                 "train_on_inputs",
                 "`train_on_inputs` with `rl:`",
                 "leave it out: answers alone are compared",
+            );
+        }
+    }
+
+    /// What sampling answers asks of the other keys.
+    fn sampled(&mut self, config: &Config) {
+        if config.trl.reward_funcs.0.is_null() {
+            let hint =
+                "write `trl:` and below it `  reward_funcs: [exact_match]`; `docs/rewards.md` lists them";
+            let key = if self.has("trl") { "trl" } else { "rl" };
+            self.wrong(key, "`trl.reward_funcs` is not set: nothing says what answers are worth", hint);
+        } else if let Err(e) = config.rewards(Network::Allowed, &mut [outside_unopened()]) {
+            let text = e.to_string();
+            let (what, hint) =
+                text.split_once("\nhint: ").unwrap_or((&text, "`docs/rewards.md` lists rewards"));
+            self.wrong("trl", format!("`trl.{}", what.trim_start_matches('`')), hint);
+        }
+        let (answers, group) = (config.micro_batch_size * config.accumulation(), config.num_generations());
+        if answers % group != 0 {
+            let message = format!(
+                "a step has {answers} answers (`micro_batch_size` x `gradient_accumulation_steps`), which are no groups of `num_generations: {group}`"
+            );
+            self.wrong("micro_batch_size", message, "both count answers; set a multiple");
+        }
+        if config.sample_packing {
+            let message = "`sample_packing` with answers that are sampled";
+            self.wrong(
+                "sample_packing",
+                message,
+                "leave it out: prompts are shared and nothing is padded anyhow",
             );
         }
     }
@@ -300,7 +355,8 @@ impl Check<'_> {
             self.report
                 .note("evals_per_epoch", "no rows are set aside (`val_set_size`), so nothing is validated");
         }
-        if config.greater_is_better == Some(true) {
+        let of_a_loss = config.metric_for_best_model.as_ref().is_none_or(|m| m.ends_with("loss"));
+        if config.greater_is_better == Some(true) && of_a_loss {
             self.wrong("greater_is_better", "`greater_is_better: true` for a loss", "leave it out");
         }
     }

@@ -3,6 +3,7 @@
 use super::alignment::{OnDisplacement, RankedPairs, Rl};
 use super::datasets::Datasets;
 use super::key::key_table;
+use super::trl::Trl;
 use super::types::{
     AdapterKind, Bf16, Checkpointing, ExcessLength, InitLora, MaxMemory, OnBadRow, Optimizer, Scheduler,
     SpecialTokens, Steps, Strategy, Targets, WeightCache,
@@ -146,6 +147,10 @@ key_table! {
     ["Alignment"]
     /// The family of objectives; `galen align` trains by it. `ipo` is `dpo` with that loss type.
     rl: Option<Rl> = None;
+    /// The same as `rl: reward`.
+    reward_model: Option<bool> = None;
+    /// Weight of the squared sum of a pair's rewards, which keeps a reward model's around 0; unset: none. 0.01 is usual.
+    center_rewards_coefficient: Option<f64> = None, |c| c.as_ref().map_or(Ok(()), not_negative);
     /// Strength of the pull to the reference; `orpo`: weight of the odds ratio; `cpo`, `simpo`: scale of the rewards. Unset: 0.1
     /// (TRL's).
     rl_beta: Option<f64> = None, |b| b.as_ref().map_or(Ok(()), positive);
@@ -189,6 +194,13 @@ key_table! {
     max_prompt_length: Option<u64> = None, |n| n.as_ref().map_or(Ok(()), at_least_one);
     /// Longest answer, tokens; `truncate` cuts its end off.
     max_completion_length: Option<u64> = None, |n| n.as_ref().map_or(Ok(()), at_least_one);
+    /// Sampling, rewards and loss of `grpo` and `rloo`: a map, below.
+    trl: Trl = Trl::default();
+    /// A task (YAML of `galen eval`) answered at every validation: its accuracy is `eval_acc`, and falling while rewards rise is
+    /// warned of. Not in Axolotl.
+    eval_task: Option<String> = None;
+    /// Only its first so many questions. Not in Axolotl.
+    eval_task_limit: Option<u64> = None, |n| n.as_ref().map_or(Ok(()), at_least_one);
     /// Pairs that a ranked list becomes; unset: `best_worst`. Not in Axolotl.
     ranked_pairs: Option<RankedPairs> = None;
     /// What happens when chosen answers become less likely than under the reference while margins rise, over 16 steps; unset:
@@ -208,12 +220,10 @@ key_table! {
         Some(Strategy::Best) => Err("takes `no`, `steps` or `epoch`, not `best`".into()),
         _ => Ok(()),
     };
-    /// What "best" means: `eval_loss`.
-    metric_for_best_model: Option<String> = None, |m| match m.as_deref() {
-        None | Some("eval_loss" | "loss") => Ok(()),
-        Some(other) => Err(format!("takes `eval_loss`, not `{other}`")),
-    };
-    /// Whether a higher metric is better; default: false for a loss.
+    /// The figure of a validation by which it is the best: `eval_loss` (unset), `eval_acc` (with `eval_task`), or any other that
+    /// `log.jsonl` has; the `eval_` may be left out.
+    metric_for_best_model: Option<String> = None;
+    /// Whether a higher figure is better; unset: false for losses, true for the others (transformers').
     greater_is_better: Option<bool> = None;
     /// End with the best checkpoint's adapter instead of the last.
     load_best_model_at_end: bool = false;

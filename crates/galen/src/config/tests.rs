@@ -104,8 +104,8 @@ fn complaints_have_a_place_and_a_remedy() {
             "c.yaml:6: `rl` `dpoo` is not known\nhint: did you mean `dpo`? There is `dpo`, `kto`, `orpo`, `cpo`, `simpo`, `grpo`, `rloo`, `reward`",
         ),
         (
-            "rl: grpo",
-            "c.yaml:6: `rl: grpo` is not built yet\nhint: `rl: dpo`, `kto`, `orpo`, `cpo` and `simpo` are",
+            "rl: grpo\ngradient_accumulation_steps: 8",
+            "c.yaml:6: `trl.reward_funcs` is not set: nothing says what answers are worth\nhint: write `trl:` and below it `  reward_funcs: [exact_match]`; `docs/rewards.md` lists them",
         ),
         (
             "rl: dpo\nloss_type: [sigmoid, aott]",
@@ -127,7 +127,26 @@ fn complaints_have_a_place_and_a_remedy() {
             "    field_chosen: better",
             "c.yaml:6: `datasets[0].field_chosen` is of preference data, and `rl:` is not set\nhint: set `rl: dpo`, or leave it out",
         ),
-        ("reward_model: true", "c.yaml:6: `reward_model`: reward models are not built\nhint: leave it out"),
+        (
+            "reward_model: true\nrl: dpo",
+            "c.yaml:6: `reward_model: true` with `rl: dpo`\nhint: keep one of them: `reward_model: true` is `rl: reward`",
+        ),
+        (
+            "reward_model: false\nrl: reward",
+            "c.yaml:6: `reward_model: false` with `rl: reward`\nhint: leave `reward_model` out",
+        ),
+        (
+            "rl: reward\nnum_labels: 2",
+            "c.yaml:7: `num_labels`: only one value a sequence is built, a reward model's: set 1 or leave it out",
+        ),
+        (
+            "rl: reward\nreport_samples: 2",
+            "c.yaml:7: `report_samples` with a reward model, which writes no answers\nhint: leave it out",
+        ),
+        (
+            "center_rewards_coefficient: 0.01",
+            "c.yaml:6: `center_rewards_coefficient` is of preference alignment, and `rl:` is not set\nhint: leave it out, or set `rl:`",
+        ),
         (
             "peft_use_dora: true",
             "c.yaml:6: `peft_use_dora`: DoRA is not built yet\nhint: leave it out, or set `peft_use_rslora: true`",
@@ -271,6 +290,10 @@ fn alignment_keys_arrive_in_the_objective() {
             Alignment::Labelled(kto) => {
                 kto.beta * 100.0 + kto.desirable_weight * 10.0 + kto.undesirable_weight
             }
+            Alignment::Reward(reward) => {
+                reward.loss(&[1.0], &[0.5], None, galen_loss::Reward::totals(1)).unwrap().loss
+            }
+            Alignment::Sampled(_) => panic!("{added}: no loss of given answers"),
         }
     };
     // Scores 1 and -1.
@@ -289,6 +312,9 @@ fn alignment_keys_arrive_in_the_objective() {
         ("rl: dpo\ndpo_loss_type: hinge", 1.0 - 0.1 * 2.0),
         ("rl: simpo\nrl_beta: 2\nsimpo_gamma: 1\ncpo_alpha: 0", sigmoid(2.0 * (-1.5 + 3.0) - 1.0)),
         ("rl: cpo\nrl_beta: 0.5\ncpo_alpha: 3", sigmoid(0.0) + 3.0 * nll),
+        ("rl: reward", sigmoid(0.5)),
+        ("reward_model: true\nnum_labels: 1\ncenter_rewards_coefficient: 0.1", sigmoid(0.5) + 0.1 * 2.25),
+        ("reward_model: true\nrl: reward", sigmoid(0.5)),
         ("rl: kto\nrl_beta: 0.2\nkto_desirable_weight: 1.5\nundesirable_weight: 2", 20.0 + 15.0 + 2.0),
     ] {
         let got = loss_of(added);
@@ -308,6 +334,9 @@ fn a_resolved_configuration_resolves_to_itself() {
          eot_tokens: ['<end_of_turn>', 'no']\nchat_template_kwargs: {date: '2026', deep: {list: [1, [2]]}}\nmax_steps: -1\n",
         "chat_template_jinja: \"{{ messages }}\\n{# x #}\"\nsave_steps: 0.25\nseed: 7\ngradient_checkpointing: offload\n",
         "    type: {field_instruction: q, field_output: a, format: \"Q: {instruction}\\nA: \"}\n    roles: {user: [human]}\n",
+        "    type: bradley_terry.chat_template\nreward_model: true\ncenter_rewards_coefficient: 0.01\n",
+        "    type: prompt\nrl: rloo\nmicro_batch_size: 4\neval_task: t.yaml\neval_task_limit: 50\ntrl: {reward_funcs: [{length: {target: 3}}, \
+         exact_match], reward_weights: [1, 0.5], scale_rewards: false, reward_clip_range: [-1, 1], log_completions: true}\n",
         "    type: chatml.intel\n    field_chosen: better\nrl: ipo\nbeta: 0.3\nmax_length: 100\nlikelihood_displacement: off\n\
          lora_dropout: 0.1\nprecompute_ref_log_probs: true\nranked_pairs: adjacent\n",
     ] {
@@ -401,6 +430,8 @@ fn every_honoured_key_is_read() {
         ("gradient_checkpointing", "auto"),
         ("seed", "9"),
         ("rl", "dpo"),
+        ("reward_model", "true"),
+        ("center_rewards_coefficient", "9"),
         ("rl_beta", "9"),
         ("dpo_loss_type", "[hinge, sft]"),
         ("dpo_loss_weights", "[1, 0.5]"),
@@ -420,6 +451,9 @@ fn every_honoured_key_is_read() {
         ("disable_dropout", "false"),
         ("max_prompt_length", "9"),
         ("max_completion_length", "9"),
+        ("trl", "{top_k: 9}"),
+        ("eval_task", "x"),
+        ("eval_task_limit", "9"),
         ("ranked_pairs", "all"),
         ("likelihood_displacement", "stop"),
         ("likelihood_displacement_threshold", "9"),
@@ -483,4 +517,33 @@ fn a_missing_or_huge_file_is_an_error() {
     let path = dir.path().join("big.yaml");
     std::fs::write(&path, vec![b'#'; (yaml::MAX_BYTES + 1) as usize]).unwrap();
     assert_eq!(check(&path, &[]).1.errors.len(), 1);
+}
+
+/// What `trl:` becomes.
+#[test]
+fn keys_of_trl_arrive_in_the_loop_of_sampled_answers() {
+    use crate::config::Alignment;
+    use galen_train::rollout::{Keep, PolicyLoss};
+    let text = format!(
+        "{SOUND}rl: grpo\nmicro_batch_size: 12\nreport_samples: 3\ntrl: {{reward_funcs: [exact_match], num_generations: 4, \
+         max_completion_length: 33, temperature: 0.7, top_p: 0.9, top_k: 5, min_p: 0.1, repetition_penalty: 1.2, \
+         num_iterations: 2, beta: 0.3, epsilon: 0.1, epsilon_high: 0.4, loss_type: grpo, mask_truncated_completions: true}}\n"
+    );
+    let (config, report) = check_text("c.yaml", &text, &[]);
+    assert_eq!(report.errors, []);
+    assert_eq!((config.step_shape(), config.iterations()), ((3, 1), 2));
+    assert_eq!(config.kept_answers(), Keep::First(3));
+    let settings = config.rollout_settings(vec![2]);
+    assert_eq!((settings.num_generations, settings.num_iterations, settings.answers_per_pass), (4, 2, 12));
+    assert!(settings.mask_truncated);
+    let rollouts = &settings.rollouts;
+    assert_eq!((rollouts.max_tokens, rollouts.together, &rollouts.stop_ids[..]), (33, 12, &[2][..]));
+    let drawn = &rollouts.sampling;
+    assert_eq!((drawn.temperature, drawn.top_p, drawn.top_k), (0.7, 0.9, 5));
+    assert_eq!((drawn.min_p, drawn.repeat_penalty), (0.1, 1.2));
+    let Some(Alignment::Sampled(PolicyLoss::Grpo { loss, .. })) = config.alignment().unwrap() else {
+        panic!()
+    };
+    assert_eq!((loss.beta, loss.epsilon, loss.epsilon_high), (0.3, 0.1, Some(0.4)));
+    assert_eq!((loss.loss_type.name, loss.max_completion_length), ("grpo", 33));
 }

@@ -59,6 +59,8 @@ pub struct PassShape {
     pub predicting: u64,
     /// Different token ids of a run, at most: what is looked up in the embedding.
     pub ids: u64,
+    /// Tokens whose keys and values are held at once while answers are sampled.
+    pub cached: u64,
 }
 
 /// How the base is held and activations are kept.
@@ -81,7 +83,8 @@ pub struct Memory {
     pub adapter_bytes: u64,
     /// Kept for the backward pass.
     pub activations_bytes: u64,
-    /// The largest of: a block forward, a block backward, attention backward, the head.
+    /// The largest of: a block forward, a block backward, attention backward, the head; or what the caches of answers that are
+    /// being sampled take beyond the activations, which are gone by then.
     pub workspace_bytes: u64,
     /// The program itself, its tokenizer and what the allocator holds.
     pub process_bytes: u64,
@@ -121,7 +124,10 @@ pub fn memory(
     } else {
         kept + inputs
     };
-    let workspace = workspace(model, adapter, pass, bf16);
+    // Answers are sampled while no pass is under way; a growing cache holds up to twice what is in it.
+    let width = 2.0 * (model.kv_heads * model.head_dim) as f64 * model.layers as f64;
+    let caches = pass.cached as f64 * width * 4.0 * 1.5;
+    let workspace = workspace(model, adapter, pass, bf16).max(caches - activations);
 
     let heap = held.heap as f64 + packed + adapter_bytes + activations + workspace;
     let process = PROCESS + ENTRY * model.vocab as f64 + ALLOCATOR * heap;

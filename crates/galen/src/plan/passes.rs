@@ -31,6 +31,9 @@ impl<'a> Batches<'a> {
 
 /// The largest pass: T and N each the largest of the batches with most tokens, once laid out.
 pub fn largest_pass(config: &Config, batches: &Batches) -> PassShape {
+    if config.samples_answers() {
+        return sampled_pass(config, batches);
+    }
     let mut all: Vec<Vec<&Tokenized>> = (0..EPOCHS).flat_map(|epoch| batches.epoch(epoch)).collect();
     let tokens = |batch: &Vec<&Tokenized>| batch.iter().map(|r| r.ids().len()).sum::<usize>();
     all.sort_by_key(|batch| std::cmp::Reverse(tokens(batch)));
@@ -41,7 +44,29 @@ pub fn largest_pass(config: &Config, batches: &Batches) -> PassShape {
         let Ok(batch) = pack(batch, share) else { continue };
         let predicting: BTreeSet<u32> = batch.targets().iter().map(|t| t.index).collect();
         largest.tokens = largest.tokens.max(batch.ids().len() as u64);
-        largest.predicting = largest.predicting.max(predicting.len() as u64);
+        // A reward model's head is one row over few tokens.
+        let n = if config.trains_reward() { 0 } else { predicting.len() as u64 };
+        largest.predicting = largest.predicting.max(n);
     }
     largest
+}
+
+/// The largest pass over sampled answers, all as long as they may be, and the caches while they are drawn.
+fn sampled_pass(config: &Config, batches: &Batches) -> PassShape {
+    let mut prompts: Vec<u64> = batches.rows.iter().flatten().map(|row| row.ids().len() as u64).collect();
+    prompts.sort_unstable_by_key(|len| std::cmp::Reverse(*len));
+    let longest = |answers: u64| -> u64 {
+        let n = answers.div_ceil(config.num_generations()) as usize;
+        prompts.iter().take(n.max(1)).sum()
+    };
+    let (answers, limit) = (config.micro_batch_size, config.completion_limit());
+    let together = config.rollout_settings(Vec::new()).rollouts.together as u64;
+    let longest_prompt = prompts.first().copied().unwrap_or(0);
+    let seen: BTreeSet<u32> = batches.rows.iter().flatten().flat_map(|r| r.ids().iter().copied()).collect();
+    PassShape {
+        tokens: longest(answers).saturating_add(answers.saturating_mul(limit)),
+        predicting: answers.saturating_mul(limit),
+        ids: (seen.len() as u64).saturating_add(answers.saturating_mul(limit)),
+        cached: together.saturating_mul(longest_prompt.saturating_add(limit)),
+    }
 }

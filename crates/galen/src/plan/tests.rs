@@ -45,7 +45,7 @@ fn run(recompute: bool) -> WorkShape {
     }
 }
 
-const PASS: PassShape = PassShape { tokens: 1024, predicting: 1024, ids: 1024 };
+const PASS: PassShape = PassShape { tokens: 1024, predicting: 1024, ids: 1024, cached: 0 };
 
 #[test]
 fn parameters_are_the_published_ones() {
@@ -161,7 +161,7 @@ fn absurd_shapes_do_not_overflow() {
     let shape = ModelShape { layers: big, hidden: big, ffn: big, vocab: big, ..SMOL };
     assert_eq!(shape.params(), u64::MAX);
     let held = HeldBytes { mapped: u64::MAX, ..HELD };
-    let pass = PassShape { tokens: u64::MAX, predicting: u64::MAX, ids: u64::MAX };
+    let pass = PassShape { tokens: u64::MAX, predicting: u64::MAX, ids: u64::MAX, cached: u64::MAX };
     let sum = memory(&shape, held, adapter(16), pass, mode(Compute::Bf16, WeightCache::Packed, false));
     assert_eq!(sum.total_bytes, u64::MAX);
 }

@@ -3,10 +3,13 @@
 mod base;
 pub mod fast_decode;
 mod generate;
+mod held_out;
 mod objective;
 mod preference;
 mod prepare;
 mod record;
+pub mod reward_model;
+mod rollout;
 mod rows;
 mod run_dir;
 mod scorer;

@@ -1,29 +1,43 @@
 //! What a run learns by, built from its rows and its configuration.
 
+use super::base::Base;
 use super::record::sha256_text;
-use super::rows::Rows;
+use super::reward_model::{SharedBase, outside};
+use super::rollout::RowJudge;
+use super::rows::{Parts, Rows};
 use crate::config::{Alignment, Config};
 use crate::progress::{Progress, Unit};
 use galen_adapter::Adapter;
 use galen_model::Model;
 use galen_ops::profile::span;
-use galen_train::preference::{LabelledRows, Labels, PairRows, Pairs, Reference, RowSequences, sharing};
+use galen_reward::Network;
+use galen_train::preference::{
+    LabelledRows, Labels, PairRows, Pairs, Reference, RewardPairs, RowSequences, sharing,
+};
+use galen_train::rollout::{LengthDrift, Policy, PromptRows};
 use galen_train::{Objective, Sft};
+use galen_types::TokenizedPrompt;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// What the objective of a run is made from.
 pub(super) struct Making<'a> {
     pub(super) config: &'a Config,
+    pub(super) base: &'a Base,
     pub(super) model: &'a Model,
     /// The adapter as training finds it.
     pub(super) adapter: &'a Adapter,
     /// Hashes of what goes into the run.
     pub(super) hashes: &'a BTreeMap<String, String>,
+    /// Settings and hashes that a resumed run must share.
+    pub(super) fingerprint: &'a BTreeMap<String, String>,
 }
 
-/// The objective of these rows.
+/// The objective of these rows; `prompts` and `judge` are theirs where answers are sampled.
 pub(super) fn objective<'a>(
     rows: &'a Rows,
+    prompts: &'a Parts<&'a TokenizedPrompt>,
+    judge: Option<&'a RowJudge<'a>>,
     alignment: Option<&'a Alignment>,
     making: &Making,
 ) -> anyhow::Result<Box<dyn Objective + 'a>> {
@@ -36,6 +50,10 @@ pub(super) fn objective<'a>(
             let (sharing, displacement) = (sharing(making.adapter), config.displacement());
             Box::new(Pairs { rows, loss: loss.as_ref(), reference, sharing, displacement })
         }
+        (Rows::Pairs(parts), Some(Alignment::Reward(loss))) => {
+            let rows = PairRows { train: &parts.train, validation: &parts.validation };
+            Box::new(RewardPairs { rows, loss: *loss, sharing: sharing(making.adapter) })
+        }
         (Rows::Labelled(parts, mismatched), Some(Alignment::Labelled(loss))) => {
             let rows = LabelledRows {
                 train: &parts.train,
@@ -46,6 +64,23 @@ pub(super) fn objective<'a>(
             let reference = making.reference(&rows)?;
             Box::new(Labels { rows, loss: *loss, reference, sharing: sharing(making.adapter) })
         }
+        (Rows::Prompts(_), Some(Alignment::Sampled(loss))) => {
+            let Some(judge) = judge else { anyhow::bail!("nothing says what answers are worth") };
+            let rows = PromptRows { train: &prompts.train, validation: &prompts.validation };
+            let reference = if loss.needs_reference() { making.start() } else { Reference::default() };
+            Box::new(Policy::new(
+                rows,
+                *loss,
+                config.rollout_settings(making.base.tokenizer.eos_ids().to_vec()),
+                reference,
+                sharing(making.adapter),
+                judge,
+                LengthDrift::default(),
+                config.kept_answers(),
+                PathBuf::from(&config.output_dir),
+                sha256_text(&format!("{:?}", making.fingerprint)),
+            ))
+        }
         (Rows::Supervised(parts), None) => {
             Box::new(Sft { train: &parts.train, validation: &parts.validation })
         }
@@ -53,10 +88,28 @@ pub(super) fn objective<'a>(
     })
 }
 
+/// The reward functions of rows whose answers are sampled, their programs started.
+pub(super) fn judge<'a>(
+    config: &Config,
+    shared: SharedBase<'a>,
+    rows: &'a Rows,
+) -> anyhow::Result<Option<RowJudge<'a>>> {
+    let Rows::Prompts(parts) = rows else { return Ok(None) };
+    let network = if shared.offline { Network::Offline } else { Network::Allowed };
+    let rewards = config.rewards(network, &mut [outside(shared)])?;
+    rewards.start()?;
+    Ok(Some(RowJudge { rows: parts, rewards, tokenizer: &shared.base.tokenizer }))
+}
+
 impl Making<'_> {
     /// The policy that training starts from: the base, or a copy of the adapter that it goes on from.
+    fn start(&self) -> Reference {
+        Reference::new(self.config.lora_model_dir.as_ref().map(|_| self.adapter.clone()))
+    }
+
+    /// The same, with its log-probabilities computed beforehand where asked.
     fn reference(&self, rows: &dyn RowSequences) -> anyhow::Result<Reference> {
-        let mut reference = Reference::new(self.config.lora_model_dir.as_ref().map(|_| self.adapter.clone()));
+        let mut reference = self.start();
         if self.config.precompute_ref_log_probs == Some(true) {
             let _span = span("reference");
             let key = self.key();

@@ -149,12 +149,15 @@ impl Preparer<'_> {
         let mut read = Read::default();
         let rows = match self.config.alignment()? {
             None => Rows::Supervised(self.collect(&mut read, Self::supervised)?),
-            Some(Alignment::Pairs(_)) => Rows::Pairs(self.collect(&mut read, Self::pairs)?),
+            Some(Alignment::Pairs(_) | Alignment::Reward(_)) => {
+                Rows::Pairs(self.collect(&mut read, Self::pairs)?)
+            }
             Some(Alignment::Labelled(kto)) => {
                 let rows = self.collect(&mut read, Self::labelled)?;
                 let others = if kto.loss_type.needs_kl { self.mismatched(&rows)? } else { Parts::default() };
                 Rows::Labelled(rows, others)
             }
+            Some(Alignment::Sampled(_)) => Rows::Prompts(self.collect(&mut read, Self::prompts)?),
         };
         let sha256 = rows.sha256();
         Ok(Prepared { rows, read, sha256 })
@@ -177,9 +180,8 @@ impl Preparer<'_> {
         self.set_aside(&mut parts);
         // Row numbers key dropout masks: they run through all entries.
         for rows in [&mut parts.train, &mut parts.validation] {
-            for (i, row) in rows.iter_mut().enumerate() {
-                *row = row.numbered(i as u64)?;
-            }
+            let numbered = std::mem::take(rows).into_iter().enumerate();
+            *rows = numbered.map(|(i, row)| row.numbered(i as u64)).collect::<Result<_, _>>()?;
         }
         Ok(parts)
     }

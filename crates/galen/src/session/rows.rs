@@ -1,11 +1,14 @@
 //! Rows of a run, ready for the model: of supervised fine-tuning, of pairs, of labelled answers.
 
 use super::record::hex;
+use super::rollout::PromptedRow;
 use galen_data::check::LengthBias;
 use galen_data::pack::{Sharing, packed_tokens};
 use galen_data::preference::PreferenceReport;
 use galen_data::tokenize::TokenizeReport;
-use galen_types::{InvariantError, Tokenized, TokenizedAnswer, TokenizedLabelled, TokenizedPair};
+use galen_types::{
+    InvariantError, Tokenized, TokenizedAnswer, TokenizedLabelled, TokenizedPair, TokenizedPrompt,
+};
 use sha2::{Digest, Sha256};
 
 /// Training and validation rows.
@@ -44,6 +47,8 @@ pub enum Rows {
     Pairs(Parts<TokenizedPair>),
     /// Labelled answers, and each prompt with another row's answer where the loss estimates a KL term.
     Labelled(Parts<TokenizedLabelled>, Parts<TokenizedAnswer>),
+    /// Prompts whose answers are sampled.
+    Prompts(Parts<PromptedRow>),
 }
 
 impl Rows {
@@ -53,6 +58,7 @@ impl Rows {
             Self::Supervised(parts) => parts.train.len(),
             Self::Pairs(parts) => parts.train.len(),
             Self::Labelled(parts, _) => parts.train.len(),
+            Self::Prompts(parts) => parts.train.len(),
         }
     }
 
@@ -62,6 +68,7 @@ impl Rows {
             Self::Supervised(parts) => parts.train[row].sequences(),
             Self::Pairs(parts) => Row::sequences(&parts.train[row]),
             Self::Labelled(parts, _) => parts.train[row].sequences(),
+            Self::Prompts(parts) => parts.train[row].sequences(),
         }
     }
 
@@ -74,7 +81,17 @@ impl Rows {
             Self::Supervised(parts) => of(&parts.train, Sharing::Apart),
             Self::Pairs(parts) => of(&parts.train, sharing),
             Self::Labelled(parts, _) => of(&parts.train, sharing),
+            Self::Prompts(parts) => parts.train.iter().map(|row| row.prompt.ids().len()).collect(),
         }
+    }
+
+    /// Prompts to learn on and to validate on, where answers are sampled.
+    pub(super) fn prompts(&self) -> Parts<&TokenizedPrompt> {
+        let Self::Prompts(parts) = self else { return Parts::default() };
+        fn all(rows: &[PromptedRow]) -> Vec<&TokenizedPrompt> {
+            rows.iter().map(|row| &row.prompt).collect()
+        }
+        Parts { train: all(&parts.train), validation: all(&parts.validation) }
     }
 
     /// Whether the better answers of pairs are the longer ones.
@@ -91,6 +108,7 @@ impl Rows {
             Self::Supervised(parts) => parts.shown(n).iter().collect(),
             Self::Pairs(parts) => parts.shown(n).iter().map(|pair| pair.chosen().tokens()).collect(),
             Self::Labelled(parts, _) => parts.shown(n).iter().map(|row| row.answer.tokens()).collect(),
+            Self::Prompts(parts) => parts.shown(n).iter().map(|row| &row.sequence).collect(),
         }
     }
 
@@ -103,6 +121,10 @@ impl Rows {
             Self::Labelled(parts, _) => parts.all().for_each(|row| {
                 hash(row, &mut hasher);
                 hasher.update([u8::from(row.label)]);
+            }),
+            Self::Prompts(parts) => parts.all().for_each(|row| {
+                hash(row, &mut hasher);
+                hasher.update(serde_json::to_vec(&row.source.fields).unwrap_or_default());
             }),
         }
         hex(&hasher.finalize())
@@ -124,14 +146,14 @@ pub(super) trait Row: Sized {
     /// Its sequences.
     fn sequences(&self) -> Vec<&Tokenized>;
     /// The same row with another number.
-    fn numbered(&self, number: u64) -> Result<Self, InvariantError>;
+    fn numbered(self, number: u64) -> Result<Self, InvariantError>;
 }
 
 impl Row for Tokenized {
     fn sequences(&self) -> Vec<&Tokenized> {
         vec![self]
     }
-    fn numbered(&self, number: u64) -> Result<Self, InvariantError> {
+    fn numbered(self, number: u64) -> Result<Self, InvariantError> {
         Self::new(self.origin().clone(), number, self.ids().to_vec(), self.mask().to_vec())
     }
 }
@@ -145,7 +167,7 @@ impl Row for TokenizedPair {
     fn sequences(&self) -> Vec<&Tokenized> {
         TokenizedPair::sequences(self).to_vec()
     }
-    fn numbered(&self, number: u64) -> Result<Self, InvariantError> {
+    fn numbered(self, number: u64) -> Result<Self, InvariantError> {
         let [chosen, rejected] = [self.chosen(), self.rejected()].map(|a| answer_numbered(a, number));
         Self::new(chosen?, rejected?, self.margin())
     }
@@ -155,8 +177,18 @@ impl Row for TokenizedLabelled {
     fn sequences(&self) -> Vec<&Tokenized> {
         vec![self.answer.tokens()]
     }
-    fn numbered(&self, number: u64) -> Result<Self, InvariantError> {
+    fn numbered(self, number: u64) -> Result<Self, InvariantError> {
         Ok(Self { answer: answer_numbered(&self.answer, number)?, label: self.label })
+    }
+}
+
+impl Row for PromptedRow {
+    fn sequences(&self) -> Vec<&Tokenized> {
+        vec![&self.sequence]
+    }
+    fn numbered(self, number: u64) -> Result<Self, InvariantError> {
+        let prompt = TokenizedPrompt::new(self.prompt.origin().clone(), number, self.prompt.ids().to_vec())?;
+        Self::new(prompt, self.source)
     }
 }
 

@@ -66,10 +66,10 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// What alignment adds to a line: `, rewards/accuracies 0.75, rewards/margins 0.12`.
+/// What alignment adds to a line: `, rewards/accuracies 0.75, rewards/margins 0.12`; of a reward model TRL has no `rewards/`.
 fn rewards(metrics: &BTreeMap<String, f64>, prefix: &str) -> String {
     let mut out = String::new();
-    for name in ["rewards/accuracies", "rewards/margins"] {
+    for name in ["reward", "rewards/accuracies", "rewards/margins", "accuracy", "margin"] {
         if let Some(value) = metrics.get(&format!("{prefix}{name}")) {
             let _ = write!(out, ", {name} {value:.3}");
         }
@@ -93,13 +93,13 @@ impl Observer for Shown<'_> {
                 r.step
             ));
         }
-        let fixed = [
+        let mut fixed = vec![
             ("train/loss", r.loss),
             ("train/learning_rate", r.learning_rate),
             ("train/grad_norm", r.grad_norm),
-            ("train/mean_token_accuracy", r.mean_token_accuracy),
             ("train/tokens_per_second", r.tokens_per_second),
         ];
+        fixed.extend(r.mean_token_accuracy.map(|share| ("train/mean_token_accuracy", share)));
         self.log(r.step, &fixed, r.metrics.iter().map(|(name, value)| (format!("train/{name}"), *value)));
         if self.stop.asked().is_some() {
             self.flag.store(true, Ordering::Relaxed);
@@ -108,13 +108,16 @@ impl Observer for Shown<'_> {
 
     fn validation(&mut self, step: u64, v: &Validation) {
         self.validations.push((step, v.eval_loss));
-        let share = v.eval_mean_token_accuracy * 100.0;
-        let rewards = rewards(&v.metrics, "eval_");
-        self.bar.line(&format!(
-            "step {step}: eval_loss {:.4}{rewards}, {share:.1} % of supervised tokens right",
-            v.eval_loss
-        ));
-        let fixed = [("eval/loss", v.eval_loss), ("eval/mean_token_accuracy", v.eval_mean_token_accuracy)];
+        let mut line = format!("step {step}: eval_loss {:.4}{}", v.eval_loss, rewards(&v.metrics, "eval_"));
+        let mut fixed = vec![("eval/loss", v.eval_loss)];
+        if let Some(share) = v.eval_mean_token_accuracy {
+            let _ = write!(line, ", {:.1} % of supervised tokens right", share * 100.0);
+            fixed.push(("eval/mean_token_accuracy", share));
+        }
+        if let Some(acc) = v.get("eval_acc") {
+            let _ = write!(line, ", task {:.1} %", acc * 100.0);
+        }
+        self.bar.line(&line);
         let named = |name: &String| format!("eval/{}", name.strip_prefix("eval_").unwrap_or(name));
         self.log(step, &fixed, v.metrics.iter().map(|(name, value)| (named(name), *value)));
     }

@@ -23,7 +23,8 @@ const SLACK: usize = 8;
 /// Writes `report.html` and `README.md` from what is known of the run.
 pub(crate) fn write_reports(dir: &Path, summary: &RunSummary, chat: bool) -> anyhow::Result<()> {
     replace(&dir.join("report.html"), report_html(summary)?.as_bytes())?;
-    let card = ModelCard { base_model: &summary.base_model, chat, ..ModelCard::default() };
+    let scores = summary.settings.iter().any(|fact| fact.name == "rl" && fact.value == "reward");
+    let card = ModelCard { base_model: &summary.base_model, chat, scores, ..ModelCard::default() };
     replace(&dir.join("README.md"), model_card(&card, summary)?.as_bytes())
 }
 
@@ -48,6 +49,7 @@ pub(super) fn summarise(
     let shown = [
         "rl",
         "rl_beta",
+        "center_rewards_coefficient",
         "dpo_loss_type",
         "adapter",
         "lora_r",

@@ -1,8 +1,10 @@
 //! A training run from its configuration to its run directory.
 
 use super::base::Base;
-use super::objective::{Making, objective};
+use super::held_out::TaskHeldOut;
+use super::objective::{Making, judge, objective};
 use super::prepare::{Prepared, Preparer};
+use super::reward_model::SharedBase;
 use super::run_dir::{
     checkpoint_of, date_of, fingerprint, hashes, prepare_dir, published_name, write_record,
 };
@@ -22,7 +24,7 @@ use galen_model::{LoadOptions, Model, Precision};
 use galen_ops::ops::Compute;
 use galen_ops::profile::span;
 use galen_train::report::RunSummary;
-use galen_train::{Outcome, Run, StepPlan, checkpoint, module_shapes};
+use galen_train::{HeldOut, Outcome, Run, StepPlan, checkpoint, module_shapes};
 use galen_types::Tokenized;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -105,15 +107,21 @@ pub fn train(
     let model = loaded.unwrap_or_else(|| load(mode))?;
     let (adapter, record) = adapter_of(config, &base, &model, offline)?;
     let alignment = config.alignment()?;
-    let making = Making { config, model: &model, adapter: &adapter, hashes: &hashes };
-    let mut objective = objective(&prepared.rows, alignment.as_ref(), &making)?;
-    let plan = StepPlan::new(
-        objective.lengths(),
-        config.micro_batch_size as usize,
-        config.accumulation() as usize,
-        config.packing(),
-        config.seed,
-    );
+    let making = Making {
+        config,
+        base: &base,
+        model: &model,
+        adapter: &adapter,
+        hashes: &hashes,
+        fingerprint: &fingerprint,
+    };
+    let sha256 = hashes.get("model").map_or("", String::as_str);
+    let judge = judge(config, SharedBase { base: &base, model: &model, sha256, offline }, &prepared.rows)?;
+    let prompts = prepared.rows.prompts();
+    let mut objective = objective(&prepared.rows, &prompts, judge.as_ref(), alignment.as_ref(), &making)?;
+    let (rows_per_pass, accumulation) = config.step_shape();
+    let plan = StepPlan::new(objective.lengths(), rows_per_pass, accumulation, config.packing(), config.seed)
+        .repeated(config.iterations());
     let settings = config.train_settings(plan.steps_per_epoch(), mode.recompute);
     let command = command_of(config);
     say(&format!(
@@ -124,6 +132,7 @@ pub fn train(
         bytes(model.nbytes() as u64),
     ));
     write_record(&dir, config, &base, &hashes, date, resume.as_deref())?;
+    let held_out = TaskHeldOut::open(config, &base, template.as_ref())?;
     let flag = AtomicBool::new(false);
     let mut observer = Shown::new(command, &dir, settings.total_steps, resume.as_deref(), &flag, stop)?;
     observer.line_every = config.logging_steps.or((verbosity() > 0).then_some(1));
@@ -132,12 +141,16 @@ pub fn train(
         adapter,
         base: record.clone(),
         objective: objective.as_mut(),
+        held_out: held_out.as_ref().map(|h| h as &dyn HeldOut),
         settings,
         dir: dir.clone(),
         fingerprint,
         stop: &flag,
     };
     let outcome = run.run(resume.as_deref(), &mut observer).map_err(with_remedy)?;
+    drop(objective);
+    drop(judge);
+    drop(held_out);
     let eval_losses = observer.finish(&outcome);
     if outcome.interrupted
         && let Some(signal) = stop.asked()
@@ -171,10 +184,11 @@ fn mode_of(config: &Config, base: &Base, prepared: &Prepared, limit: Limit) -> a
     let _span = span("plan memory");
     let rows: Vec<Vec<&Tokenized>> =
         (0..prepared.rows.n_train()).map(|row| prepared.rows.sequences(row)).collect();
+    let (rows_per_pass, accumulation) = config.step_shape();
     let plan = StepPlan::new(
         prepared.rows.lengths(Sharing::WithinRow),
-        config.micro_batch_size as usize,
-        config.accumulation() as usize,
+        rows_per_pass,
+        accumulation,
         config.packing(),
         config.seed,
     );
@@ -186,8 +200,12 @@ fn mode_of(config: &Config, base: &Base, prepared: &Prepared, limit: Limit) -> a
 
 /// The mode where it is the same for any data: the fastest that the keys allow fits rows of `sequence_len` tokens.
 fn early_mode(config: &Config, base: &Base, limit: Limit) -> anyhow::Result<Option<Mode>> {
-    let tokens = config.micro_batch_size.saturating_mul(config.sequence_len);
-    let choice = choice(config, base, PassShape { tokens, predicting: tokens, ids: tokens }, limit)?;
+    let answer = if config.samples_answers() { config.completion_limit() } else { 0 };
+    let row = config.sequence_len.saturating_add(answer);
+    let tokens = config.micro_batch_size.saturating_mul(row);
+    let together = config.rollout_settings(Vec::new()).rollouts.together as u64;
+    let cached = if config.samples_answers() { together.saturating_mul(row) } else { 0 };
+    let choice = choice(config, base, PassShape { tokens, predicting: tokens, ids: tokens, cached }, limit)?;
     Ok((choice.fastest && choice.warning.is_none()).then_some(choice.mode))
 }
 
@@ -262,12 +280,20 @@ fn adapter_of(
     let shapes = module_shapes(model);
     let adapter = match &config.lora_model_dir {
         Some(name) => {
-            let mut adapter = open_adapter(name, model, config.seed, offline)?.0;
+            let (mut adapter, path) = open_any_adapter(name, model, config.seed, offline)?;
+            if !config.trains_reward() {
+                refuse_scorer(&adapter, &path, "training goes on from a policy's adapter")?;
+            }
             adapter.config.dropout = config.dropout();
             adapter.config.seed = config.seed;
             adapter
         }
         None => Adapter::new(config.adapter_config(), &shapes)?,
+    };
+    let adapter = if config.trains_reward() {
+        adapter.with_score_head(model.config.hidden_size, model.config.initializer_range)
+    } else {
+        adapter
     };
     let name = published_name(config, base);
     if name.is_none() {
@@ -283,8 +309,30 @@ fn adapter_of(
     Ok((adapter, record))
 }
 
-/// Opens an adapter for a model: a PEFT folder, a run directory or a hub name. Also returns its folder.
+/// Opens an adapter for a model that writes: a PEFT folder, a run directory or a hub name. Also returns its folder. Errors: a
+/// reward model's.
 pub fn open_adapter(
+    name: &str,
+    model: &Model,
+    seed: u64,
+    offline: bool,
+) -> anyhow::Result<(Adapter, PathBuf)> {
+    let (adapter, path) = open_any_adapter(name, model, seed, offline)?;
+    refuse_scorer(&adapter, &path, "use it in `reward_funcs` as `reward_model`")?;
+    Ok((adapter, path))
+}
+
+fn refuse_scorer(adapter: &Adapter, path: &Path, hint: &str) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        adapter.score_head().is_none(),
+        "{}: the adapter is a reward model's: it scores answers and writes none\nhint: {hint}",
+        path.display()
+    );
+    Ok(())
+}
+
+/// The same, whatever the adapter is for.
+pub(super) fn open_any_adapter(
     name: &str,
     model: &Model,
     seed: u64,

@@ -3,6 +3,7 @@
 //!
 //! A type may be named with a frame before it, as Axolotl does: `chatml.intel` and `llama3.intel` write the turns as
 //! text in that frame whatever the model; `chat_template.intel` and `intel` leave them to the run's chat template.
+//! Axolotl's types of reward models carry `bradley_terry.` before that.
 
 mod argilla;
 mod argilla_chat;
@@ -83,6 +84,12 @@ pub fn detect(rows: &[&Fields]) -> Option<&'static PreferenceType> {
 
 /// The type called so, by name or alias, and the frame before it.
 fn type_by_name(name: &str) -> Option<(&'static PreferenceType, Option<Frame>)> {
+    // Axolotl's `bradley_terry.chat_template` reads the fields of `icr`.
+    let name = match name.strip_prefix("bradley_terry.") {
+        Some("chat_template") => "chat_template.icr",
+        Some(rest) => rest,
+        None => name,
+    };
     let by = |name: &str| PREFERENCE_TYPES.iter().find(|t| t.name == name || t.aliases.contains(&name));
     let (first, shape) = name.split_once(['.', ':']).unwrap_or((name, ""));
     let frame = Frame::by_name(first);

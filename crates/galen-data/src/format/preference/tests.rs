@@ -156,6 +156,19 @@ fn rows_are_read_as_their_types_say() {
             r#""<|start_header_id|>user<|end_header_id|>\n\nQ<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n" | "A<|eot_id|>" | "B<|eot_id|>""#,
         ),
         (json!({}), json!({"input": "Q", "chosen": "A", "rejected": "B"}), "icr", "<u>Q | <a>A | <a>B"),
+        // Axolotl's reward models.
+        (
+            json!({"type": "bradley_terry.chat_template"}),
+            json!({"system": "S", "input": "Q", "chosen": "A", "rejected": "B"}),
+            "icr",
+            "<s>S<u>Q | <a>A | <a>B",
+        ),
+        (
+            json!({"type": "bradley_terry.llama3.icr"}),
+            json!({"input": "Q", "chosen": "A", "rejected": "B"}),
+            "icr",
+            r#""<|start_header_id|>user<|end_header_id|>\n\nQ<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n" | "A<|eot_id|>" | "B<|eot_id|>""#,
+        ),
         (
             json!({"type": "prompt_pairs"}),
             json!({"prompt": "Q", "chosen": "A", "rejected": "B"}),

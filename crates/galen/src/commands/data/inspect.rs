@@ -121,10 +121,11 @@ fn packed(args: &Inspect, preparer: &Preparer, style: Style) -> anyhow::Result<V
     let (config, base): (&Config, &Base) = (preparer.config, preparer.base);
     let prepared = preparer.prepare()?;
     let sharing = if config.dropout() == 0.0 { Sharing::AcrossRows } else { Sharing::WithinRow };
+    let (rows_per_pass, accumulation) = config.step_shape();
     let plan = StepPlan::new(
         prepared.rows.lengths(sharing),
-        config.micro_batch_size as usize,
-        config.accumulation() as usize,
+        rows_per_pass,
+        accumulation,
         config.packing(),
         config.seed,
     );
