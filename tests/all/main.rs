@@ -10,6 +10,7 @@ mod cli_misc;
 mod exactness;
 mod fast_decode;
 mod goldens;
+mod grpo_steps;
 #[cfg(unix)]
 mod kill;
 mod ops_gradients;
@@ -20,5 +21,6 @@ mod random;
 mod resume;
 mod reward;
 mod reward_steps;
+mod rollout_runs;
 mod rollouts;
 mod support;

@@ -254,7 +254,8 @@ fn the_reference_is_where_training_started() {
     assert_eq!(data.sequences(Part::Train, 0).len(), 2);
 }
 
-struct Stop<'a>(&'a AtomicBool, Option<u64>);
+/// Asks for the end of a run after a step.
+pub struct Stop<'a>(pub &'a AtomicBool, pub Option<u64>);
 
 impl Observer for Stop<'_> {
     fn step(&mut self, report: &StepReport, _: u64) {
@@ -264,7 +265,8 @@ impl Observer for Stop<'_> {
     fn note(&mut self, _: &str) {}
 }
 
-fn log(dir: &Path) -> Vec<serde_json::Value> {
+/// A run's log without what differs from run to run.
+pub fn log(dir: &Path) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(dir.join("log.jsonl")).expect("a log");
     let rows = text.lines().map(|line| {
         let mut row: serde_json::Value = serde_json::from_str(line).expect("a row of JSON");

@@ -44,37 +44,53 @@ def texts(tokenizer) -> list[tuple[str, str, str]]:
 
 
 class Keep(TrainerCallback):
-    def __init__(self):
-        self.rows = []
+    """Keeps the figures of every logged step whose names begin with one of `names`."""
+
+    def __init__(self, names: tuple[str, ...]):
+        self.names, self.rows = names, []
 
     def on_log(self, args, state, control, logs=None, **_):
         if logs and "loss" in logs:
-            self.rows.append({k: float(v) for k, v in logs.items() if k.startswith(KEEP)})
+            self.rows.append({k: float(v) for k, v in logs.items() if k.startswith(self.names)})
 
 
-def run(trainer_class, config_class, folder: str, rows: list[dict], **settings):
-    losses = []
+def keeping_losses(trainer_class, losses: list[float]):
+    """The trainer with its rows in file order and each step's loss, unrounded, put into `losses`."""
 
     class Kept(trainer_class):
-        def _get_train_sampler(self, *_):
-            return SequentialSampler(self.train_dataset)
+        def _get_train_sampler(self, *args):
+            # Trainers that sample answers repeat prompts by a sampler of their own.
+            return super()._get_train_sampler(*args) if hasattr(self, "num_generations") else SequentialSampler(self.train_dataset)
 
         def compute_loss(self, *a, **k):
             loss = super().compute_loss(*a, **k)
             losses.append(float(loss[0] if isinstance(loss, tuple) else loss))
             return loss
 
+    return Kept
+
+
+def settings_of(out: str, rows_a_step: int, steps: int) -> dict:
+    """What all runs have in common."""
+    return {
+        "output_dir": out, "per_device_train_batch_size": rows_a_step, "gradient_accumulation_steps": 1, "max_steps": steps,
+        "learning_rate": LR, "lr_scheduler_type": "constant", "warmup_steps": 0, "optim": "adamw_torch", "weight_decay": 0.0,
+        "max_grad_norm": 1.0, "logging_steps": 1, "save_strategy": "no", "report_to": [], "use_cpu": True, "bf16": False,
+        "fp16": False, "gradient_checkpointing": False}
+
+
+def run_trainer(trainer_class, config_class, folder: str, rows: list[dict], names: tuple[str, ...], rows_a_step: int = ROWS,
+                steps: int = STEPS, reward_funcs=None, **settings):
+    losses, keep = [], Keep(names)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
-    keep = Keep()
     with tempfile.TemporaryDirectory() as out:
-        config = config_class(
-            output_dir=out, per_device_train_batch_size=ROWS, gradient_accumulation_steps=1, max_steps=STEPS, learning_rate=LR,
-            lr_scheduler_type="constant", warmup_steps=0, optim="adamw_torch", weight_decay=0.0, max_grad_norm=1.0, logging_steps=1,
-            save_strategy="no", report_to=[], use_cpu=True, bf16=False, fp16=False, gradient_checkpointing=False, beta=BETA, **settings)
+        config = config_class(**settings_of(out, rows_a_step, steps), **settings)
         lora = LoraConfig(r=R, lora_alpha=ALPHA, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
-        trainer = Kept(model=model, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer,
-                       peft_config=lora, callbacks=[keep])
+        rewards = {"reward_funcs": reward_funcs} if reward_funcs else {}
+        trainer = keeping_losses(trainer_class, losses)(
+            model=model, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, peft_config=lora,
+            callbacks=[keep], **rewards)
         initialise(parameters(trainer.model))
         trainer.train()
         data = [dict(row) for row in trainer.train_dataset]
@@ -82,6 +98,10 @@ def run(trainer_class, config_class, folder: str, rows: list[dict], **settings):
     for i, step in enumerate(steps):
         print(trainer_class.__name__, i + 1, {k: round(v, 5) for k, v in step.items()}, flush=True)
     return data, steps
+
+
+def run(trainer_class, config_class, folder: str, rows: list[dict], **settings):
+    return run_trainer(trainer_class, config_class, folder, rows, KEEP, beta=BETA, **settings)
 
 
 def main(folder: str) -> None:

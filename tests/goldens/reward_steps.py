@@ -23,25 +23,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from align_steps import LR, ROWS, STEPS, texts
+from align_steps import LR, ROWS, STEPS, Keep, keeping_losses, settings_of, texts
 from datasets import Dataset
 from peft import LoraConfig
 from peft_steps import ALPHA, MODULES, R, SEED, initialise, splitmix
-from torch.utils.data import SequentialSampler
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from trl import RewardConfig, RewardTrainer
 
 RANGE = 0.05
 KEEP = ("min_reward", "mean_reward", "max_reward", "accuracy", "margin", "grad_norm")
-
-
-class Keep(TrainerCallback):
-    def __init__(self):
-        self.rows = []
-
-    def on_log(self, args, state, control, logs=None, **_):
-        if logs and "loss" in logs:
-            self.rows.append({k: float(v) for k, v in logs.items() if k in KEEP})
 
 
 def start(model) -> list[float]:
@@ -58,31 +48,17 @@ def start(model) -> list[float]:
 
 
 def run(folder: str, rows: list[dict], center: float | None):
-    losses = []
-
-    class Kept(RewardTrainer):
-        def _get_train_sampler(self, *_):
-            return SequentialSampler(self.train_dataset)
-
-        def compute_loss(self, *a, **k):
-            loss = super().compute_loss(*a, **k)
-            losses.append(float(loss[0] if isinstance(loss, tuple) else loss))
-            return loss
-
+    losses, keep = [], Keep(KEEP)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.pad_token = "<|endoftext|>"
     model = AutoModelForSequenceClassification.from_pretrained(
         folder, num_labels=1, dtype=torch.float32, attn_implementation="sdpa")
-    keep = Keep()
     with tempfile.TemporaryDirectory() as out:
-        config = RewardConfig(
-            output_dir=out, per_device_train_batch_size=ROWS, gradient_accumulation_steps=1, max_steps=STEPS, learning_rate=LR,
-            lr_scheduler_type="constant", warmup_steps=0, optim="adamw_torch", weight_decay=0.0, max_grad_norm=1.0, logging_steps=1,
-            save_strategy="no", report_to=[], use_cpu=True, bf16=False, fp16=False, gradient_checkpointing=False, max_length=512,
-            center_rewards_coefficient=center)
+        config = RewardConfig(**settings_of(out, ROWS, STEPS), max_length=512, center_rewards_coefficient=center)
         lora = LoraConfig(r=R, lora_alpha=ALPHA, lora_dropout=0.0, target_modules="all-linear", task_type="SEQ_CLS")
-        trainer = Kept(model=model, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer,
-                       peft_config=lora, callbacks=[keep])
+        trainer = keeping_losses(RewardTrainer, losses)(
+            model=model, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, peft_config=lora,
+            callbacks=[keep])
         first = start(trainer.model)
         assert trainer.model.config.pad_token_id == tokenizer.pad_token_id != tokenizer.eos_token_id
         trainer.train()

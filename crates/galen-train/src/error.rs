@@ -33,7 +33,7 @@ pub enum Error {
     },
     /// Sampled answers could not be judged.
     #[error(
-        "step {step}: {what}\nhint: the sampled answers are kept, and so is what was trained before: mend the reward, then `--resume`"
+        "step {step}: {what}\nhint: what was trained before is kept, and so are the answers that wait for their rewards: mend the reward, then `--resume`"
     )]
     Judge {
         /// Optimiser step.

@@ -109,10 +109,9 @@ impl Run<'_> {
             let (report, remark) = {
                 let _span = span("step");
                 let made = self.step(batches, epoch, &plan, &schedule, &mut optimizer, &mut state);
-                if let Err(Error::Judge { .. }) = &made
-                    && state.step > 0
-                {
-                    // The step did nothing yet; what came before it must not be lost to somebody else's program.
+                // Such a step did nothing yet: what came before it must not be lost to somebody else's program.
+                let judge = matches!(made, Err(Error::Judge { .. }));
+                if judge && state.step > 0 {
                     checkpoint::save(&self.dir, &self.adapter, &self.base, &optimizer, &state)?;
                 }
                 made?
@@ -128,21 +127,14 @@ impl Run<'_> {
             if let Remark::Warn(text) | Remark::Stop(text) = &remark {
                 observer.note(&format!("step {}: {text}", state.step));
             }
-            if (last || self.settings.eval.due(state.step, per_epoch, false))
-                && let Some(v) = self.validate(&state)?
-            {
-                log.write(&ValidationRow { step: state.step, epoch: report.epoch, validation: &v })?;
-                observer.validation(state.step, &v);
-                if let Some(warning) = state.hacking.validation(&v) {
-                    observer.note(&format!("step {}: {warning}", state.step));
-                }
-                stop_early = self.judge(v, &mut state)?;
-                if stop_early {
-                    let patience = self.settings.early_stopping_patience.unwrap_or(0);
-                    observer.note(&format!(
-                        "step {}: no better validation in {patience}, stopping early",
-                        state.step
-                    ));
+            if last || self.settings.eval.due(state.step, per_epoch, false) {
+                match self.validation(&mut state, report.epoch, &mut log, observer) {
+                    Ok(stop) => stop_early = stop,
+                    Err(e) => {
+                        // The steps up to here are sound whatever stopped their validation.
+                        checkpoint::save(&self.dir, &self.adapter, &self.base, &optimizer, &state)?;
+                        return Err(e);
+                    }
                 }
             }
             stop_early |= matches!(remark, Remark::Stop(_));
@@ -164,6 +156,29 @@ impl Run<'_> {
         }
         self.choose(&state, interrupted, observer)?;
         Ok(Outcome { adapter: self.adapter, state, total_steps, interrupted, reports })
+    }
+
+    /// Validates, and tells of it; true when patience has run out.
+    fn validation(
+        &mut self,
+        state: &mut RunState,
+        epoch: f64,
+        log: &mut Log,
+        observer: &mut dyn Observer,
+    ) -> Result<bool> {
+        let Some(v) = self.validate(state)? else { return Ok(false) };
+        log.write(&ValidationRow { step: state.step, epoch, validation: &v })?;
+        observer.validation(state.step, &v);
+        if let Some(warning) = state.hacking.validation(&v) {
+            observer.note(&format!("step {}: {warning}", state.step));
+        }
+        let stop = self.judge(v, state)?;
+        if stop {
+            let patience = self.settings.early_stopping_patience.unwrap_or(0);
+            observer
+                .note(&format!("step {}: no better validation in {patience}, stopping early", state.step));
+        }
+        Ok(stop)
     }
 
     fn validate(&mut self, state: &RunState) -> Result<Option<Validation>> {

@@ -47,7 +47,7 @@ impl LengthDrift {
             ("shorter", "a `length` reward, or `beta` above 0, holds them")
         };
         Remark::Warn(format!(
-            "answers have become {what}: {now:.1} tokens over the last {WINDOW} steps, {before:.1} over the first\nhint: look whether they are also better (`completions.jsonl`); {remedy}"
+            "answers have become {what}: {now:.1} tokens over the last {WINDOW} steps, {before:.1} over the first\nhint: look whether they are also better (`log_completions` writes them down); {remedy}"
         ))
     }
 

@@ -21,6 +21,8 @@ pub struct JudgedAnswer<'a> {
 pub struct Scores {
     /// For each answer the value of each reward function; `None` where it does not apply.
     pub values: Vec<Vec<Option<f64>>>,
+    /// Their weighted sum; `None` where no function applies.
+    pub totals: Vec<Option<f64>>,
     /// Each answer as text, without special tokens.
     pub texts: Vec<String>,
 }

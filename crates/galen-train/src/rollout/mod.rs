@@ -21,6 +21,7 @@ pub use drift::LengthDrift;
 pub use journal::Keep;
 pub use judge::{Judge, JudgedAnswer, Part, Scores};
 pub use policy::PolicyLoss;
+pub use state::Store;
 
 use crate::error::{Result, run_error};
 use crate::objective::{Objective, Place, Remark, StepGradient, Validation};
@@ -29,10 +30,7 @@ use galen_data::pack::Sharing;
 use galen_loss::Metrics;
 use galen_model::Rollouts;
 use galen_types::TokenizedPrompt;
-use journal::Journal;
 use serde_json::Value;
-use state::Sampled;
-use std::path::PathBuf;
 
 /// Prompts of a run.
 #[derive(Debug, Clone, Copy)]
@@ -76,35 +74,8 @@ pub struct Policy<'a> {
     pub judge: &'a dyn Judge,
     /// Watches the answers' length.
     pub drift: LengthDrift,
-    journal: Journal,
-    /// `output_dir`.
-    dir: PathBuf,
-    /// Names everything that answers follow from beside the step's number.
-    key: String,
-    sampled: Option<Sampled>,
-}
-
-impl<'a> Policy<'a> {
-    /// An objective that keeps its answers in the run directory `dir`, under `key`.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is a choice of its own; the order is that of the fields"
-    )]
-    pub fn new(
-        rows: PromptRows<'a>,
-        loss: PolicyLoss,
-        settings: RolloutSettings,
-        reference: Reference,
-        sharing: Sharing,
-        judge: &'a dyn Judge,
-        drift: LengthDrift,
-        keep: Keep,
-        dir: PathBuf,
-        key: String,
-    ) -> Self {
-        let journal = Journal::new(&dir, keep);
-        Self { rows, loss, settings, reference, sharing, judge, drift, journal, dir, key, sampled: None }
-    }
+    /// What it keeps of its answers.
+    pub store: Store,
 }
 
 impl Objective for Policy<'_> {
@@ -121,15 +92,22 @@ impl Objective for Policy<'_> {
         let iteration = at.step % self.settings.num_iterations.max(1);
         let first = at.step - iteration;
         let mut metrics = Metrics::default();
-        if !self.sampled.as_ref().is_some_and(|s| s.is(first, &rows)) {
-            if iteration > 0 {
-                let what = format!("the answers sampled before step {} are missing", first + 1);
-                return run_error(self.dir.display(), what);
+        let group = self.settings.num_generations;
+        let sampled = match self.store.sampled.take().filter(|s| s.judged(&rows, group, first)) {
+            Some(sampled) => sampled,
+            None if iteration > 0 => {
+                let what = format!("the checkpoint lacks the answers sampled for step {}", first + 1);
+                return run_error(self.store.dir.display(), what);
             }
-            (self.sampled, metrics) = self.sample(at, &rows)?;
-        }
-        let Some(sampled) = &self.sampled else { return run_error(self.dir.display(), "no answers") };
-        self.gradient(at, sampled, metrics)
+            None => {
+                let (sampled, measured) = self.sample(at, &rows)?;
+                metrics = measured;
+                sampled
+            }
+        };
+        let gradient = self.gradient(at, &sampled, metrics);
+        self.store.sampled = Some(sampled);
+        gradient
     }
 
     fn validate(&mut self, at: &Place) -> Result<Option<Validation>> {
@@ -142,13 +120,13 @@ impl Objective for Policy<'_> {
 
     fn state(&self) -> Value {
         // Answers that further iterations learn from: the policy that sampled them is gone by then.
-        let answers = if self.settings.num_iterations > 1 { self.sampled.as_ref() } else { None };
+        let answers = if self.settings.num_iterations > 1 { self.store.sampled.as_ref() } else { None };
         serde_json::json!({ "drift": self.drift.state(), "sampled": answers })
     }
 
     fn restore(&mut self, state: &Value) -> Result<()> {
         self.drift.restore(&state["drift"]);
-        self.sampled = serde_json::from_value(state["sampled"].clone()).ok().flatten();
+        self.store.sampled = serde_json::from_value(state["sampled"].clone()).ok().flatten();
         Ok(())
     }
 }

@@ -16,14 +16,13 @@ use serde_json::Value;
 
 impl Policy<'_> {
     /// Samples and judges the answers that the steps from here on learn from.
-    pub(super) fn sample(&mut self, at: &Place, rows: &[usize]) -> Result<(Option<Sampled>, Metrics)> {
+    pub(super) fn sample(&mut self, at: &Place, rows: &[usize]) -> Result<(Sampled, Metrics)> {
         let group = self.settings.num_generations;
-        let waiting = Sampled::pending(&self.dir, &self.key, at.step, rows, rows.len() * group);
-        let mut sampled = if let Some(waiting) = waiting {
+        let mut sampled = if let Some(waiting) = Sampled::pending(&self.store, rows, group, at.step) {
             waiting
         } else {
             let sampled = self.draw(at, rows)?;
-            sampled.keep(&self.dir)?;
+            sampled.keep(&self.store.dir)?;
             sampled
         };
         let answers: Vec<JudgedAnswer> = sampled
@@ -57,8 +56,8 @@ impl Policy<'_> {
         let mut metrics = lengths(&sampled.answers);
         metrics.merge(&advantages.metrics);
         self.write_down(at, &sampled, &scores, &names)?;
-        Sampled::settle(&self.dir);
-        Ok((Some(sampled), metrics))
+        Sampled::settle(&self.store.dir);
+        Ok((sampled, metrics))
     }
 
     fn draw(&self, at: &Place, rows: &[usize]) -> Result<Sampled> {
@@ -75,7 +74,7 @@ impl Policy<'_> {
         let prompts: Vec<&TokenizedPrompt> = rows.iter().map(|row| self.rows.train[*row]).collect();
         let groups = generate(at, &self.settings.rollouts, &prompts, &seeds)?;
         Ok(Sampled {
-            key: self.key.clone(),
+            key: self.store.key.clone(),
             step: at.step,
             rows: rows.to_vec(),
             answers: groups.into_iter().flatten().map(Sample::from).collect(),
@@ -86,7 +85,7 @@ impl Policy<'_> {
     }
 
     fn write_down(&mut self, at: &Place, sampled: &Sampled, scores: &Scores, names: &[&str]) -> Result<()> {
-        for i in 0..self.journal.keeps(sampled.answers.len()) {
+        for i in 0..self.store.journal.keeps(sampled.answers.len()) {
             let row = sampled.rows[i / self.settings.num_generations];
             let rewards = names.iter().zip(&scores.values[i]);
             let answer = &sampled.answers[i];
@@ -100,7 +99,7 @@ impl Policy<'_> {
                 tokens: answer.ids.len(),
                 finish_reason: if answer.stopped { "stop" } else { "length" },
             };
-            self.journal.write(at.step, &line)?;
+            self.store.journal.write(at.step, &line)?;
         }
         Ok(())
     }
@@ -128,11 +127,7 @@ impl Policy<'_> {
         for (k, (name, _)) in functions.iter().enumerate() {
             metrics.mean(format!("eval_rewards/{name}/mean"), scores.values.iter().filter_map(|v| v[k]));
         }
-        let sum = |values: &Vec<Option<f64>>| {
-            let scored = values.iter().zip(&functions).filter_map(|(v, (_, w))| Some((*v)? * w));
-            scored.fold(None, |sum: Option<f64>, term| Some(sum.unwrap_or(0.0) + term))
-        };
-        metrics.mean("eval_reward", scores.values.iter().filter_map(sum));
+        metrics.mean("eval_reward", scores.totals.iter().copied().flatten());
         metrics.mean("eval_completions/mean_length", answers.iter().map(|a| a.ids.len() as f64));
         metrics.mean(
             "eval_completions/clipped_ratio",

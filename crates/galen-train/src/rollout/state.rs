@@ -1,15 +1,34 @@
 //! Sampled answers and what is known of them, on disk until they are learned from.
 
+use super::Keep;
+use super::journal::Journal;
 use crate::checkpoint::{sync_dir, write_synced};
 use crate::error::{Result, run_error};
 use galen_model::{Completion, End};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The file of answers that wait for their judge.
 const PENDING: &str = "pending_rollouts.json";
 /// Largest such file read.
 const MAX_BYTES: u64 = 1 << 30;
+
+/// What a policy keeps of its answers: in the run directory, and between the steps that learn from them.
+pub struct Store {
+    pub(super) dir: PathBuf,
+    /// Names everything that answers follow from beside the step's number.
+    pub(super) key: String,
+    pub(super) journal: Journal,
+    pub(super) sampled: Option<Sampled>,
+}
+
+impl Store {
+    /// In the run directory `dir`; answers of runs with another `key` are not taken up.
+    pub fn new(dir: PathBuf, key: String, keep: Keep) -> Self {
+        let journal = Journal::new(&dir, keep);
+        Self { dir, key, journal, sampled: None }
+    }
+}
 
 /// Numbers kept to the bit.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -70,9 +89,27 @@ pub(super) struct Sampled {
 }
 
 impl Sampled {
-    /// Whether these are the judged answers to `rows` after `step` steps.
-    pub fn is(&self, step: u64, rows: &[usize]) -> bool {
-        self.step == step && self.rows == rows && self.advantages.len() == self.answers.len()
+    /// Whether these are `group` whole answers to each of `rows` after `step` steps. Files are not trusted.
+    fn answers_to(&self, rows: &[usize], group: usize, step: u64) -> bool {
+        let whole = |s: &Sample| !s.ids.is_empty() && s.ids.len() == s.logps.0.len();
+        self.step == step
+            && self.rows == rows
+            && self.answers.len() == rows.len().saturating_mul(group)
+            && self.answers.iter().all(whole)
+    }
+
+    /// Whether they are judged, and what is known of each token is there for all of them.
+    pub fn judged(&self, rows: &[usize], group: usize, step: u64) -> bool {
+        let layout = |known: &Option<Vec<Bits>>| {
+            known.as_ref().is_none_or(|known| {
+                known.len() == self.answers.len()
+                    && known.iter().zip(&self.answers).all(|(k, a)| k.0.len() == a.ids.len())
+            })
+        };
+        self.answers_to(rows, group, step)
+            && self.advantages.len() == self.answers.len()
+            && layout(&self.policy)
+            && layout(&self.reference)
     }
 
     /// The advantage of each answer.
@@ -93,14 +130,12 @@ impl Sampled {
     }
 
     /// The answers that wait in a run directory, where they are those to `rows` after `step` steps.
-    pub fn pending(dir: &Path, key: &str, step: u64, rows: &[usize], answers: usize) -> Option<Self> {
-        let path = dir.join(PENDING);
+    pub fn pending(store: &Store, rows: &[usize], group: usize, step: u64) -> Option<Self> {
+        let path = store.dir.join(PENDING);
         let size = std::fs::metadata(&path).ok()?.len();
         let bytes = if size <= MAX_BYTES { std::fs::read(&path).ok()? } else { return None };
         let found: Self = serde_json::from_slice(&bytes).ok()?;
-        let whole = |s: &Sample| !s.ids.is_empty() && s.ids.len() == s.logps.0.len();
-        let fits = found.key == key && found.step == step && found.rows == rows;
-        (fits && found.answers.len() == answers && found.answers.iter().all(whole)).then(|| Self {
+        (found.key == store.key && found.answers_to(rows, group, step)).then(|| Self {
             advantages: Vec::new(),
             policy: None,
             reference: None,

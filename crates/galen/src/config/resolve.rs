@@ -343,6 +343,7 @@ impl Check<'_> {
             ("load_best_model_at_end", config.load_best_model_at_end),
             ("early_stopping_patience", config.early_stopping_patience.is_some()),
             ("save_strategy", config.save_strategy == Some(Strategy::Best)),
+            ("eval_task", config.eval_task.is_some()),
         ];
         let validates = config.has_validation() && config.eval_strategy != Some(Strategy::No);
         for (key, asked) in asks {
@@ -354,6 +355,15 @@ impl Check<'_> {
         if per_epoch && !config.has_validation() {
             self.report
                 .note("evals_per_epoch", "no rows are set aside (`val_set_size`), so nothing is validated");
+        }
+        let best_by = config.metric_for_best_model.as_deref();
+        if matches!(best_by, Some("eval_acc" | "acc")) && config.eval_task.is_none() {
+            let hint = "name the task's YAML in `eval_task`";
+            self.wrong(
+                "metric_for_best_model",
+                "`eval_acc` is the accuracy of `eval_task`, which is not set",
+                hint,
+            );
         }
         let of_a_loss = config.metric_for_best_model.as_ref().is_none_or(|m| m.ends_with("loss"));
         if config.greater_is_better == Some(true) && of_a_loss {

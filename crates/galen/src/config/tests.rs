@@ -72,6 +72,14 @@ fn complaints_have_a_place_and_a_remedy() {
             "c.yaml:6: `eval_steps` needs rows to validate on\nhint: set `val_set_size: 0.05` or `test_datasets:`",
         ),
         (
+            "eval_task: t.yaml",
+            "c.yaml:6: `eval_task` needs rows to validate on\nhint: set `val_set_size: 0.05` or `test_datasets:`",
+        ),
+        (
+            "metric_for_best_model: acc",
+            "c.yaml:6: `eval_acc` is the accuracy of `eval_task`, which is not set\nhint: name the task's YAML in `eval_task`",
+        ),
+        (
             "early_stopping_patience: 2",
             "c.yaml:6: `early_stopping_patience` needs rows to validate on\nhint: set `val_set_size: 0.05` or `test_datasets:`",
         ),
@@ -335,7 +343,7 @@ fn a_resolved_configuration_resolves_to_itself() {
         "chat_template_jinja: \"{{ messages }}\\n{# x #}\"\nsave_steps: 0.25\nseed: 7\ngradient_checkpointing: offload\n",
         "    type: {field_instruction: q, field_output: a, format: \"Q: {instruction}\\nA: \"}\n    roles: {user: [human]}\n",
         "    type: bradley_terry.chat_template\nreward_model: true\ncenter_rewards_coefficient: 0.01\n",
-        "    type: prompt\nrl: rloo\nmicro_batch_size: 4\neval_task: t.yaml\neval_task_limit: 50\ntrl: {reward_funcs: [{length: {target: 3}}, \
+        "    type: prompt\nrl: rloo\nmicro_batch_size: 4\nval_set_size: 9\neval_task: t.yaml\neval_task_limit: 50\ntrl: {reward_funcs: [{length: {target: 3}}, \
          exact_match], reward_weights: [1, 0.5], scale_rewards: false, reward_clip_range: [-1, 1], log_completions: true}\n",
         "    type: chatml.intel\n    field_chosen: better\nrl: ipo\nbeta: 0.3\nmax_length: 100\nlikelihood_displacement: off\n\
          lora_dropout: 0.1\nprecompute_ref_log_probs: true\nranked_pairs: adjacent\n",

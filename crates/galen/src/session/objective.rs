@@ -7,6 +7,7 @@ use super::rollout::RowJudge;
 use super::rows::{Parts, Rows};
 use crate::config::{Alignment, Config};
 use crate::progress::{Progress, Unit};
+use anyhow::Context as _;
 use galen_adapter::Adapter;
 use galen_model::Model;
 use galen_ops::profile::span;
@@ -14,9 +15,9 @@ use galen_reward::Network;
 use galen_train::preference::{
     LabelledRows, Labels, PairRows, Pairs, Reference, RewardPairs, RowSequences, sharing,
 };
-use galen_train::rollout::{LengthDrift, Policy, PromptRows};
+use galen_train::rollout::{LengthDrift, Policy, PromptRows, Store};
 use galen_train::{Objective, Sft};
-use galen_types::TokenizedPrompt;
+use galen_types::{TextEncoder as _, TokenizedPrompt};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -68,18 +69,17 @@ pub(super) fn objective<'a>(
             let Some(judge) = judge else { anyhow::bail!("nothing says what answers are worth") };
             let rows = PromptRows { train: &prompts.train, validation: &prompts.validation };
             let reference = if loss.needs_reference() { making.start() } else { Reference::default() };
-            Box::new(Policy::new(
+            let key = sha256_text(&format!("{:?}", making.fingerprint));
+            Box::new(Policy {
                 rows,
-                *loss,
-                config.rollout_settings(making.base.tokenizer.eos_ids().to_vec()),
+                loss: *loss,
+                settings: config.rollout_settings(making.stop_ids()?),
                 reference,
-                sharing(making.adapter),
+                sharing: sharing(making.adapter),
                 judge,
-                LengthDrift::default(),
-                config.kept_answers(),
-                PathBuf::from(&config.output_dir),
-                sha256_text(&format!("{:?}", making.fingerprint)),
-            ))
+                drift: LengthDrift::default(),
+                store: Store::new(PathBuf::from(&config.output_dir), key, config.kept_answers()),
+            })
         }
         (Rows::Supervised(parts), None) => {
             Box::new(Sft { train: &parts.train, validation: &parts.validation })
@@ -107,7 +107,18 @@ impl Making<'_> {
         Reference::new(self.config.lora_model_dir.as_ref().map(|_| self.adapter.clone()))
     }
 
-    /// The same, with its log-probabilities computed beforehand where asked.
+    /// Tokens that end a sampled answer: the tokenizer's, and those of `eot_tokens`.
+    fn stop_ids(&self) -> anyhow::Result<Vec<u32>> {
+        let tokenizer = &self.base.tokenizer;
+        let mut ids = tokenizer.eos_ids().to_vec();
+        for token in &self.config.eot_tokens {
+            let known = tokenizer.token_id(token);
+            ids.push(known.with_context(|| format!("`eot_tokens`: the vocabulary has no token `{token}`"))?);
+        }
+        Ok(ids)
+    }
+
+    /// The policy that training starts from, with its log-probabilities computed beforehand where asked.
     fn reference(&self, rows: &dyn RowSequences) -> anyhow::Result<Reference> {
         let mut reference = self.start();
         if self.config.precompute_ref_log_probs == Some(true) {

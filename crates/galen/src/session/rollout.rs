@@ -104,7 +104,7 @@ impl Judge for RowJudge<'_> {
         let rewards = self.rewards.score(&completions).map_err(|e| e.to_string())?;
         let values =
             (0..answers.len()).map(|i| rewards.functions.iter().map(|f| f.values[i]).collect()).collect();
-        Ok(Scores { values, texts })
+        Ok(Scores { values, totals: rewards.total, texts })
     }
 
     fn prompt(&self, part: Part, row: usize) -> String {
