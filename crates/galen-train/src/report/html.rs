@@ -107,6 +107,15 @@ fn tiles(run: &RunSummary) -> Vec<(&'static str, String, String)> {
     tiles
 }
 
+/// What alignment measures that is worth a figure: name, title, note. Figures without points are left out.
+const MEASURED: [(&str, &str, &str); 5] = [
+    ("reward", "Reward", "mean of the sampled answers"),
+    ("completions/mean_length", "Answer length", "tokens of the sampled answers, mean"),
+    ("rewards/margins", "Reward margin", "reward of the better answer less that of the worse"),
+    ("logps/chosen", "Likelihood of the better answers", "sum of log-probabilities, nats"),
+    ("margin", "Reward margin", "score of the better answer less that of the worse"),
+];
+
 fn figures(run: &RunSummary) -> Result<Vec<Figure>, ReportError> {
     let of = |value: fn(&galen_types::StepReport) -> f64| -> Vec<(f64, f64)> {
         run.steps.iter().map(|s| (s.step as f64, value(s))).collect()
@@ -119,10 +128,12 @@ fn figures(run: &RunSummary) -> Result<Vec<Figure>, ReportError> {
     if !run.eval_losses.is_empty() {
         legend.push(("second", "validation"));
     }
-    let drawn = [
+    let aligned = run.steps.iter().any(|s| MEASURED.iter().any(|m| s.metrics.contains_key(m.0)));
+    let unit = if aligned { "the objective's loss" } else { "nats a supervised token" };
+    let mut drawn = vec![
         (
             "Loss",
-            "nats a supervised token".to_owned(),
+            unit.to_owned(),
             legend,
             vec![
                 Line::new(FAINT, loss.clone()),
@@ -147,6 +158,14 @@ fn figures(run: &RunSummary) -> Result<Vec<Figure>, ReportError> {
             vec![Line::new(FAINT, accuracy.clone()), Line::new(MAIN, curves::smoothed(&accuracy))],
         ),
     ];
+    for (place, (name, title, note)) in MEASURED.iter().enumerate() {
+        let value = |s: &galen_types::StepReport| Some((s.step as f64, *s.metrics.get(*name)?));
+        let points: Vec<(f64, f64)> = run.steps.iter().filter_map(value).collect();
+        let lines = vec![Line::new(FAINT, points.clone()), Line::new(MAIN, curves::smoothed(&points))];
+        let legend = vec![("faint", "each step"), ("main", "smoothed")];
+        // Behind the loss: what alignment is for.
+        drawn.insert((1 + place).min(drawn.len()), (*title, (*note).to_owned(), legend, lines));
+    }
     let mut figures = Vec::new();
     for (title, note, legend, lines) in drawn {
         if let Some(svg) = curves::svg(title, &lines)? {
@@ -192,6 +211,21 @@ mod tests {
     use super::super::summary::tests::sample_run;
     use super::*;
     use crate::report::SampleRow;
+
+    #[test]
+    fn an_alignment_shows_what_it_is_for() {
+        let mut run = sample_run();
+        assert!(!report_html(&run).unwrap().contains("Reward"));
+        for (i, step) in run.steps.iter_mut().enumerate() {
+            step.metrics.insert("reward".into(), i as f64);
+            step.metrics.insert("completions/mean_length".into(), 7.0);
+        }
+        let html = report_html(&run).unwrap();
+        for part in ["Reward", "Answer length", "the objective&#x27;s loss"] {
+            assert!(html.contains(part), "{part} is missing");
+        }
+        assert!(!html.contains("Reward margin") && !html.contains("nats a supervised token"));
+    }
 
     #[test]
     fn the_page_is_whole_and_loads_nothing() {

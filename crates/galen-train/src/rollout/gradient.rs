@@ -44,8 +44,6 @@ impl Policy<'_> {
             let loss = self.part_loss(sampled, &advantages, part, &logps, totals)?;
             out.loss += loss.loss;
             out.metrics.merge(&loss.metrics);
-            out.judged_tokens += logps.iter().map(|l| l.len() as u64).sum::<u64>();
-            out.correct += pass.correct.iter().filter(|c| **c).count() as u64;
             let gradient = packed.scatter(&loss.gradient)?;
             out.add_backward(at.adapter, pass, gradient)?;
         }
