@@ -1,6 +1,7 @@
 //! `galen init`.
 
 use crate::cli::Globals;
+use crate::config::alignment::Rl;
 use crate::config::datasets::DATASET_HONOURED;
 use crate::config::{docs, emit, tables, yaml};
 use crate::error::UsageError;
@@ -22,6 +23,9 @@ pub struct Args {
     /// What its rows are, by name or as a map in YAML; default: detected
     #[arg(long = "type", value_name = "TYPE")]
     pub kind: Option<String>,
+    /// Learn from preferences by this family (`dpo`, `kto`, `grpo` ...); default: by the rows, where they are preference data
+    #[arg(long, value_name = "FAMILY")]
+    pub rl: Option<String>,
     /// Where to write; default: stdout
     #[arg(long, short, value_name = "FILE.yaml")]
     pub out: Option<PathBuf>,
@@ -29,11 +33,20 @@ pub struct Args {
 
 /// Writes a commented configuration.
 pub fn run(args: Args, _globals: &Globals) -> anyhow::Result<()> {
-    let kind = match args.kind {
-        Some(kind) => Some(type_value(&kind)?),
-        None => detect(&args.data)?,
+    let given = args.kind.as_deref().map(type_value).transpose()?;
+    let rows = match given {
+        Some(kind) => Detected { kind: Some(kind), rl: args.rl, ..Detected::default() },
+        None => detect(&args.data, args.rl)?,
     };
-    let text = render(&args.model, &args.data, kind.as_ref());
+    if let Some(rl) = &rows.rl {
+        Rl::named(rl).map_err(|e| {
+            let text = e.to_string();
+            let (what, hint) =
+                text.split_once("\nhint: ").unwrap_or((&text, "`docs/align.md` lists families"));
+            UsageError::new(format!("--rl: {what}"), hint.to_owned())
+        })?;
+    }
+    let text = render(&args.model, &args.data, &rows);
     let Some(out) = args.out else { return stdout::print(&text) };
     // create_new: an existing file is never touched, also when it appears meanwhile.
     let mut file = match std::fs::OpenOptions::new().write(true).create_new(true).open(&out) {
@@ -46,12 +59,33 @@ pub fn run(args: Args, _globals: &Globals) -> anyhow::Result<()> {
     };
     file.write_all(text.as_bytes())?;
     let file = out.display();
-    progress::say(&format!("{file} written; next: `galen plan {file}`, then `galen train {file}`"));
+    let command = if rows.rl.is_some() { "align" } else { "train" };
+    progress::say(&format!("{file} written; next: `galen plan {file}`, then `galen {command} {file}`"));
     Ok(())
 }
 
+/// What is known of the rows.
+#[derive(Debug, Default)]
+pub struct Detected {
+    /// Their type; nothing where training detects it.
+    kind: Option<Value>,
+    /// The family of objectives for preference data.
+    rl: Option<String>,
+    /// A field beside the prompt, which a reward can compare answers with.
+    beside: Option<String>,
+}
+
+/// The family that rows of a preference type are for.
+fn family_of(kind: &str) -> &'static str {
+    match kind {
+        "prompt" => "grpo",
+        "unpaired" => "kto",
+        _ => "dpo",
+    }
+}
+
 /// The type of a local file's rows by its first rows. A hub data set is left for `galen train` to detect.
-fn detect(data: &str) -> anyhow::Result<Option<Value>> {
+fn detect(data: &str, rl: Option<String>) -> anyhow::Result<Detected> {
     if !Path::new(data).exists() {
         let looks_local = data.starts_with(['.', '/', '~']) || Path::new(data).extension().is_some();
         if looks_local {
@@ -59,26 +93,41 @@ fn detect(data: &str) -> anyhow::Result<Option<Value>> {
                 "`--data` is a file or folder (.jsonl .json .csv .parquet), or a hub data set `ORG/NAME`";
             return Err(UsageError::new(format!("{data}: there is no such file"), hint).into());
         }
-        return Ok(None);
+        return Ok(Detected { rl, ..Detected::default() });
     }
     let spec = galen_data::DatasetSpec { path: data.to_owned(), ..galen_data::DatasetSpec::default() };
     let resolve = |spec: &galen_data::DatasetSpec| Ok(PathBuf::from(&spec.path));
     let rows = galen_data::dataset::open_raw(&spec, &resolve, galen_data::reader::Limits::default())?;
     let sample: Vec<_> = rows.take(8).collect::<Result<_, _>>()?;
     let fields: Vec<_> = sample.iter().map(|row| &row.fields).collect();
-    if let Some(found) = galen_data::format::detect(&fields) {
-        return Ok(Some(found.name.into()));
+    let supervised = galen_data::format::detect(&fields).filter(|_| rl.is_none());
+    // Two answers, or one with a label, mean preferences whatever else a row has; a prompt alone may be a whole chat.
+    let preference = galen_data::format::preference::detect(&fields);
+    match (preference, supervised) {
+        (Some(found), supervised) if found.name != "prompt" || supervised.is_none() => {
+            let other = |name: &&String| !["prompt", "messages"].contains(&name.as_str());
+            return Ok(Detected {
+                kind: Some(found.name.into()),
+                rl: rl.or(Some(family_of(found.name).into())),
+                beside: fields.first().and_then(|f| f.keys().find(other).cloned()),
+            });
+        }
+        (_, Some(found)) => return Ok(Detected { kind: Some(found.name.into()), ..Detected::default() }),
+        _ => {}
     }
-    if let Some((question, answer)) = galen_data::format::detect_pair(&fields) {
+    if rl.is_none()
+        && let Some((question, answer)) = galen_data::format::detect_pair(&fields)
+    {
         progress::say(&format!(
             "{data}: `{question}` is asked, `{answer}` is learned, without a chat template: `no_input_format` is what \
              stands before the answer"
         ));
-        return Ok(Some(json!({
+        let kind = json!({
             "field_instruction": question,
             "field_output": answer,
             "no_input_format": "{instruction}\n",
-        })));
+        });
+        return Ok(Detected { kind: Some(kind), ..Detected::default() });
     }
     let names: Vec<_> = fields.first().map(|f| f.keys().cloned().collect()).unwrap_or_default();
     anyhow::bail!(
@@ -104,15 +153,15 @@ pub fn type_value(text: &str) -> anyhow::Result<Value> {
 
 /// The settings a new configuration shows, in its order. Those that differ from the defaults are usual choices for
 /// adapters on a few thousand rows.
-fn settings(model: &str, data: &str, kind: Option<&Value>) -> Vec<(&'static str, Value)> {
+fn settings(model: &str, data: &str, rows: &Detected) -> Vec<(&'static str, Value)> {
     let mut entry = json!({"path": data});
-    if let Some(kind) = kind {
+    if let Some(kind) = &rows.kind {
         entry["type"] = kind.clone();
     }
     let name = Path::new(data).file_name().map_or("run".into(), |s| s.to_string_lossy().into_owned());
     let stem = name.split_once('.').map_or(name.as_str(), |(stem, _)| stem);
     let stem = if stem.is_empty() { "run" } else { stem };
-    vec![
+    let mut settings = vec![
         ("base_model", model.into()),
         ("adapter", if is_quantised(model) { "qlora" } else { "lora" }.into()),
         ("lora_r", 16.into()),
@@ -138,7 +187,40 @@ fn settings(model: &str, data: &str, kind: Option<&Value>) -> Vec<(&'static str,
         ("load_best_model_at_end", true.into()),
         ("saves_per_epoch", 2.into()),
         ("output_dir", format!("runs/{stem}").into()),
-    ]
+    ];
+    if let Some(rl) = &rows.rl {
+        align(&mut settings, rl, rows.beside.as_deref());
+    }
+    settings
+}
+
+/// Puts the settings of alignment in the place of those that supervised training alone has.
+fn align(settings: &mut Vec<(&'static str, Value)>, rl: &str, beside: Option<&str>) {
+    settings.retain(|(name, _)| !["train_on_inputs", "sample_packing"].contains(name));
+    for (name, value) in settings.iter_mut() {
+        match *name {
+            "num_epochs" => *value = 1.into(),
+            // Alignment moves a model that answers already: a fraction of the rate that taught it.
+            "learning_rate" => *value = json!(5e-5),
+            "micro_batch_size" if samples(rl) => *value = 8.into(),
+            _ => {}
+        }
+    }
+    let at = settings.iter().position(|(name, _)| *name == "evals_per_epoch").unwrap_or(settings.len());
+    settings.insert(at, ("rl", rl.into()));
+    if samples(rl) {
+        let reward = match beside {
+            Some(field) => json!({"exact_match": {"field": field}}),
+            None => json!({"length": {"target": 100}}),
+        };
+        let trl = json!({"num_generations": 8, "max_completion_length": 256, "reward_funcs": [reward], "log_completions": true});
+        settings.insert(at + 1, ("trl", trl));
+    }
+}
+
+/// Whether a family samples answers.
+fn samples(rl: &str) -> bool {
+    ["grpo", "rloo"].contains(&rl)
 }
 
 fn is_quantised(model: &str) -> bool {
@@ -147,14 +229,15 @@ fn is_quantised(model: &str) -> bool {
 }
 
 /// The file: each setting under its documentation, from the key table.
-pub fn render(model: &str, data: &str, kind: Option<&Value>) -> String {
-    let mut out = String::from(
+pub fn render(model: &str, data: &str, rows: &Detected) -> String {
+    let command = if rows.rl.is_some() { "align" } else { "train" };
+    let mut out = format!(
         "# A galen configuration. Keys, meanings and defaults are Axolotl's; `galen plan --list-keys` lists all.\n\
          # galen plan THIS.yaml    memory and time before anything is loaded\n\
-         # galen train THIS.yaml   train; `--resume` goes on after an interruption\n",
+         # galen {command} THIS.yaml   train; `--resume` goes on after an interruption\n",
     );
     let mut group = "";
-    for (name, value) in settings(model, data, kind) {
+    for (name, value) in settings(model, data, rows) {
         let Some(key) = tables().find(|k| k.name == name) else { continue };
         if key.group != group {
             group = key.group;
@@ -162,7 +245,7 @@ pub fn render(model: &str, data: &str, kind: Option<&Value>) -> String {
         }
         comment(&mut out, &docs::text(key));
         emit::entry(&mut out, name, &value);
-        if name == "datasets" {
+        if name == "datasets" && rows.rl.is_none() {
             for (inner, example) in
                 [("roles_to_train", "[assistant]"), ("train_on_eos", "turn"), ("split", "train")]
             {
@@ -196,6 +279,34 @@ mod tests {
     use crate::config::check_text;
     use crate::config::types::AdapterKind;
 
+    fn rows(kind: &str, rl: Option<&str>) -> Detected {
+        Detected { kind: Some(kind.into()), rl: rl.map(Into::into), beside: Some("answer".into()) }
+    }
+
+    #[test]
+    fn what_it_writes_for_preferences_is_sound() {
+        for (line, rl, kind) in [
+            ("{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}", "dpo", "preference"),
+            ("{\"prompt\": \"a\", \"completion\": \"b\", \"label\": true}", "kto", "unpaired"),
+            ("{\"prompt\": [{\"role\": \"user\", \"content\": \"a\"}], \"code\": \"b\"}", "grpo", "prompt"),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let data = dir.path().join("d.jsonl");
+            std::fs::write(&data, format!("{line}\n")).unwrap();
+            let found = detect(&data.display().to_string(), None).unwrap();
+            assert_eq!((found.rl.as_deref(), found.kind.as_ref()), (Some(rl), Some(&kind.into())), "{line}");
+            let text = render("m.gguf", "d.jsonl", &found);
+            let (config, report) = check_text("c.yaml", &text, &[]);
+            assert_eq!(report.errors, [], "{text}");
+            assert_eq!(report.notes, [], "{text}");
+            assert_eq!(config.rl(), Some(rl));
+            assert_eq!(text.contains("field: code"), rl == "grpo", "{text}");
+        }
+        // Chats can be asked for by name.
+        let text = render("m.gguf", "d.jsonl", &rows("prompt", Some("rloo")));
+        assert_eq!(check_text("c.yaml", &text, &[]).1.errors, [], "{text}");
+    }
+
     #[test]
     fn what_it_writes_is_sound_and_every_setting_a_key() {
         for (model, adapter) in [
@@ -204,14 +315,14 @@ mod tests {
             ("org/repo", "lora"),
             ("a: b #c", "lora"),
         ] {
-            let text = render(model, "my data/train: 1.jsonl", Some(&"alpaca".into()));
+            let text = render(model, "my data/train: 1.jsonl", &rows("alpaca", None));
             let (config, report) = check_text("c.yaml", &text, &[]);
             assert_eq!(report.errors, [], "{text}");
             assert_eq!(report.notes, []);
             assert_eq!(config.base_model, model);
             assert_eq!(config.datasets.0[0].path, "my data/train: 1.jsonl");
             assert_eq!(config.adapter.map(AdapterKind::name), Some(adapter));
-            for (name, _) in settings(model, "d", None) {
+            for (name, _) in settings(model, "d", &Detected::default()) {
                 assert!(tables().any(|k| k.name == name && k.state_name() == "honoured"), "{name}");
             }
         }
@@ -226,6 +337,7 @@ mod tests {
             model: "m.gguf".into(),
             data: data.display().to_string(),
             kind: None,
+            rl: None,
             out: Some(dir.path().join("c.yaml")),
         };
         run(args(), &Globals::default()).unwrap();
@@ -238,8 +350,8 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_said() {
-        let error = detect("./nowhere.jsonl").unwrap_err();
+        let error = detect("./nowhere.jsonl", None).unwrap_err();
         assert_eq!(error.to_string().lines().next(), Some("./nowhere.jsonl: there is no such file"));
-        assert_eq!(detect("org/data").unwrap(), None);
+        assert_eq!(detect("org/data", None).unwrap().kind, None);
     }
 }

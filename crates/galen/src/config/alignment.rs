@@ -22,6 +22,15 @@ const REWARD: &str = "reward";
 impl Rl {
     /// `rl: reward`.
     pub(super) const REWARD: Self = Self { name: REWARD };
+
+    /// The family of that name, in any case.
+    pub fn named(name: &str) -> Result<Self, LossError> {
+        let name = name.to_ascii_lowercase();
+        if name == IPO {
+            return Ok(Self { name: IPO });
+        }
+        find(FAMILIES, &name).map(|family| Self { name: family.name })
+    }
 }
 
 impl Field for Rl {
@@ -31,12 +40,9 @@ impl Field for Rl {
         names.join(", ")
     }
     fn parse(node: &Node) -> Result<Self, Wrong> {
-        let name = String::parse(node)?.to_ascii_lowercase();
-        if name == IPO {
-            return Ok(Self { name: IPO });
-        }
-        find(FAMILIES, &name).map(|family| Self { name: family.name }).map_err(|e| {
-            let wrong = Wrong::at(node, format!("`{name}` is not known"));
+        let name = String::parse(node)?;
+        Self::named(&name).map_err(|e| {
+            let wrong = Wrong::at(node, format!("`{}` is not known", name.to_ascii_lowercase()));
             match e {
                 LossError::Unknown { hint, .. } => wrong.hint(hint),
                 _ => wrong,
