@@ -17,15 +17,22 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-/// Whether this processor's path has the kernels for [`crate::quant::Interleaved`].
-pub(crate) fn reads_interleaved() -> bool {
+/// Rows that this processor's path wants side by side in [`crate::quant::Interleaved`]; none without kernels for it.
+pub(crate) fn group_rows() -> Option<usize> {
     #[cfg(target_arch = "x86_64")]
     {
-        super::isa::isa() == super::isa::Isa::Avx2 && is_x86_feature_detected!("f16c")
+        use super::isa::{Isa, isa};
+        match isa() {
+            Isa::Portable => None,
+            _ if !is_x86_feature_detected!("f16c") => None,
+            Isa::Avx2 => Some(8),
+            _ if !is_x86_feature_detected!("avx512vnni") => Some(8),
+            _ => Some(GROUP_ROWS),
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
-        false
+        None
     }
 }
 

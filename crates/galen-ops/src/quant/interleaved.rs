@@ -1,15 +1,14 @@
-//! A copy of a matrix whose blocks of eight rows lie together, lane by lane, for products of few rows with 256-bit
-//! registers: the scales of eight rows are decoded at once, and one activation serves eight rows.
+//! A copy of a matrix whose blocks of R rows lie together, lane by lane, for products of few rows with registers of R
+//! 32-bit lanes (8 or 16): the scales of R rows are decoded at once, and one activation serves R rows.
 //!
-//! Rows `8 g .. 8 g + 8` are group g (rows that are not there are zeros), block b of a group holds block b of each:
-//! the eight scales (half precision), the eight minima (Q4_1), then registers of eight 32-bit lanes, lane r being
-//! row r. Of a format of nibbles, byte j of register t holds element `8 t + j` low and `8 t + 4 + j` high (4 registers);
+//! Rows `R g .. R g + R` are group g (rows that are not there are zeros), block b of a group holds block b of each:
+//! the R scales (half precision), the R minima (Q4_1), then registers of R 32-bit lanes, lane r being row r. Of a format of nibbles, byte j of register t holds element `8 t + j` low and `8 t + 4 + j` high (4 registers);
 //! of Q8_0, element `4 t + j` (8 registers). No bit of a code or scale changes.
 
 use super::{QuantMatrix, WeightDtype};
 
-/// Rows of a group.
-pub(crate) const GROUP_ROWS: usize = 8;
+/// Most rows of a group; every group has this many or half.
+pub(crate) const GROUP_ROWS: usize = 16;
 /// Elements of a row's block, in every format that can be interleaved.
 pub(crate) const GROUP_BLOCK: usize = 32;
 /// Bytes of a cache line.
@@ -22,6 +21,7 @@ struct Line([u8; LINE]);
 /// The copy.
 pub(crate) struct Interleaved {
     lines: Vec<Line>,
+    rows: usize,
     block_bytes: usize,
     blocks: usize,
 }
@@ -42,27 +42,28 @@ fn head_bytes(dtype: WeightDtype) -> Option<usize> {
 }
 
 impl Interleaved {
-    /// Of a matrix in a format that can be; none for others.
-    pub fn new(matrix: &QuantMatrix) -> Option<Self> {
+    /// Of a matrix in a format that can be, `lanes` rows side by side; none for others.
+    pub fn new(matrix: &QuantMatrix, lanes: usize) -> Option<Self> {
         let (dtype, rows) = (matrix.dtype(), matrix.rows());
         let (head, width) = (head_bytes(dtype)?, dtype.block_bytes());
         let blocks = matrix.cols() / GROUP_BLOCK;
-        let block_bytes = GROUP_ROWS * width;
+        let block_bytes = lanes * width;
         let group_bytes = blocks * block_bytes;
-        let total = rows.div_ceil(GROUP_ROWS) * group_bytes;
-        let mut made = Self { lines: vec![Line([0; LINE]); total.div_ceil(LINE)], block_bytes, blocks };
+        let total = rows.div_ceil(lanes) * group_bytes;
+        let mut made =
+            Self { lines: vec![Line([0; LINE]); total.div_ceil(LINE)], rows: lanes, block_bytes, blocks };
         let out = made.bytes_mut();
         for row in 0..rows {
-            let (group, lane) = (row / GROUP_ROWS, row % GROUP_ROWS);
+            let (group, lane) = (row / lanes, row % lanes);
             for (b, block) in matrix.row_bytes(row).chunks_exact(width).enumerate() {
                 let first = group * group_bytes + b * block_bytes;
                 let out = &mut out[first..first + block_bytes];
-                let (scales, codes) = out.split_at_mut(GROUP_ROWS * head);
+                let (scales, codes) = out.split_at_mut(lanes * head);
                 for (i, half) in block[..head].chunks_exact(2).enumerate() {
-                    scales[2 * (i * GROUP_ROWS + lane)..][..2].copy_from_slice(half);
+                    scales[2 * (i * lanes + lane)..][..2].copy_from_slice(half);
                 }
                 let from = &block[head..];
-                for (t, register) in codes.chunks_exact_mut(4 * GROUP_ROWS).enumerate() {
+                for (t, register) in codes.chunks_exact_mut(4 * lanes).enumerate() {
                     for (j, out) in register[4 * lane..4 * lane + 4].iter_mut().enumerate() {
                         *out = if from.len() == GROUP_BLOCK {
                             from[4 * t + j]
@@ -79,6 +80,11 @@ impl Interleaved {
     fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: lines are bytes end to end, borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.lines.len() * LINE) }
+    }
+
+    /// Rows of a group.
+    pub fn group_rows(&self) -> usize {
+        self.rows
     }
 
     /// Blocks of a row.

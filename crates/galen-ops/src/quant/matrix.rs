@@ -3,6 +3,7 @@
 use super::nf4::{NF4_BLOCK, Nf4Scales, quantize_nf4};
 use super::{Interleaved, QuantError, WeightDtype};
 use crate::kernels::gemv;
+use crate::kernels::isa::{Isa, isa};
 use crate::mmap::Bytes;
 use std::sync::Arc;
 
@@ -88,12 +89,11 @@ impl QuantMatrix {
     }
 
     /// The same matrix with a copy of its blocks, interleaved for products of few rows: faster steps of generation, for
-    /// as many bytes again. Without one where no kernel of this processor reads it (they are those of the AVX2 path) or
-    /// the format is another than Q4_0, Q4_1 and Q8_0. Sums are in another order than without.
+    /// as many bytes again. Without one where no kernel of this processor reads it (the portable path) or the
+    /// format is another than Q4_0, Q4_1 and Q8_0. Sums are in another order than without.
     #[must_use]
     pub fn with_interleaved(self) -> Self {
-        let interleaved =
-            if gemv::reads_interleaved() { Interleaved::new(&self).map(Arc::new) } else { None };
+        let interleaved = gemv::group_rows().and_then(|rows| Interleaved::new(&self, rows)).map(Arc::new);
         if interleaved.is_some() {
             self.data.release();
         }
@@ -105,10 +105,15 @@ impl QuantMatrix {
         self.interleaved.as_deref()
     }
 
-    /// Whether products of any number of rows are formed in integers, a whole prompt's too: nibbles with a copy.
-    pub(crate) fn integer_prompts(&self) -> bool {
+    /// Whether products of few rows are formed in integers from the copy: nibbles.
+    pub(crate) fn integer_copy(&self) -> bool {
         let nibbles = matches!(self.dtype, WeightDtype::Q4_0 | WeightDtype::Q4_1);
         nibbles && self.dots == Dots::Integer && self.interleaved.is_some()
+    }
+
+    /// Whether a whole prompt's products are too. Tile registers are faster than that.
+    pub(crate) fn integer_prompts(&self) -> bool {
+        self.integer_copy() && isa() != Isa::Amx
     }
 
     /// How products of few rows are formed.

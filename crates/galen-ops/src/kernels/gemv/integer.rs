@@ -76,7 +76,7 @@ pub(super) struct Codes<'a> {
 pub(super) fn wanted(w: &Weights) -> bool {
     matches!(w, Weights::Stored(w) if w.dots() == Dots::Integer && w.dtype().has_integer_codes())
         && w.cols().is_multiple_of(GROUP)
-        && !matches!(w, Weights::Stored(w) if w.interleaved().is_some() && !w.integer_prompts())
+        && !matches!(w, Weights::Stored(w) if w.interleaved().is_some() && !w.integer_copy())
 }
 
 /// The rows of every product that wants them; products that share x share its codes.
@@ -132,7 +132,7 @@ impl<'a> Codes<'a> {
                     columns_of(w, &self.rounded[rows.start * self.k..rows.end * self.k], columns, out);
                 }
                 #[cfg(target_arch = "x86_64")]
-                _ if matches!(w, Weights::Stored(w) if w.integer_prompts()) => {
+                _ if matches!(w, Weights::Stored(w) if w.integer_copy()) => {
                     x86::interleaved_integer::columns(self, w, rows, columns, out);
                 }
                 #[cfg(target_arch = "x86_64")]

@@ -1,5 +1,5 @@
-//! Interleaved rows against sums in f64 and against the products without a copy. They have kernels on the AVX2 path alone:
-//! on others a matrix takes no copy, and that is what is tested.
+//! Interleaved rows against sums in f64 and against the products without a copy. The portable path has no
+//! kernels for them: there a matrix takes no copy, and that is what is tested.
 
 use super::tests::{Random, matrix, on, one, reference, rounded_reference};
 use super::*;
@@ -55,7 +55,7 @@ fn exact_products_equal_the_reference_whatever_the_rows_and_threads() {
         for (n, k) in SIZES {
             let plain = matrix(r, dtype, n, k);
             let copied = plain.clone().with_interleaved();
-            assert_eq!(copied.interleaved().is_some(), reads_interleaved());
+            assert_eq!(copied.interleaved().is_some(), group_rows().is_some());
             for m in [1, 2, 3, 4, 5, 8, 9, 17] {
                 let what = format!("{dtype} m {m} n {n} k {k}");
                 let x: Vec<f32> = (0..m * k).map(|_| r.value()).collect();
@@ -76,7 +76,7 @@ fn integer_products_round_x_alone_for_any_number_of_rows() {
         for (n, k) in SIZES {
             let plain = matrix(r, dtype, n, k).with_dots(Dots::Integer);
             let copied = plain.clone().with_interleaved();
-            assert_eq!(copied.integer_prompts(), reads_interleaved() && dtype != WeightDtype::Q8_0);
+            assert_eq!(copied.integer_copy(), group_rows().is_some() && dtype != WeightDtype::Q8_0);
             for m in [1, 2, 3, 5, 8, 9, 70] {
                 let what = format!("{dtype} m {m} n {n} k {k}");
                 let mut x: Vec<f32> = (0..m * k).map(|_| r.value()).collect();
@@ -89,7 +89,7 @@ fn integer_products_round_x_alone_for_any_number_of_rows() {
                     let (y, rounding) = (f64::from(*y), 1e-6 * magnitudes[i]);
                     let off = (y - exact[i].0).abs();
                     assert!(off <= bounds[i] + rounding, "{what} [{i}]: {y} for {}", exact[i].0);
-                    if copied.integer_prompts() {
+                    if copied.integer_copy() {
                         let off = (y - rounded[i].0).abs();
                         assert!(off <= rounding, "{what} [{i}]: {y} for {} rounded", rounded[i].0);
                     }

@@ -25,7 +25,7 @@ pub(super) struct Spread<'a> {
 /// in integers.
 fn wanted(w: &Weights) -> Option<bool> {
     match w {
-        Weights::Stored(w) if w.interleaved().is_some() && !w.integer_prompts() => {
+        Weights::Stored(w) if w.interleaved().is_some() && !w.integer_copy() => {
             Some(w.dtype() != WeightDtype::Q8_0)
         }
         _ => None,
@@ -73,7 +73,7 @@ impl<'a> Spread<'a> {
     ///
     /// # Safety
     /// `rows` are at most [`super::MAX_ROWS`] of x; `columns` of `out` (whose first row is the first of `rows`) are the
-    /// caller's, the first a multiple of eight; the product is one these are the rows of.
+    /// caller's, the first a multiple of the group's rows; the product is one these are the rows of.
     pub(super) unsafe fn columns(&self, w: Weights, rows: Range<usize>, columns: Range<usize>, out: Out) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the caller's promise.

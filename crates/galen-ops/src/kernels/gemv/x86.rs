@@ -1,9 +1,11 @@
 //! The product with vector registers: sixteen weights at a time, straight from their block, equal to the decoder's to
 //! the bit. Written once over [`Lanes`]; compiled for 512-bit registers and for pairs of 256-bit ones.
 
+mod grouped;
 pub(super) mod integer;
 pub(super) mod interleaved;
 pub(super) mod interleaved_integer;
+mod wide;
 
 use super::formats::{self, Decode};
 use super::{MAX_ROWS, Out, Weights};

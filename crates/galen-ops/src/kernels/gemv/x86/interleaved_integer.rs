@@ -1,17 +1,14 @@
 //! Products in integers with interleaved nibbles: a lane a row of W, sums of four products in each.
 //!
 //! Element (i, j) is the sum over blocks b, in their order, of `s_ib d_jb C + m_jb T_ib` with C the exact sum of code
-//! times rounded x and `T_ib = s_ib` times the sum of rounded x. The same bits whatever the rows or tasks.
+//! times rounded x and `T_ib = s_ib` times the sum of rounded x. The same bits whatever the rows, tasks or registers.
 
-use super::interleaved::{Grouped, Q4_0, Q4_1, ahead, put};
+use super::grouped::{Grouped, Q4_0, Q4_1, ahead, put};
+use super::wide::Wide;
 use crate::kernels::gemv::integer::Codes;
 use crate::kernels::gemv::{Out, Weights};
-use crate::quant::{GROUP_BLOCK, GROUP_ROWS, Interleaved, WeightDtype};
-use std::arch::x86_64::{
-    __m256, __m256i, _mm256_add_epi16, _mm256_and_si256, _mm256_broadcast_ss, _mm256_cvtepi32_ps,
-    _mm256_fmadd_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps,
-    _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_setzero_ps, _mm256_srli_epi16,
-};
+use crate::quant::{GROUP_BLOCK, Interleaved, WeightDtype};
+use std::arch::x86_64::{__m256, __m512};
 use std::ops::Range;
 
 /// `Y` of one group of W and `M` rows of x.
@@ -25,42 +22,29 @@ unsafe fn tile<F: Grouped, const M: usize>(
     x: [*const i8; M],
     scales: [*const f32; M],
     totals: [*const f32; M],
-) -> [__m256; M] {
+) -> [F::W; M] {
     // SAFETY: the caller's promise.
     unsafe {
-        let (low, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
-        let mut y = [_mm256_setzero_ps(); M];
+        let mut y = [F::W::zero(); M];
         for b in 0..blocks {
             let block = group.add(b * F::BYTES);
             if M <= 2 {
                 ahead::<F>(block, 2 * blocks);
             }
-            let mut codes = [low; 8];
+            // A plain loop: through `map`, the codes would live in memory.
+            let mut codes = [F::W::codes(block); 8];
             for t in 0..4 {
-                let both = _mm256_loadu_si256(block.add(F::HEAD + t * 32).cast());
-                codes[2 * t] = _mm256_and_si256(both, low);
-                codes[2 * t + 1] = _mm256_and_si256(_mm256_srli_epi16::<4>(both), low);
+                let [low, high] = F::W::split(F::W::codes(block.add(F::HEAD + t * 4 * F::W::ROWS)));
+                codes[2 * t] = low;
+                codes[2 * t + 1] = high;
             }
             let (factor, minimum) = F::scales(block);
             for i in 0..M {
-                let at = x[i].add(b * GROUP_BLOCK);
-                let product = |t: usize| -> __m256i {
-                    _mm256_maddubs_epi16(
-                        codes[t],
-                        _mm256_set1_epi32(at.add(4 * t).cast::<i32>().read_unaligned()),
-                    )
-                };
-                // Eight sums of two products of at most 15 x 127 stay below 2^15.
-                let mut sums = [product(0), product(1)];
-                for t in [2, 4, 6] {
-                    sums[0] = _mm256_add_epi16(sums[0], product(t));
-                    sums[1] = _mm256_add_epi16(sums[1], product(t + 1));
-                }
-                let sum = _mm256_madd_epi16(_mm256_add_epi16(sums[0], sums[1]), ones);
-                let scale = _mm256_mul_ps(factor, _mm256_broadcast_ss(&*scales[i].add(b)));
-                y[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, y[i]);
+                let sum = F::W::dot(&codes, x[i].add(b * GROUP_BLOCK));
+                let scale = F::W::mul(factor, F::W::broadcast(scales[i].add(b)));
+                y[i] = F::W::fmadd(sum, scale, y[i]);
                 if let Some(minimum) = minimum {
-                    y[i] = _mm256_fmadd_ps(minimum, _mm256_broadcast_ss(&*totals[i].add(b)), y[i]);
+                    y[i] = F::W::fmadd(minimum, F::W::broadcast(totals[i].add(b)), y[i]);
                 }
             }
         }
@@ -79,7 +63,7 @@ struct Task<'a> {
 impl Task<'_> {
     /// # Safety
     /// As [`columns`]; the format is F's.
-    #[target_feature(enable = "avx2,fma,f16c")]
+    #[inline(always)]
     unsafe fn run<F: Grouped, const M: usize>(&self) {
         let blocks = self.w.blocks();
         let k = blocks * GROUP_BLOCK;
@@ -93,10 +77,10 @@ impl Task<'_> {
             let scales: [*const f32; M] = std::array::from_fn(|i| of_blocks(&self.x.scales, i));
             let totals: [*const f32; M] = std::array::from_fn(|i| of_blocks(&self.x.totals, i));
             let out = self.out.below(i0 - self.rows.start);
-            for j in self.columns.clone().step_by(GROUP_ROWS) {
+            for j in self.columns.clone().step_by(F::W::ROWS) {
                 // SAFETY: the caller's promise; `group` checks that the blocks are there.
                 unsafe {
-                    let group = self.w.group(j / GROUP_ROWS).as_ptr();
+                    let group = self.w.group(j / F::W::ROWS).as_ptr();
                     let y = tile::<F, M>(group, blocks, x, scales, totals);
                     for i in 0..rows {
                         put(out, i, j, self.columns.end, y[i]);
@@ -106,9 +90,12 @@ impl Task<'_> {
         }
     }
 
+    /// Eight rows to a register.
+    ///
     /// # Safety
     /// As [`Self::run`].
-    unsafe fn of_format<F: Grouped>(&self) {
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn eight<F: Grouped>(&self) {
         // SAFETY: the caller's promise.
         unsafe {
             match self.rows.len() {
@@ -118,13 +105,30 @@ impl Task<'_> {
             }
         }
     }
+
+    /// Sixteen rows to a register, and twice the registers.
+    ///
+    /// # Safety
+    /// As [`Self::run`].
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+    unsafe fn sixteen<F: Grouped>(&self) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.rows.len() {
+                1 => self.run::<F, 1>(),
+                2 => self.run::<F, 2>(),
+                3 | 4 => self.run::<F, 4>(),
+                _ => self.run::<F, 8>(),
+            }
+        }
+    }
 }
 
 /// Columns of Y.
 ///
 /// # Safety
-/// As [`Codes::columns`] of a matrix with `integer_prompts`, `columns` beginning at a multiple of eight, and
-/// [`crate::kernels::gemv::reads_interleaved`].
+/// As [`Codes::columns`] of a matrix with `integer_copy`, `columns` beginning at a multiple of its group's rows, with
+/// the features that [`crate::kernels::gemv::group_rows`] asks for.
 pub(in crate::kernels::gemv) unsafe fn columns(
     x: &Codes,
     w: Weights,
@@ -135,11 +139,13 @@ pub(in crate::kernels::gemv) unsafe fn columns(
     let Weights::Stored(matrix) = w else { return };
     let Some(w) = matrix.interleaved() else { return };
     let task = Task { w, x, rows, columns, out };
-    // SAFETY: the caller's promise; the formats are the matrix's.
+    // SAFETY: the caller's promise; the formats and rows are the matrix's.
     unsafe {
-        match matrix.dtype() {
-            WeightDtype::Q4_0 => task.of_format::<Q4_0>(),
-            WeightDtype::Q4_1 => task.of_format::<Q4_1>(),
+        match (matrix.dtype(), w.group_rows()) {
+            (WeightDtype::Q4_0, 8) => task.eight::<Q4_0<__m256>>(),
+            (WeightDtype::Q4_1, 8) => task.eight::<Q4_1<__m256>>(),
+            (WeightDtype::Q4_0, _) => task.sixteen::<Q4_0<__m512>>(),
+            (WeightDtype::Q4_1, _) => task.sixteen::<Q4_1<__m512>>(),
             _ => {}
         }
     }
