@@ -4,8 +4,9 @@
 //! rows at once; the activations stay f32. Element (i, j) is sixteen sums over k, element p in sum `p % 16`, folded in
 //! one fixed order: its bits depend neither on the other rows nor on the division into tasks. They are not the bits
 //! of [`super::gemm`], which sums in another order. A matrix whose products are to be formed in integers
-//! ([`crate::quant::Dots`]) goes through [`integer`] instead, one with an interleaved copy through [`spread`].
+//! ([`crate::quant::Dots`]) goes through [`integer`] instead, one with an interleaved copy through [`spread`] or [`digits`].
 
+mod digits;
 #[cfg(target_arch = "x86_64")]
 mod formats;
 mod integer;
@@ -17,6 +18,9 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+/// Rows of a group that exact products read in [`digits`]; of fewer, in [`spread`].
+const WITH_DIGITS: usize = GROUP_ROWS;
+
 /// Rows that this processor's path wants side by side in [`crate::quant::Interleaved`]; none without kernels for it.
 pub(crate) fn group_rows() -> Option<usize> {
     #[cfg(target_arch = "x86_64")]
@@ -27,7 +31,7 @@ pub(crate) fn group_rows() -> Option<usize> {
             _ if !is_x86_feature_detected!("f16c") => None,
             Isa::Avx2 => Some(8),
             _ if !is_x86_feature_detected!("avx512vnni") => Some(8),
-            _ => Some(GROUP_ROWS),
+            _ => Some(WITH_DIGITS),
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
@@ -126,6 +130,7 @@ struct Plan<'a> {
     codes: Option<&'a integer::Codes<'a>>,
     /// x as an exact product with interleaved rows takes it.
     spread: Option<&'a spread::Spread<'a>>,
+    digits: Option<&'a digits::Digits<'a>>,
 }
 
 impl Plan<'_> {
@@ -137,10 +142,11 @@ impl Plan<'_> {
             let (columns, out) = (columns.clone(), self.out.below(i0));
             // SAFETY: `columns` are this task's alone, and `gemv` has checked the sizes.
             unsafe {
-                match (self.codes, self.spread) {
-                    (Some(codes), _) => codes.columns(self.w, rows, columns, out),
-                    (None, Some(spread)) => spread.columns(self.w, rows, columns, out),
-                    (None, None) => columns_of(self.w, &self.x[rows.start * k..rows.end * k], columns, out),
+                match (self.codes, self.spread, self.digits) {
+                    (Some(codes), ..) => codes.columns(self.w, rows, columns, out),
+                    (_, Some(spread), _) => spread.columns(self.w, rows, columns, out),
+                    (.., Some(digits)) => digits.columns(self.w, rows, columns, out),
+                    _ => columns_of(self.w, &self.x[rows.start * k..rows.end * k], columns, out),
                 }
             }
         }
@@ -156,6 +162,7 @@ pub(crate) fn gemv(m: usize, products: &mut [Product]) {
     let share = (total / (4 * threads)).max(TASK);
     let coded = integer::codes_of(m, products);
     let spreads = spread::spreads_of(m, products);
+    let digits = digits::digits_of(m, products);
     let mut plans: Vec<Plan> = Vec::with_capacity(products.len());
     let mut tasks = 0;
     for p in products {
@@ -179,7 +186,8 @@ pub(crate) fn gemv(m: usize, products: &mut [Product]) {
         let out = Out { values: p.y.as_mut_ptr(), n, accumulate: p.accumulate };
         let codes = coded.iter().find(|c| c.are_of(p));
         let spread = spreads.iter().find(|s| s.are_of(p));
-        plans.push(Plan { x: p.x, w: p.w, out, width, first: tasks, codes, spread });
+        let digits = digits.iter().find(|d| d.are_of(p));
+        plans.push(Plan { x: p.x, w: p.w, out, width, first: tasks, codes, spread, digits });
         tasks += n.div_ceil(width);
     }
     if threads == 1 || total < 2 * TASK {

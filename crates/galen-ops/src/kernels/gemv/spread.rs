@@ -25,7 +25,10 @@ pub(super) struct Spread<'a> {
 /// in integers.
 fn wanted(w: &Weights) -> Option<bool> {
     match w {
-        Weights::Stored(w) if w.interleaved().is_some() && !w.integer_copy() => {
+        Weights::Stored(w)
+            if !w.integer_copy()
+                && w.interleaved().is_some_and(|copy| copy.group_rows() != super::WITH_DIGITS) =>
+        {
             Some(w.dtype() != WeightDtype::Q8_0)
         }
         _ => None,

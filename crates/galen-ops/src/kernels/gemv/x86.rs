@@ -1,6 +1,7 @@
 //! The product with vector registers: sixteen weights at a time, straight from their block, equal to the decoder's to
 //! the bit. Written once over [`Lanes`]; compiled for 512-bit registers and for pairs of 256-bit ones.
 
+pub(super) mod digits;
 mod grouped;
 pub(super) mod integer;
 pub(super) mod interleaved;

@@ -1,4 +1,4 @@
-//! The formats of interleaved rows, and what the exact and the integer products over them share.
+//! The formats of interleaved rows, and what the products over them share.
 
 use super::wide::Wide;
 use crate::kernels::gemv::Out;
@@ -18,31 +18,46 @@ pub(super) trait Grouped {
     const REGISTERS: usize;
     /// Bytes of a group's block.
     const BYTES: usize = Self::HEAD + Self::REGISTERS * 4 * Self::W::ROWS;
-    /// The factor of a block's sums with codes, and that of its sum of x.
+    /// What [`Self::codes`] are too large by.
+    const OFFSET: i32;
+    /// The scale of a block, and its minimum.
     unsafe fn scales(block: *const u8) -> (Self::W, Option<Self::W>);
-    /// Code p of each lane of a register, times a power of two that x or the factor makes up for.
-    unsafe fn code<const P: usize>(register: <Self::W as Wide>::Codes) -> Self::W;
+    /// Unsigned codes, elements `4 t .. 4 t + 4` of each lane in register t.
+    unsafe fn codes(block: *const u8) -> [<Self::W as Wide>::Codes; 8];
 }
 
 pub(super) struct Q4_0<W>(PhantomData<W>);
 pub(super) struct Q4_1<W>(PhantomData<W>);
 pub(super) struct Q8_0<W>(PhantomData<W>);
 
+/// A plain loop: through `map`, the codes would live in memory.
+#[inline(always)]
+unsafe fn nibbles<W: Wide>(from: *const u8) -> [W::Codes; 8] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut codes = [W::codes(from); 8];
+        for t in 0..4 {
+            let [low, high] = W::split(W::codes(from.add(t * 4 * W::ROWS)));
+            codes[2 * t] = low;
+            codes[2 * t + 1] = high;
+        }
+        codes
+    }
+}
+
 // SAFETY, of every block below: the trait's.
 impl<W: Wide> Grouped for Q4_0<W> {
     type W = W;
     const HEAD: usize = 2 * W::ROWS;
     const REGISTERS: usize = 4;
+    const OFFSET: i32 = 8;
     #[inline(always)]
     unsafe fn scales(block: *const u8) -> (W, Option<W>) {
-        unsafe {
-            let d = W::halves(block);
-            (d, Some(W::mul(d, W::splat(-8.0))))
-        }
+        unsafe { (W::halves(block), None) }
     }
     #[inline(always)]
-    unsafe fn code<const P: usize>(register: W::Codes) -> W {
-        unsafe { W::nibble::<P>(register) }
+    unsafe fn codes(block: *const u8) -> [W::Codes; 8] {
+        unsafe { nibbles::<W>(block.add(Self::HEAD)) }
     }
 }
 
@@ -50,13 +65,14 @@ impl<W: Wide> Grouped for Q4_1<W> {
     type W = W;
     const HEAD: usize = 4 * W::ROWS;
     const REGISTERS: usize = 4;
+    const OFFSET: i32 = 0;
     #[inline(always)]
     unsafe fn scales(block: *const u8) -> (W, Option<W>) {
         unsafe { (W::halves(block), Some(W::halves(block.add(2 * W::ROWS)))) }
     }
     #[inline(always)]
-    unsafe fn code<const P: usize>(register: W::Codes) -> W {
-        unsafe { W::nibble::<P>(register) }
+    unsafe fn codes(block: *const u8) -> [W::Codes; 8] {
+        unsafe { nibbles::<W>(block.add(Self::HEAD)) }
     }
 }
 
@@ -64,14 +80,20 @@ impl<W: Wide> Grouped for Q8_0<W> {
     type W = W;
     const HEAD: usize = 2 * W::ROWS;
     const REGISTERS: usize = 8;
-    /// Codes lie in the top byte of their lane: 2^24 times their value, and exact.
+    const OFFSET: i32 = 128;
     #[inline(always)]
     unsafe fn scales(block: *const u8) -> (W, Option<W>) {
-        unsafe { (W::mul(W::halves(block), W::splat(1.0 / 16_777_216.0)), None) }
+        unsafe { (W::halves(block), None) }
     }
     #[inline(always)]
-    unsafe fn code<const P: usize>(register: W::Codes) -> W {
-        unsafe { W::byte::<P>(register) }
+    unsafe fn codes(block: *const u8) -> [W::Codes; 8] {
+        unsafe {
+            let mut codes = [W::codes(block.add(Self::HEAD)); 8];
+            for (t, codes) in codes.iter_mut().enumerate() {
+                *codes = W::lift(W::codes(block.add(Self::HEAD + t * 4 * W::ROWS)));
+            }
+            codes
+        }
     }
 }
 

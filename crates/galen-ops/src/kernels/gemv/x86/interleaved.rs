@@ -1,50 +1,120 @@
-//! Exact products with interleaved rows, a lane a row of W. The arithmetic: [`super::super::spread`].
+//! Exact products with interleaved rows in 256-bit registers, a lane a row of W. The arithmetic: [`super::super::spread`].
 
 use super::grouped::{Grouped, Q4_0, Q4_1, Q8_0, ahead, put};
-use super::wide::Wide;
 use crate::kernels::gemv::spread::Spread;
 use crate::kernels::gemv::{Out, Weights};
 use crate::quant::{GROUP_BLOCK, Interleaved, WeightDtype};
-use std::arch::x86_64::{__m256, __m512};
+use std::arch::x86_64::{
+    __m256, __m256i, _mm256_add_ps, _mm256_and_si256, _mm256_broadcast_ss, _mm256_cvtepi32_ps,
+    _mm256_fmadd_ps, _mm256_loadu_si256, _mm256_mul_ps, _mm256_set1_epi32, _mm256_set1_ps,
+    _mm256_setr_epi64x, _mm256_setzero_ps, _mm256_shuffle_epi8, _mm256_srli_epi32,
+};
 use std::ops::Range;
+
+/// A format of interleaved blocks, code by code.
+///
+/// # Safety
+/// As [`Grouped`].
+trait Placed: Grouped<W = __m256> {
+    /// The factor of a block's sums with codes, and that of its sum of x.
+    unsafe fn factors(block: *const u8) -> (__m256, Option<__m256>);
+    /// Code p of each lane of a register, times a power of two that x or the factor makes up for.
+    unsafe fn code<const P: usize>(register: __m256i) -> __m256;
+}
+
+#[inline(always)]
+unsafe fn nibble<const P: usize>(register: __m256i) -> __m256 {
+    // SAFETY: the caller has AVX2.
+    unsafe {
+        let code = match P {
+            7 => _mm256_srli_epi32::<28>(register),
+            _ => _mm256_and_si256(register, _mm256_set1_epi32(15 << (4 * P))),
+        };
+        _mm256_cvtepi32_ps(code)
+    }
+}
+
+// SAFETY, of every block below: the trait's.
+impl Placed for Q4_0<__m256> {
+    #[inline(always)]
+    unsafe fn factors(block: *const u8) -> (__m256, Option<__m256>) {
+        unsafe {
+            let (d, _) = Self::scales(block);
+            (d, Some(_mm256_mul_ps(d, _mm256_set1_ps(-8.0))))
+        }
+    }
+    #[inline(always)]
+    unsafe fn code<const P: usize>(register: __m256i) -> __m256 {
+        unsafe { nibble::<P>(register) }
+    }
+}
+
+impl Placed for Q4_1<__m256> {
+    #[inline(always)]
+    unsafe fn factors(block: *const u8) -> (__m256, Option<__m256>) {
+        unsafe { Self::scales(block) }
+    }
+    #[inline(always)]
+    unsafe fn code<const P: usize>(register: __m256i) -> __m256 {
+        unsafe { nibble::<P>(register) }
+    }
+}
+
+impl Placed for Q8_0<__m256> {
+    /// Codes lie in the top byte of their lane: 2^24 times their value, and exact.
+    #[inline(always)]
+    unsafe fn factors(block: *const u8) -> (__m256, Option<__m256>) {
+        unsafe { (_mm256_mul_ps(Self::scales(block).0, _mm256_set1_ps(1.0 / 16_777_216.0)), None) }
+    }
+    #[inline(always)]
+    unsafe fn code<const P: usize>(register: __m256i) -> __m256 {
+        unsafe {
+            // Byte P of each lane into its top byte, zeros below.
+            let top = |lane: i64| ((4 * lane + P as i64) << 24) | 0x0080_8080;
+            let pair = |first: i64| top(first) | top(first + 1) << 32;
+            let places = _mm256_setr_epi64x(pair(0), pair(2), pair(0), pair(2));
+            _mm256_cvtepi32_ps(_mm256_shuffle_epi8(register, places))
+        }
+    }
+}
 
 /// `Y` of `R` groups of W and `M` rows of x, a lane a row of W.
 ///
 /// # Safety
 /// Each of `groups` has `blocks` blocks, `x` and `sums` as many elements of each row; the processor has the features.
 #[inline(always)]
-unsafe fn tile<F: Grouped, const M: usize, const R: usize>(
+unsafe fn tile<F: Placed, const M: usize, const R: usize>(
     groups: [*const u8; R],
     blocks: usize,
     x: [*const f32; M],
     sums: [*const f32; M],
-) -> [[F::W; M]; R] {
+) -> [[__m256; M]; R] {
     // SAFETY: the caller's promise.
     unsafe {
-        let mut y = [[F::W::zero(); M]; R];
+        let mut y = [[_mm256_setzero_ps(); M]; R];
         for b in 0..blocks {
             for group in groups {
                 ahead::<F>(group.add(b * F::BYTES), R * blocks);
             }
-            let mut chains = [[[F::W::zero(); 2]; M]; R];
+            let mut chains = [[[_mm256_setzero_ps(); 2]; M]; R];
             // The two chains side by side, so that one's latency hides the other's.
             for t in 0..F::REGISTERS / 2 {
                 let register = |c: usize| t + c * F::REGISTERS / 2;
-                let codes: [[_; 2]; R] = std::array::from_fn(|r| {
+                let codes: [[__m256i; 2]; R] = std::array::from_fn(|r| {
                     let block = groups[r].add(b * F::BYTES + F::HEAD);
-                    [0, 1].map(|c| F::W::codes(block.add(register(c) * 4 * F::W::ROWS)))
+                    [0, 1].map(|c| _mm256_loadu_si256(block.add(register(c) * 32).cast()))
                 });
                 let firsts = [0, 1].map(|c| b * GROUP_BLOCK + register(c) * (GROUP_BLOCK / F::REGISTERS));
                 // Each code by its place: places are constants of the instructions.
                 macro_rules! place {
                     ($($p:literal)*) => {$(
                         for c in 0..2 {
-                            let each: [F::W; M] =
-                                std::array::from_fn(|i| F::W::broadcast(x[i].add(firsts[c] + $p)));
+                            let each: [__m256; M] =
+                                std::array::from_fn(|i| _mm256_broadcast_ss(&*x[i].add(firsts[c] + $p)));
                             for r in 0..R {
                                 let code = F::code::<$p>(codes[r][c]);
                                 for i in 0..M {
-                                    chains[r][i][c] = F::W::fmadd(code, each[i], chains[r][i][c]);
+                                    chains[r][i][c] = _mm256_fmadd_ps(code, each[i], chains[r][i][c]);
                                 }
                             }
                         }
@@ -56,12 +126,12 @@ unsafe fn tile<F: Grouped, const M: usize, const R: usize>(
                 }
             }
             for r in 0..R {
-                let (factor, minimum) = F::scales(groups[r].add(b * F::BYTES));
+                let (factor, minimum) = F::factors(groups[r].add(b * F::BYTES));
                 for i in 0..M {
-                    let sum = F::W::add(chains[r][i][0], chains[r][i][1]);
-                    y[r][i] = F::W::fmadd(factor, sum, y[r][i]);
+                    let sum = _mm256_add_ps(chains[r][i][0], chains[r][i][1]);
+                    y[r][i] = _mm256_fmadd_ps(factor, sum, y[r][i]);
                     if let Some(minimum) = minimum {
-                        y[r][i] = F::W::fmadd(minimum, F::W::broadcast(sums[i].add(b)), y[r][i]);
+                        y[r][i] = _mm256_fmadd_ps(minimum, _mm256_broadcast_ss(&*sums[i].add(b)), y[r][i]);
                     }
                 }
             }
@@ -81,9 +151,9 @@ struct Task<'a> {
 impl Task<'_> {
     /// # Safety
     /// As [`columns`]; the format is F's.
-    #[inline(always)]
-    unsafe fn run<F: Grouped, const M: usize, const R: usize>(&self) {
-        let (k, blocks, lanes) = (self.x.k, self.w.blocks(), F::W::ROWS);
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn run<F: Placed, const M: usize, const R: usize>(&self) {
+        let (k, blocks) = (self.x.k, self.w.blocks());
         for i0 in self.rows.clone().step_by(M) {
             // Rows that are not there repeat the last.
             let rows = (self.rows.end - i0).min(M);
@@ -96,31 +166,28 @@ impl Task<'_> {
             let mut j = self.columns.start;
             // SAFETY: the caller's promise; `group` checks that the blocks are there.
             unsafe {
-                while j + (R - 1) * lanes < end {
-                    let group = |r: usize| self.w.group(j / lanes + r).as_ptr();
+                while j + (R - 1) * 8 < end {
+                    let group = |r: usize| self.w.group(j / 8 + r).as_ptr();
                     let y = tile::<F, M, R>(std::array::from_fn(group), blocks, x, sums);
                     for r in 0..R {
                         for i in 0..rows {
-                            put(out, i, j + r * lanes, end, y[r][i]);
+                            put(out, i, j + r * 8, end, y[r][i]);
                         }
                     }
-                    j += R * lanes;
+                    j += R * 8;
                 }
                 while j < end {
-                    let [y] = tile::<F, M, 1>([self.w.group(j / lanes).as_ptr()], blocks, x, sums);
+                    let [y] = tile::<F, M, 1>([self.w.group(j / 8).as_ptr()], blocks, x, sums);
                     (0..rows).for_each(|i| put(out, i, j, end, y[i]));
-                    j += lanes;
+                    j += 8;
                 }
             }
         }
     }
 
-    /// Eight rows to a register.
-    ///
     /// # Safety
     /// As [`Self::run`].
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn eight<F: Grouped>(&self) {
+    unsafe fn of_format<F: Placed>(&self) {
         // SAFETY: the caller's promise.
         unsafe {
             match self.rows.len() {
@@ -130,28 +197,13 @@ impl Task<'_> {
             }
         }
     }
-
-    /// Sixteen rows to a register, and twice the registers.
-    ///
-    /// # Safety
-    /// As [`Self::run`].
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-    unsafe fn sixteen<F: Grouped>(&self) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match self.rows.len() {
-                1 => self.run::<F, 1, 4>(),
-                2 => self.run::<F, 2, 2>(),
-                _ => self.run::<F, 4, 2>(),
-            }
-        }
-    }
 }
 
 /// Columns of Y.
 ///
 /// # Safety
-/// As [`Spread::columns`], with the features that [`crate::kernels::gemv::group_rows`] asks for.
+/// As [`Spread::columns`], of a matrix whose groups have eight rows, with the features that
+/// [`crate::kernels::gemv::group_rows`] asks for.
 pub(in crate::kernels::gemv) unsafe fn columns(
     x: &Spread,
     w: Weights,
@@ -162,15 +214,12 @@ pub(in crate::kernels::gemv) unsafe fn columns(
     let Weights::Stored(matrix) = w else { return };
     let Some(w) = matrix.interleaved() else { return };
     let task = Task { w, x, rows, columns, out };
-    // SAFETY: the caller's promise; the formats and rows are the matrix's.
+    // SAFETY: the caller's promise; the formats are the matrix's.
     unsafe {
-        match (matrix.dtype(), w.group_rows()) {
-            (WeightDtype::Q4_0, 8) => task.eight::<Q4_0<__m256>>(),
-            (WeightDtype::Q4_1, 8) => task.eight::<Q4_1<__m256>>(),
-            (WeightDtype::Q8_0, 8) => task.eight::<Q8_0<__m256>>(),
-            (WeightDtype::Q4_0, _) => task.sixteen::<Q4_0<__m512>>(),
-            (WeightDtype::Q4_1, _) => task.sixteen::<Q4_1<__m512>>(),
-            (WeightDtype::Q8_0, _) => task.sixteen::<Q8_0<__m512>>(),
+        match matrix.dtype() {
+            WeightDtype::Q4_0 => task.of_format::<Q4_0<__m256>>(),
+            WeightDtype::Q4_1 => task.of_format::<Q4_1<__m256>>(),
+            WeightDtype::Q8_0 => task.of_format::<Q8_0<__m256>>(),
             _ => {}
         }
     }

@@ -31,14 +31,10 @@ unsafe fn tile<F: Grouped, const M: usize>(
             if M <= 2 {
                 ahead::<F>(block, 2 * blocks);
             }
-            // A plain loop: through `map`, the codes would live in memory.
-            let mut codes = [F::W::codes(block); 8];
-            for t in 0..4 {
-                let [low, high] = F::W::split(F::W::codes(block.add(F::HEAD + t * 4 * F::W::ROWS)));
-                codes[2 * t] = low;
-                codes[2 * t + 1] = high;
-            }
+            let codes = F::codes(block);
             let (factor, minimum) = F::scales(block);
+            let offset = F::W::mul(factor, F::W::splat(-F::OFFSET as f32));
+            let minimum = minimum.or((F::OFFSET != 0).then_some(offset));
             for i in 0..M {
                 let sum = F::W::dot(&codes, x[i].add(b * GROUP_BLOCK));
                 let scale = F::W::mul(factor, F::W::broadcast(scales[i].add(b)));

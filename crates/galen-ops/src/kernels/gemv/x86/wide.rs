@@ -2,15 +2,14 @@
 //! lane, so a row's bits are the same in both.
 
 use std::arch::x86_64::{
-    __m256, __m256i, __m512, __m512i, _mm_loadu_si128, _mm_setr_epi32, _mm256_add_epi16, _mm256_add_ps,
-    _mm256_and_si256, _mm256_broadcast_ss, _mm256_cvtepi32_ps, _mm256_cvtph_ps, _mm256_fmadd_ps,
-    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_set1_epi8,
-    _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi64x, _mm256_setzero_ps,
-    _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_srli_epi16, _mm256_srli_epi32, _mm256_storeu_ps,
-    _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_broadcast_i32x4, _mm512_cvtepi32_ps,
+    __m256, __m256i, __m512, __m512i, _mm_loadu_si128, _mm256_add_epi16, _mm256_and_si256,
+    _mm256_broadcast_ss, _mm256_cvtepi32_ps, _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_loadu_si256,
+    _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_epi16,
+    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_srli_epi16,
+    _mm256_storeu_ps, _mm256_xor_si256, _mm512_add_epi32, _mm512_and_si512, _mm512_cvtepi32_ps,
     _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_si512, _mm512_mul_ps,
     _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
-    _mm512_shuffle_epi8, _mm512_srli_epi16, _mm512_srli_epi32, _mm512_storeu_ps,
+    _mm512_srli_epi16, _mm512_storeu_ps, _mm512_xor_si512,
 };
 
 /// A register of f32.
@@ -27,28 +26,18 @@ pub(super) trait Wide: Copy {
     unsafe fn splat(value: f32) -> Self;
     /// The number at `at` in every lane.
     unsafe fn broadcast(at: *const f32) -> Self;
-    unsafe fn add(a: Self, b: Self) -> Self;
     unsafe fn mul(a: Self, b: Self) -> Self;
     unsafe fn fmadd(a: Self, b: Self, c: Self) -> Self;
     /// From as many half-precision numbers.
     unsafe fn halves(at: *const u8) -> Self;
     unsafe fn store(self, at: *mut f32);
     unsafe fn codes(at: *const u8) -> Self::Codes;
-    /// Nibble P of each lane where it lies: `16^P` times its value; the last times one.
-    unsafe fn nibble<const P: usize>(codes: Self::Codes) -> Self;
-    /// Byte P of each lane, signed, times 2^24.
-    unsafe fn byte<const P: usize>(codes: Self::Codes) -> Self;
     /// The low and the high nibbles of each byte.
     unsafe fn split(codes: Self::Codes) -> [Self::Codes; 2];
+    /// Signed bytes, 128 added.
+    unsafe fn lift(codes: Self::Codes) -> Self::Codes;
     /// In each lane the exact sum of its four bytes (nibbles) in each of eight registers times four of 32 signed bytes.
     unsafe fn dot(codes: &[Self::Codes; 8], x: *const i8) -> Self;
-}
-
-/// Where `shuffle` finds byte P of lane 0..4 for the top byte; zeros below.
-#[inline(always)]
-fn tops(p: i32) -> [i32; 4] {
-    let top = |lane: i32| ((4 * lane + p) << 24) | 0x0080_8080;
-    [top(0), top(1), top(2), top(3)]
 }
 
 #[inline(always)]
@@ -74,10 +63,6 @@ impl Wide for __m256 {
         unsafe { _mm256_broadcast_ss(&*at) }
     }
     #[inline(always)]
-    unsafe fn add(a: Self, b: Self) -> Self {
-        unsafe { _mm256_add_ps(a, b) }
-    }
-    #[inline(always)]
     unsafe fn mul(a: Self, b: Self) -> Self {
         unsafe { _mm256_mul_ps(a, b) }
     }
@@ -98,29 +83,15 @@ impl Wide for __m256 {
         unsafe { _mm256_loadu_si256(at.cast()) }
     }
     #[inline(always)]
-    unsafe fn nibble<const P: usize>(codes: __m256i) -> Self {
-        unsafe {
-            let code = match P {
-                7 => _mm256_srli_epi32::<28>(codes),
-                _ => _mm256_and_si256(codes, _mm256_set1_epi32(15 << (4 * P))),
-            };
-            _mm256_cvtepi32_ps(code)
-        }
-    }
-    #[inline(always)]
-    unsafe fn byte<const P: usize>(codes: __m256i) -> Self {
-        unsafe {
-            let [a, b, c, d] = tops(P as i32).map(|top| i64::from(top as u32));
-            let places = _mm256_setr_epi64x(a | b << 32, c | d << 32, a | b << 32, c | d << 32);
-            _mm256_cvtepi32_ps(_mm256_shuffle_epi8(codes, places))
-        }
-    }
-    #[inline(always)]
     unsafe fn split(codes: __m256i) -> [__m256i; 2] {
         unsafe {
             let low = _mm256_set1_epi8(15);
             [_mm256_and_si256(codes, low), _mm256_and_si256(_mm256_srli_epi16::<4>(codes), low)]
         }
+    }
+    #[inline(always)]
+    unsafe fn lift(codes: __m256i) -> __m256i {
+        unsafe { _mm256_xor_si256(codes, _mm256_set1_epi8(-128)) }
     }
     #[inline(always)]
     unsafe fn dot(codes: &[__m256i; 8], x: *const i8) -> Self {
@@ -153,10 +124,6 @@ impl Wide for __m512 {
         unsafe { _mm512_set1_ps(*at) }
     }
     #[inline(always)]
-    unsafe fn add(a: Self, b: Self) -> Self {
-        unsafe { _mm512_add_ps(a, b) }
-    }
-    #[inline(always)]
     unsafe fn mul(a: Self, b: Self) -> Self {
         unsafe { _mm512_mul_ps(a, b) }
     }
@@ -177,29 +144,15 @@ impl Wide for __m512 {
         unsafe { _mm512_loadu_si512(at.cast()) }
     }
     #[inline(always)]
-    unsafe fn nibble<const P: usize>(codes: __m512i) -> Self {
-        unsafe {
-            let code = match P {
-                7 => _mm512_srli_epi32::<28>(codes),
-                _ => _mm512_and_si512(codes, _mm512_set1_epi32(15 << (4 * P))),
-            };
-            _mm512_cvtepi32_ps(code)
-        }
-    }
-    #[inline(always)]
-    unsafe fn byte<const P: usize>(codes: __m512i) -> Self {
-        unsafe {
-            let [a, b, c, d] = tops(P as i32);
-            let places = _mm512_broadcast_i32x4(_mm_setr_epi32(a, b, c, d));
-            _mm512_cvtepi32_ps(_mm512_shuffle_epi8(codes, places))
-        }
-    }
-    #[inline(always)]
     unsafe fn split(codes: __m512i) -> [__m512i; 2] {
         unsafe {
             let low = _mm512_set1_epi8(15);
             [_mm512_and_si512(codes, low), _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low)]
         }
+    }
+    #[inline(always)]
+    unsafe fn lift(codes: __m512i) -> __m512i {
+        unsafe { _mm512_xor_si512(codes, _mm512_set1_epi8(-128)) }
     }
     #[inline(always)]
     unsafe fn dot(codes: &[__m512i; 8], x: *const i8) -> Self {
