@@ -16,7 +16,7 @@ use std::time::Instant;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How a timed model computes: `f32`, `bf16` over packed weights, or bf16 as `stream`ed from the stored blocks.
+/// Sets the allocator as the product does, and how a timed model computes: `f32`, `bf16` over packed weights, or bf16 as `stream`ed from the stored blocks.
 pub fn load_options(name: &str) -> anyhow::Result<LoadOptions> {
     let (compute, weight_cache) = match name {
         "f32" => (Compute::F32, WeightCache::Stream),
@@ -24,6 +24,7 @@ pub fn load_options(name: &str) -> anyhow::Result<LoadOptions> {
         "stream" => (Compute::Bf16, WeightCache::Stream),
         other => anyhow::bail!("`{other}` is none of f32, bf16, stream"),
     };
+    galen_ops::alloc::keep_freed_pages();
     Ok(LoadOptions { compute, weight_cache, ..LoadOptions::default() })
 }
 

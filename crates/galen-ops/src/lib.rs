@@ -7,6 +7,7 @@
 #![allow(clippy::inline_always, reason = "kernel bodies are compiled into each instruction set's wrapper")]
 #![allow(clippy::large_stack_arrays, reason = "panels are dequantised through first-level-cache scratch")]
 
+pub mod alloc;
 pub mod ceiling;
 mod error;
 pub mod hook;

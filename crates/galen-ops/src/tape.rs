@@ -22,6 +22,11 @@ pub trait Op: Send + Sync {
     /// Outputs and what `backward` needs.
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Vec<Tensor>, Saved)>;
 
+    /// The same outputs where nothing will go back through them.
+    fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+        Ok(self.forward(inputs)?.0)
+    }
+
     /// Input gradients from output gradients (`None` where an output was not used). `needs[i]` is false where
     /// input `i` leads to nothing trainable: return `None` there and save the work.
     fn backward(
@@ -100,13 +105,12 @@ impl Tape {
     /// Runs an operation.
     pub fn apply_many(&mut self, op: impl Op + 'static, inputs: &[&Traced]) -> Result<Vec<Traced>> {
         let tensors: Vec<&Tensor> = inputs.iter().map(|i| &i.tensor).collect();
-        let (outputs, saved) = {
-            let _span = profile::span(op.name());
-            op.forward(&tensors)?
-        };
+        let span = profile::span(op.name());
         if self.frozen || inputs.iter().all(|i| i.id.is_none()) {
-            return Ok(outputs.into_iter().map(Traced::constant).collect());
+            return Ok(op.infer(&tensors)?.into_iter().map(Traced::constant).collect());
         }
+        let (outputs, saved) = op.forward(&tensors)?;
+        drop(span);
         let out: Vec<Traced> =
             outputs.into_iter().map(|tensor| Traced { tensor, id: Some(self.fresh()) }).collect();
         self.nodes.push(Node {

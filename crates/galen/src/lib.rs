@@ -23,6 +23,7 @@ static ALLOCATOR: cap::Cap<std::alloc::System> = cap::Cap::new(std::alloc::Syste
 
 /// Parses the process's arguments and runs the command. Returns the exit code; prints any error itself.
 pub fn run() -> u8 {
+    galen_ops::alloc::keep_freed_pages();
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {

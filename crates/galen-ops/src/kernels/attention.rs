@@ -4,7 +4,7 @@
 
 use super::gemm::{Lhs, gemm_serial};
 use super::isa::multiversion;
-use super::math::{dot, exp, largest, sum};
+use super::math::{dot, exp_of_negative, largest, sum};
 use super::micro::CHAIN;
 use super::panels::{Rows, Transposed};
 
@@ -52,15 +52,15 @@ impl Context<'_> {
 }
 
 multiversion! {
-    // Scores of one row (keys from `lo`) to weights `e^(scale s - max)` in place, zero outside [first, last].
+    // Scores of one row (keys from `lo`) to weights `e^(scale s - max)` in place, zero outside [first, last]; a positive
+    // scale.
     pub(crate) fn softmax_row(row: &mut [f32], first: usize, last: usize, scale: f32) -> (f32, f32) {
         row[..first].fill(0.0);
         row[last + 1..].fill(0.0);
         let seen = &mut row[first..=last];
-        seen.iter_mut().for_each(|s| *s *= scale);
-        let max = largest(seen);
+        let max = largest(seen) * scale;
         for s in seen {
-            *s = exp::<F>(*s - max);
+            *s = exp_of_negative::<F>(*s * scale - max);
         }
         let sum = sum(&row[..=last]);
         (max, sum)
@@ -74,7 +74,7 @@ multiversion! {
         row[..first].fill(0.0);
         row[last + 1..].fill(0.0);
         for s in &mut row[first..=last] {
-            *s = exp::<F>(*s * scale - norm.max) * norm.inverse;
+            *s = exp_of_negative::<F>(*s * scale - norm.max) * norm.inverse;
         }
     }
 }
@@ -112,10 +112,14 @@ pub(crate) fn forward(q: Queries, context: Context, o: &mut [f32], norms: &mut [
             let (max, sum) = softmax_row(row, context.first(p) - lo, p - lo, context.scale);
             let inverse = 1.0 / sum;
             norms[i0 + i] = Norm { max, inverse };
-            row.iter_mut().for_each(|w| *w *= inverse);
         }
         let values = Rows { values: &context.values[lo * d..hi * d], stride: d };
-        gemm_serial(rows, d, n, Lhs::rows(&scores, n), &values, &mut o[i0 * d..], d, false);
+        let o = &mut o[i0 * d..];
+        gemm_serial(rows, d, n, Lhs::rows(&scores, n), &values, o, d, false);
+        // Of the sums, which are fewer than the weights.
+        for (o, norm) in o.chunks_exact_mut(d).zip(&norms[i0..i0 + rows]) {
+            o.iter_mut().for_each(|o| *o *= norm.inverse);
+        }
     }
 }
 

@@ -35,6 +35,27 @@ pub(crate) fn exp<F: Fma>(x: f32) -> f32 {
     }
 }
 
+/// `e^x` for x at most a little above zero, as softmax has it: [`exp`] without what larger ones need.
+#[inline(always)]
+pub(crate) fn exp_of_negative<F: Fma>(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0;
+    let clamped = if x < -87.0 { -87.0 } else { x };
+    let shifted = F::fma(clamped, std::f32::consts::LOG2_E, ROUND);
+    let n = shifted - ROUND;
+    let r = F::fma(n, -0.693_359_4, clamped);
+    let r = F::fma(n, 2.121_944_4e-4, r);
+    let mut p = 1.987_569_1e-4;
+    p = F::fma(p, r, 1.398_199_9e-3);
+    p = F::fma(p, r, 8.333_452e-3);
+    p = F::fma(p, r, 4.166_579_6e-2);
+    p = F::fma(p, r, 1.666_666_5e-1);
+    p = F::fma(p, r, 0.5);
+    let y = F::fma(p, r * r, r) + 1.0;
+    // The integer in the low bits of the shifted number, added to y's exponent; of what is no number, y is none either.
+    let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000));
+    if x < -87.0 { 0.0 } else { y * power }
+}
+
 /// `1 / (1 + e^-x)`.
 #[inline(always)]
 pub(crate) fn sigmoid<F: Fma>(x: f32) -> f32 {
@@ -134,6 +155,21 @@ mod tests {
             }
             x += 0.0137;
         }
+        let mut x = -87.0f32;
+        while x < 1.0 {
+            let exact = f64::from(x).exp();
+            for y in [exp_of_negative::<Fused>(x), exp_of_negative::<Split>(x)] {
+                let error = (f64::from(y) - exact).abs() / exact;
+                assert!(error <= 4e-7, "exp_of_negative({x}) = {y}, relative error {error:e}");
+            }
+            x += 0.0137;
+        }
+        assert_eq!(exp_of_negative::<Fused>(0.0), 1.0);
+        assert_eq!(exp_of_negative::<Fused>(-87.5), 0.0);
+        assert_eq!(exp_of_negative::<Fused>(f32::NEG_INFINITY), 0.0);
+        assert!(
+            exp_of_negative::<Fused>(f32::NAN).is_nan() && exp_of_negative::<Fused>(f32::INFINITY).is_nan()
+        );
         assert_eq!(exp::<Fused>(-200.0), 0.0);
         assert_eq!(exp::<Fused>(f32::NEG_INFINITY), 0.0);
         assert_eq!(exp::<Fused>(0.0), 1.0);

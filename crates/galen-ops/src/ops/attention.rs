@@ -4,6 +4,7 @@ use crate::error::{Result, shape_error};
 use crate::kernels::attention::{Context, Norm, Queries, backward, forward};
 use crate::kernels::bf16::attention as rounded;
 use crate::ops::{Compute, by_rows};
+use crate::profile::span;
 use crate::tape::{Op, Saved};
 use crate::tensor::{dims2, f32_tensor, f32_view, keep, kept};
 use candle_core::Tensor;
@@ -92,6 +93,54 @@ fn gather(
 }
 
 impl Attention {
+    /// The output `[T, H D]`, and what normalised each row of each head `[T, 2 H]`.
+    fn output(&self, inputs: &[&Tensor]) -> Result<(Tensor, Tensor)> {
+        let [q, k, v] = inputs else { return shape_error("attention", "takes three inputs") };
+        let tokens = self.check(q, k, v)?;
+        let AttentionShape { n_heads, n_kv_heads, head_dim: d, .. } = self.shape;
+        let (qv, kv, vv) = (f32_view(q)?, f32_view(k)?, f32_view(v)?);
+        let (qv, kv, vv) = (&*qv, &*kv, &*vv);
+        let (q_stride, kv_stride) = (n_heads * d, n_kv_heads * d);
+        let trees = trees(&self.segments);
+        let tasks = self.tasks(&trees);
+        let results: Vec<(Vec<f32>, Vec<f32>)> = tasks
+            .par_iter()
+            .map(|(tree, h)| {
+                let n = tree_tokens(tree);
+                let (mut o, mut norms) = (vec![0f32; n * d], vec![Norm::default(); n]);
+                let (mut keys, mut values) = (Vec::new(), Vec::new());
+                let offset = h / (n_heads / n_kv_heads) * d;
+                for m in *tree {
+                    gather(kv, &m.context, kv_stride, offset, d, &mut keys);
+                    gather(vv, &m.context, kv_stride, offset, d, &mut values);
+                    let (start, len) = (m.segment.start as usize, m.segment.len as usize);
+                    let queries = Queries {
+                        values: &qv[start * q_stride + h * d..],
+                        stride: q_stride,
+                        len,
+                        position: m.segment.position as usize,
+                    };
+                    let rows = m.local..m.local + len;
+                    let out = &mut o[rows.start * d..rows.end * d];
+                    let context = self.context(&keys, &values);
+                    match self.compute {
+                        Compute::F32 => forward(queries, context, out, &mut norms[rows]),
+                        Compute::Bf16 => WORK.with_borrow_mut(|work| {
+                            rounded::forward(work, queries, context, out, d, &mut norms[rows]);
+                        }),
+                    }
+                }
+                (o, norms.iter().flat_map(|n| [n.max, n.inverse]).collect())
+            })
+            .collect();
+        let places = places(&trees, tokens);
+        let o = side_by_side(&places, (n_heads, 1, d), |task| &results[task].0);
+        let norms = side_by_side(&places, (n_heads, 1, 2), |task| &results[task].1);
+        let o = f32_tensor(o, (tokens, q_stride))?;
+        let norms = f32_tensor(norms, (tokens, n_heads * 2))?;
+        Ok((o, norms))
+    }
+
     fn check(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<usize> {
         let s = &self.shape;
         let ((t, qw), (tk, kw)) = (dims2("attention", q)?, dims2("attention", k)?);
@@ -170,52 +219,14 @@ impl Op for Attention {
     }
 
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Vec<Tensor>, Saved)> {
-        let [q, k, v] = inputs else { return shape_error("attention", "takes three inputs") };
-        let tokens = self.check(q, k, v)?;
-        let AttentionShape { n_heads, n_kv_heads, head_dim: d, .. } = self.shape;
-        let (qv, kv, vv) = (f32_view(q)?, f32_view(k)?, f32_view(v)?);
-        let (qv, kv, vv) = (&*qv, &*kv, &*vv);
-        let (q_stride, kv_stride) = (n_heads * d, n_kv_heads * d);
-        let trees = trees(&self.segments);
-        let tasks = self.tasks(&trees);
-        let results: Vec<(Vec<f32>, Vec<f32>)> = tasks
-            .par_iter()
-            .map(|(tree, h)| {
-                let n = tree_tokens(tree);
-                let (mut o, mut norms) = (vec![0f32; n * d], vec![Norm::default(); n]);
-                let (mut keys, mut values) = (Vec::new(), Vec::new());
-                let offset = h / (n_heads / n_kv_heads) * d;
-                for m in *tree {
-                    gather(kv, &m.context, kv_stride, offset, d, &mut keys);
-                    gather(vv, &m.context, kv_stride, offset, d, &mut values);
-                    let (start, len) = (m.segment.start as usize, m.segment.len as usize);
-                    let queries = Queries {
-                        values: &qv[start * q_stride + h * d..],
-                        stride: q_stride,
-                        len,
-                        position: m.segment.position as usize,
-                    };
-                    let rows = m.local..m.local + len;
-                    let out = &mut o[rows.start * d..rows.end * d];
-                    let context = self.context(&keys, &values);
-                    match self.compute {
-                        Compute::F32 => forward(queries, context, out, &mut norms[rows]),
-                        Compute::Bf16 => WORK.with_borrow_mut(|work| {
-                            rounded::forward(work, queries, context, out, d, &mut norms[rows]);
-                        }),
-                    }
-                }
-                (o, norms.iter().flat_map(|n| [n.max, n.inverse]).collect())
-            })
-            .collect();
-        let places = places(&trees, tokens);
-        let o = side_by_side(&places, (n_heads, 1, d), |task| &results[task].0);
-        let norms = side_by_side(&places, (n_heads, 1, 2), |task| &results[task].1);
-        let o = f32_tensor(o, (tokens, q_stride))?;
-        let norms = f32_tensor(norms, (tokens, n_heads * 2))?;
-        let mut saved = [q, k, v].map(|t| keep(t, self.compute)).into_iter().collect::<Result<Vec<_>>>()?;
+        let (o, norms) = self.output(inputs)?;
+        let mut saved = inputs.iter().map(|t| keep(t, self.compute)).collect::<Result<Vec<_>>>()?;
         saved.push(norms);
         Ok((vec![o], saved))
+    }
+
+    fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+        Ok(vec![self.output(inputs)?.0])
     }
 
     fn backward(
@@ -297,6 +308,10 @@ impl Op for Attention {
     }
 }
 
+/// Queries that a task of [`CachedAttention`] has a multiple of: whole tiles of every path, so that dividing the work
+/// changes no bit.
+const PART: usize = 192;
+
 /// Attention of new tokens over a cache that already holds their keys and values: no gradient. The bits of
 /// [`Attention`] over the same keys.
 pub struct CachedAttention {
@@ -317,17 +332,26 @@ impl CachedAttention {
             let what = format!("q `{:?}` over {n} cached positions for {:?}", q.dims(), self.shape);
             return shape_error("cached_attention", what);
         }
+        let _span = span("attention");
         let qv = f32_view(q)?;
         let qv = &*qv;
-        let heads: Vec<Vec<f32>> = (0..n_heads)
+        // Half a head's queries a task, so that threads end together.
+        let part = if len < 2 * PART { len } else { len.div_ceil(2).next_multiple_of(PART) }.max(1);
+        let parts = len.div_ceil(part);
+        let results: Vec<Vec<f32>> = (0..n_heads * parts)
             .into_par_iter()
-            .map(|h| {
+            .with_max_len(1)
+            .map(|task| {
+                let (h, first) = (task / parts, task % parts * part);
+                let len_of_part = part.min(len - first);
+                let (position, seen) = (n - len + first, n - len + first + len_of_part);
                 let (mut k, mut v) = (Vec::new(), Vec::new());
                 let offset = h / (n_heads / n_kv_heads) * d;
-                gather(keys, &[(0, n)], kv_stride, offset, d, &mut k);
-                gather(values, &[(0, n)], kv_stride, offset, d, &mut v);
-                let (mut o, mut norms) = (vec![0f32; len * d], vec![Norm::default(); len]);
-                let queries = Queries { values: &qv[h * d..], stride: width, len, position: n - len };
+                gather(keys, &[(0, seen)], kv_stride, offset, d, &mut k);
+                gather(values, &[(0, seen)], kv_stride, offset, d, &mut v);
+                let (mut o, mut norms) = (vec![0f32; len_of_part * d], vec![Norm::default(); len_of_part]);
+                let values = &qv[first * width + h * d..];
+                let queries = Queries { values, stride: width, len: len_of_part, position };
                 let context = Context { keys: &k, values: &v, d, scale, window };
                 match self.compute {
                     Compute::F32 => forward(queries, context, &mut o, &mut norms),
@@ -338,12 +362,13 @@ impl CachedAttention {
                 o
             })
             .collect();
-        let mut out = vec![0f32; len * width];
-        for (h, rows) in heads.iter().enumerate() {
-            for (i, row) in rows.chunks_exact(d).enumerate() {
-                out[i * width + h * d..i * width + (h + 1) * d].copy_from_slice(row);
+        let out = by_rows(len * width, width, |first, rows| {
+            for (t, row) in (first..).zip(rows.chunks_exact_mut(width)) {
+                for (h, out) in row.chunks_exact_mut(d).enumerate() {
+                    out.copy_from_slice(&results[h * parts + t / part][t % part * d..][..d]);
+                }
             }
-        }
+        });
         f32_tensor(out, (len, width))
     }
 }

@@ -108,13 +108,16 @@ pub(crate) fn forward(
             let (max, sum) = softmax_row(row, context.first(p) - lo, p - lo, context.scale);
             let inverse = 1.0 / sum;
             norms[i0 + i] = Norm { max, inverse };
-            row.iter_mut().for_each(|w| *w *= inverse);
         }
         let take = layout.pairs(hi - lo);
         pack_rows(&work.scores, width, rows, (2 * take).min(width), &mut work.left);
         let last = d.div_ceil(NR);
         let values = Panels { data: &work.values, pairs, first: 0, last, skip: lo / 2, take };
-        product(&tiler, rows, &work.left, values, &mut o[i0 * stride..], stride, d, false);
+        let o = &mut o[i0 * stride..];
+        product(&tiler, rows, &work.left, values, o, stride, d, false);
+        for (o, norm) in o.chunks_mut(stride).zip(&norms[i0..i0 + rows]) {
+            o[..d].iter_mut().for_each(|o| *o *= norm.inverse);
+        }
     }
 }
 

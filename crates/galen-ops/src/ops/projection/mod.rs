@@ -142,6 +142,33 @@ impl Projections {
             .all(|(b, branch)| b.decoding && b.weight.matrix().integer_prompts() && plain(branch))
     }
 
+    /// Each member's y, and `u = x A^T` of all branches `[T, ranks]`.
+    fn outputs(&self, inputs: &[&Tensor]) -> Result<(Vec<Tensor>, Tensor)> {
+        let Some((own, matrices)) = inputs.split_at_checked(self.prologue.inputs()) else {
+            return shape_error("projections", format!("{} inputs", inputs.len()));
+        };
+        let factors = self.factors(matrices)?;
+        let (tokens, width) = dims2("projections", own[0])?;
+        if width != self.in_features() {
+            let what = format!("input `{:?}` for weights of {}", own[0].dims(), self.in_features());
+            return shape_error("projections", what);
+        }
+        let (ys, u) = {
+            let x = self.prologue.forward(own)?;
+            match self.compute() {
+                _ if self.is_step(tokens) => few::forward(self, &x, tokens, &factors)?,
+                _ if self.in_integers() => exact::forward(self, &x, tokens, &factors)?,
+                Compute::F32 => exact::forward(self, &x, tokens, &factors)?,
+                Compute::Bf16 => rounded::forward(self, &x, tokens, &factors)?,
+            }
+        };
+        let shaped =
+            |(y, (base, _)): (Vec<f32>, &(Projection, _))| f32_tensor(y, (tokens, base.out_features()));
+        let ys = ys.into_iter().zip(&self.members).map(shaped).collect::<Result<_>>()?;
+        let ranks: usize = factors.iter().flatten().map(|f| f.rank).sum();
+        Ok((ys, f32_tensor(u, (tokens, ranks))?))
+    }
+
     fn compute(&self) -> Compute {
         self.members.first().map_or(Compute::F32, |(base, _)| base.weight.compute())
     }
@@ -168,32 +195,17 @@ impl Op for Projections {
     }
 
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Vec<Tensor>, Saved)> {
-        let Some((own, matrices)) = inputs.split_at_checked(self.prologue.inputs()) else {
-            return shape_error("projections", format!("{} inputs", inputs.len()));
-        };
-        let factors = self.factors(matrices)?;
-        let (tokens, width) = dims2("projections", own[0])?;
-        if width != self.in_features() {
-            let what = format!("input `{:?}` for weights of {}", own[0].dims(), self.in_features());
-            return shape_error("projections", what);
-        }
-        let (ys, u) = {
-            let x = self.prologue.forward(own)?;
-            match self.compute() {
-                _ if self.is_step(tokens) => few::forward(self, &x, tokens, &factors)?,
-                _ if self.in_integers() => exact::forward(self, &x, tokens, &factors)?,
-                Compute::F32 => exact::forward(self, &x, tokens, &factors)?,
-                Compute::Bf16 => rounded::forward(self, &x, tokens, &factors)?,
-            }
-        };
-        let shaped =
-            |(y, (base, _)): (Vec<f32>, &(Projection, _))| f32_tensor(y, (tokens, base.out_features()));
-        let ys = ys.into_iter().zip(&self.members).map(shaped).collect::<Result<_>>()?;
-        let ranks: usize = factors.iter().flatten().map(|f| f.rank).sum();
-        let mut saved = vec![f32_tensor(u, (tokens, ranks))?];
+        let (ys, u) = self.outputs(inputs)?;
+        let (own, matrices) = inputs.split_at(self.prologue.inputs());
+        let ranks = dims2("projections", &u)?.1;
+        let mut saved = vec![u];
         saved.extend(matrices.iter().map(|m| (*m).clone()));
         saved.extend(self.prologue.keep(own, self.compute(), ranks > 0)?);
         Ok((ys, saved))
+    }
+
+    fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+        Ok(self.outputs(inputs)?.0)
     }
 
     fn backward(
