@@ -35,11 +35,15 @@ pub struct Displacement {
 struct Seen {
     /// Shift and margin of the last steps, oldest first.
     steps: Vec<[f64; 2]>,
+    /// The largest mean shift of a half so far; at least none. What falls from there falls, also where a run first taught
+    /// the answers' common end (a line break, say), which makes every answer likelier.
+    #[serde(default)]
+    best: f64,
     told: bool,
 }
 
 impl Displacement {
-    /// `threshold`: nats a token that chosen answers may lose against the reference.
+    /// `threshold`: nats a token that chosen answers may lose, against the reference or against what the run had reached.
     pub fn new(on: OnDisplacement, threshold: f64) -> Self {
         Self { on, threshold, seen: Seen::default() }
     }
@@ -58,19 +62,20 @@ impl Displacement {
         let mean =
             |of: usize, steps: &[[f64; 2]]| steps.iter().map(|s| s[of]).sum::<f64>() / steps.len() as f64;
         let (before, after) = self.seen.steps.split_at(WINDOW / 2);
-        let shift = mean(0, after);
+        self.seen.best = self.seen.best.max(mean(0, before));
+        let lost = self.seen.best - mean(0, after);
         let (fallen, rising) =
-            (shift < mean(0, before).min(-self.threshold), mean(1, after) > mean(1, before));
+            (lost > self.threshold && mean(0, after) < mean(0, before), mean(1, after) > mean(1, before));
         self.seen.steps.remove(0);
         if !(fallen && rising) {
             return Remark::Nothing;
         }
-        self.seen = Seen { steps: Vec::new(), told: true };
+        self.seen = Seen { told: true, ..Seen::default() };
         let text = format!(
-            "likelihood displacement: chosen answers are `{:.3}` nats a token less likely than under the reference, while \
-             margins rise: probability goes to answers nobody chose\nhint: `dpo_loss_type: apo_zero`, or `dpo_loss_type: \
+            "likelihood displacement: chosen answers are `{:.3}` nats a token less likely than they were, while margins \
+             rise: probability goes to answers nobody chose\nhint: `dpo_loss_type: apo_zero`, or `dpo_loss_type: \
              [sigmoid, sft]`, or a lower `learning_rate`; `likelihood_displacement: off` is silent",
-            -shift
+            lost
         );
         if self.on == OnDisplacement::Stop { Remark::Stop(text) } else { Remark::Warn(text) }
     }
@@ -122,6 +127,9 @@ mod tests {
         // Slower: the mean of the last eight passes -0.1 at step 24.
         let slow = said_at(OnDisplacement::Warn, |step| [-0.005 * step, 0.1 * step]);
         assert_eq!(slow.iter().map(|s| s.0).collect::<Vec<_>>(), [24]);
+        // Likelier at first, for another reason: the mean of steps 19 to 26 is 0.131 below 2.
+        let late = said_at(OnDisplacement::Warn, |step| [2.0 - 0.05 * (step - 20.0).max(0.0), 0.1 * step]);
+        assert_eq!(late.iter().map(|s| s.0).collect::<Vec<_>>(), [26]);
         for of in [
             |step: f64| [0.02 * step, 0.1 * step],
             |step: f64| [-0.02 * step, -0.1 * step],
