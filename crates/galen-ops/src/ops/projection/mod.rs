@@ -20,6 +20,8 @@ pub struct Projection {
     weight: Frozen,
     bias: Option<Arc<[f32]>>,
     decoding: bool,
+    stepping: bool,
+    product: Option<Tensor>,
 }
 
 impl Projection {
@@ -31,7 +33,7 @@ impl Projection {
                 let rows = weight.matrix().rows();
                 shape_error("projection", format!("bias of {} for {rows} outputs", b.len()))
             }
-            _ => Ok(Self { weight, bias, decoding: false }),
+            _ => Ok(Self { weight, bias, decoding: false, stepping: false, product: None }),
         }
     }
 
@@ -40,6 +42,20 @@ impl Projection {
     #[must_use]
     pub fn decoding(self, decoding: bool) -> Self {
         Self { decoding, ..self }
+    }
+
+    /// Whether each row of x is a sequence's next token: then, where it serves generation, any number of rows is
+    /// multiplied straight with the stored blocks.
+    #[must_use]
+    pub fn stepping(self, stepping: bool) -> Self {
+        Self { stepping, ..self }
+    }
+
+    /// Its `x W^T + b` `[T, out]`, where that is known already: a step of generation takes it instead of multiplying.
+    /// So adapters of different rows share one reading of the weight.
+    #[must_use]
+    pub fn with_product(self, product: Tensor) -> Self {
+        Self { product: Some(product), ..self }
     }
 
     /// Input features.
@@ -131,7 +147,9 @@ impl Projections {
     /// Whether this is a step of generation.
     fn is_step(&self, tokens: usize) -> bool {
         let plain = |branch: &Option<Branch>| branch.as_ref().is_none_or(|b| b.dropout.is_none());
-        tokens <= few::FEW_ROWS && self.members.iter().all(|(base, b)| base.decoding && plain(b))
+        self.members
+            .iter()
+            .all(|(base, b)| base.decoding && (base.stepping || tokens <= few::FEW_ROWS) && plain(b))
     }
 
     /// Whether this is a prompt whose products are formed in integers, as a step's are.
