@@ -97,6 +97,11 @@ impl Native {
         (Self { shared: shared.clone() }, Worker::new(model, shared, loader))
     }
 
+    /// Serves an adapter that is read already.
+    pub fn serve_adapter(&self, name: &str, loaded: LoadedAdapter) -> Result<(), EngineError> {
+        self.shared.adapters.insert(name, loaded)
+    }
+
     /// Takes no further requests; the worker ends once those it has are answered.
     pub fn stop(&self) {
         self.shared.queue.stop(false);
