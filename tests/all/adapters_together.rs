@@ -45,7 +45,7 @@ fn rows_of_different_adapters_step_with_the_bits_of_each_alone() {
     for name in TINY {
         let model = tiny(name);
         let adapters = adapters(&model);
-        for kernels in [StepKernels::Blocks, StepKernels::Passes] {
+        for kernels in [StepKernels::Blocks, StepKernels::PassesApart] {
             let session = |which: usize| match adapters.get(which) {
                 Some(adapter) => Session::shared(&model, adapter.clone()).with_kernels(kernels),
                 None => Session::new(&model, None).with_kernels(kernels),
@@ -119,4 +119,26 @@ fn a_prompt_in_parts_has_the_bits_of_the_whole() {
     let mut session = Session::new(&model, None);
     session.feed(&ids[..part]).expect("fed");
     assert!(whole == session.feed(&ids[part..]).expect("fed"));
+}
+
+#[test]
+fn a_branch_apart_is_within_rounding_of_one_in_the_product() {
+    for name in TINY {
+        let model = tiny(name);
+        for adapter in adapters(&model) {
+            let logits = |kernels| {
+                let mut session = Session::new(&model, Some(&*adapter)).with_kernels(kernels);
+                session.feed(&[3, 1, 4]).expect("fed");
+                session.feed(&[1]).expect("fed")
+            };
+            let want = logits(StepKernels::Passes);
+            let largest = want.iter().fold(0f32, |m, l| m.max(l.abs()));
+            for (got, want) in logits(StepKernels::PassesApart).iter().zip(&want) {
+                assert!((got - want).abs() <= 1e-5 * largest, "{name}: {got} for {want}");
+            }
+            let mut one = Session::new(&model, Some(&*adapter)).with_kernels(StepKernels::Passes);
+            let mut other = Session::new(&model, None).with_kernels(StepKernels::Passes);
+            assert!(Session::step(&mut [&mut one, &mut other], &[1, 2]).is_err());
+        }
+    }
 }

@@ -22,6 +22,9 @@ pub enum StepKernels {
     Blocks,
     /// Those of training's passes, whatever the number of rows: the fastest for many sequences.
     Passes,
+    /// The same for the base, and each adapter's branch apart from it, in f32 as [`StepKernels::Blocks`] has it: so rows
+    /// of different adapters share the products with the base.
+    PassesApart,
 }
 
 /// A family's adapter.
@@ -111,8 +114,9 @@ impl<'a> Session<'a> {
 
     /// Appends one token to each of several sequences over one model and gives the logits `[M, V]`, row by row: for
     /// each the bits that [`Session::feed`] would have given. Each base weight is read once for all; siblings side by
-    /// side share the products of their adapter. Errors: sequences over other models or through other kernels, or
-    /// another number of tokens.
+    /// side share the products of their adapter. Errors: sequences over other models or through other kernels, of
+    /// different families through [`StepKernels::Passes`] (there a branch is part of the base's product), or another
+    /// number of tokens.
     pub fn step(sessions: &mut [&mut Session<'a>], ids: &[u32]) -> Result<Vec<f32>> {
         let fail = |what: String| Err(Error::Shape { op: "step", what });
         let Some(first) = sessions.first() else { return fail("no sequence".into()) };
@@ -122,6 +126,10 @@ impl<'a> Session<'a> {
         }
         if !sessions.iter().all(|s| std::ptr::eq(s.model, model) && s.kernels == kernels) {
             return fail("sequences over different models".into());
+        }
+        let leaves = first.leaves.clone();
+        if kernels == StepKernels::Passes && !sessions.iter().all(|s| Arc::ptr_eq(&s.leaves, &leaves)) {
+            return fail("sequences of different families".into());
         }
         rayon::scope(|_| head(model, kernels, forward(sessions, ids)?))
     }
@@ -144,7 +152,7 @@ impl<'a> Session<'a> {
 fn head(model: &Model, kernels: StepKernels, hidden: Vec<f32>) -> Result<Vec<f32>> {
     match kernels {
         StepKernels::Blocks => logits(model.head.matrix(), &hidden),
-        StepKernels::Passes => {
+        StepKernels::Passes | StepKernels::PassesApart => {
             let width = model.head.matrix().cols();
             let rows = hidden.len() / width.max(1);
             let hidden = f32_tensor(hidden, (rows, width))?;
@@ -205,7 +213,9 @@ fn forward(sessions: &mut [&mut Session], ids: &[u32]) -> Result<Vec<f32>> {
             block,
             layer,
             hook: match &runs[..] {
-                [one] => one.hook.map(|h| (h, one.leaves_of(layer))),
+                [one] if kernels != StepKernels::PassesApart || !together => {
+                    one.hook.map(|h| (h, one.leaves_of(layer)))
+                }
                 _ => Some((&routed, &[])),
             },
             hook_context: &context,

@@ -13,8 +13,8 @@ use crate::answer::Answer;
 use crate::engine::{Engine, EngineError, ModelCard, Stats};
 use crate::request::{Encode, Input, Request};
 use adapters::Adapters;
-use galen_model::Model;
 use galen_model::tokenizer::Tokenizer;
+use galen_model::{Model, StepKernels};
 use queue::{Job, Queue};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +26,9 @@ pub struct NativeOptions {
     pub name: String,
     /// How the base's inputs become tokens.
     pub encode: Arc<dyn Encode>,
+    /// What steps go through: [`StepKernels::Blocks`] for a few sequences at a time, [`StepKernels::PassesApart`] for
+    /// many. One for all, as an answer must not depend on its neighbours.
+    pub kernels: StepKernels,
     /// Most sequences in the batch, and most completions of a request.
     pub max_sequences: usize,
     /// Most requests that wait.
@@ -44,6 +47,7 @@ struct Shared {
     tokenizer: Arc<Tokenizer>,
     max_model_tokens: usize,
     max_sequences: usize,
+    kernels: StepKernels,
     /// The bound on tokens whose keys and values are held.
     most_reserved_tokens: u64,
     vocab_size: usize,
@@ -91,6 +95,7 @@ impl Native {
             tokenizer,
             max_model_tokens,
             max_sequences: options.max_sequences.max(1),
+            kernels: options.kernels,
             most_reserved_tokens: options.cache_bytes / token_bytes,
             vocab_size,
         });

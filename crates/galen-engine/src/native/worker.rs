@@ -121,7 +121,7 @@ impl Worker {
                 Some(adapter) => Session::shared(&self.model, adapter.clone()),
                 None => Session::new(&self.model, None),
             };
-            (Arc::downgrade(&job.served), session)
+            (Arc::downgrade(&job.served), session.with_kernels(self.shared.kernels))
         });
         Some(Prefill { session: family.sibling(), job: Arc::new(job), done: 0 })
     }

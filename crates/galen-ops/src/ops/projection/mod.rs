@@ -51,8 +51,8 @@ impl Projection {
         Self { stepping, ..self }
     }
 
-    /// Its `x W^T + b` `[T, out]`, where that is known already: a step of generation takes it instead of multiplying.
-    /// So adapters of different rows share one reading of the weight.
+    /// Its `x W^T + b` `[T, out]`, where that is known already: it is taken instead of multiplying, and branches are added
+    /// as in a step of generation. So adapters of different rows share one reading of the weight. Without gradients.
     #[must_use]
     pub fn with_product(self, product: Tensor) -> Self {
         Self { product: Some(product), ..self }
@@ -152,6 +152,12 @@ impl Projections {
             .all(|(base, b)| base.decoding && (base.stepping || tokens <= few::FEW_ROWS) && plain(b))
     }
 
+    /// Whether only the branches are left to compute.
+    fn is_known(&self) -> bool {
+        let plain = |branch: &Option<Branch>| branch.as_ref().is_none_or(|b| b.dropout.is_none());
+        self.members.iter().all(|(base, b)| base.product.is_some() && plain(b))
+    }
+
     /// Whether this is a prompt whose products are formed in integers, as a step's are.
     fn in_integers(&self) -> bool {
         let plain = |branch: &Option<Branch>| branch.as_ref().is_none_or(|b| b.dropout.is_none());
@@ -198,7 +204,7 @@ impl Op for Projections {
         let (ys, u) = {
             let x = self.prologue.forward(own)?;
             match self.compute() {
-                _ if self.is_step(tokens) => few::forward(self, &x, tokens, &factors)?,
+                _ if self.is_known() || self.is_step(tokens) => few::forward(self, &x, tokens, &factors)?,
                 _ if self.in_integers() => exact::forward(self, &x, tokens, &factors)?,
                 Compute::F32 => exact::forward(self, &x, tokens, &factors)?,
                 Compute::Bf16 => rounded::forward(self, &x, tokens, &factors)?,
