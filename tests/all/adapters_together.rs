@@ -17,7 +17,7 @@ fn follow(i: usize, t: usize) -> u32 {
 }
 
 /// Adapters of different ranks, scales and targets; one covers a single module of one block.
-fn adapters(model: &Model) -> Vec<Arc<Adapter>> {
+pub fn adapters(model: &Model) -> Vec<Arc<Adapter>> {
     let narrow = AdapterConfig {
         targets: Targets::Names(vec!["v_proj".into()]),
         layers: Some(vec![1]),

@@ -24,4 +24,10 @@ mod reward;
 mod reward_steps;
 mod rollout_runs;
 mod rollouts;
+#[cfg(unix)]
+mod serve_answers;
+#[cfg(unix)]
+mod serve_limits;
+#[cfg(unix)]
+mod serve_support;
 mod support;

@@ -59,6 +59,8 @@ pub enum EngineError {
         "the prompt has {prompt} tokens and the answer may have {answer}, and the model takes {limit} together"
     )]
     TooLong {
+        /// The field at fault, by OpenAI's name.
+        field: &'static str,
         /// Tokens of the prompt.
         prompt: usize,
         /// Tokens asked for.

@@ -5,6 +5,7 @@
 //! Never: knows a chat template, where files come from, or a command line.
 
 mod answer;
+pub mod batch;
 mod continuation;
 mod engine;
 pub mod http;

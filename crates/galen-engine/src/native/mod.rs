@@ -163,7 +163,8 @@ impl Engine for Native {
             let room = limit.saturating_sub(ids.len());
             let max_tokens = options.max_tokens.unwrap_or(room);
             if ids.len() >= limit || max_tokens > room {
-                return Err(EngineError::TooLong { prompt: ids.len(), answer: max_tokens, limit });
+                let field = if ids.len() >= limit { field } else { "max_tokens" };
+                return Err(EngineError::TooLong { field, prompt: ids.len(), answer: max_tokens, limit });
             }
             let reserved = ((ids.len() + max_tokens) * n) as u64;
             if reserved > shared.most_reserved_tokens {

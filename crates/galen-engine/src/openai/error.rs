@@ -64,10 +64,10 @@ impl From<EngineError> for ApiError {
                 Self { status: 404, message, param: Some("model".into()), code: Some("model_not_found") }
             }
             EngineError::Invalid { field, .. } => Self::value(field, message),
-            EngineError::TooLong { .. } => Self {
+            EngineError::TooLong { field, .. } => Self {
                 status: 400,
                 message,
-                param: Some("messages".into()),
+                param: Some(field.into()),
                 code: Some("context_length_exceeded"),
             },
             EngineError::Exists(_) => Self::new(400, Some("model_exists"), message),

@@ -11,6 +11,7 @@ pub mod init;
 pub mod man;
 pub mod plan;
 pub mod quickstart;
+pub mod run_batch;
 pub mod serve;
 pub mod train;
 
@@ -27,6 +28,7 @@ pub fn dispatch(command: Command, globals: &Globals) -> anyhow::Result<()> {
         Command::Eval(args) => eval::run(args, globals),
         Command::Generate(args) => generate::run(args, globals),
         Command::Serve(args) => serve::run(args, globals),
+        Command::RunBatch(args) => run_batch::run(args, globals),
         Command::Data(args) => data::run(args, globals),
         Command::Doctor(args) => doctor::run(&args, globals),
         Command::Completions(args) => completions::run(&args),

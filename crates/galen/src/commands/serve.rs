@@ -93,7 +93,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
     };
     let serving = Serving::open(args.serving, args.max_waiting, globals.offline)?;
     let names = serving.names();
-    let Serving { engine, worker, model_bytes } = serving;
+    let Serving { engine, worker, model_bytes, .. } = serving;
     let stop = Stop::listen()?;
     let asked = stop.clone();
     let front = Arc::new(engine.clone());

@@ -1,6 +1,7 @@
 //! What the commands share: an opened base, prepared rows, a scorer, a run directory.
 
 mod base;
+mod batch;
 pub mod fast_decode;
 mod generate;
 mod held_out;
@@ -19,6 +20,7 @@ mod summary;
 mod train;
 
 pub use base::{Base, TemplateChoice, hub_bars};
+pub use batch::BatchFiles;
 pub use generate::{GenerateOptions, generate, generate_all};
 pub use preference::AnswerRenderer;
 pub use prepare::{Prepared, Preparer, Read, Renderer};

@@ -10,7 +10,7 @@ use galen_engine::{Encode, Engine as _, Input, LoadedAdapter, Loader, Native, Na
 use galen_eval::{Prompt, encode_prompt};
 use galen_model::tokenizer::Tokenizer;
 use galen_model::{LoadOptions, Model, StepKernels};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What `galen serve` and `galen run-batch` ask for alike.
@@ -68,6 +68,10 @@ pub struct Serving {
     pub worker: Worker,
     /// Bytes of the base's weights.
     pub model_bytes: usize,
+    /// What is served: names with their files, the base first.
+    pub identity: Vec<(String, PathBuf)>,
+    /// How answers are computed, as far as they depend on it.
+    pub settings: String,
 }
 
 impl Serving {
@@ -101,9 +105,13 @@ impl Serving {
             .iter()
             .map(|(name, path)| Ok((name, reader.read(path, &model)?)))
             .collect::<anyhow::Result<Vec<_>>>()?;
+        let base_name = options.served_model_name.unwrap_or_else(|| served_name(&name));
+        let mut identity = vec![(base_name.clone(), base.resolved.path.clone())];
+        identity.extend(read.iter().map(|(name, (_, path))| ((*name).clone(), path.clone())));
+        let settings = format!("{:?} {:?} {kernels:?} {chosen:?}", galen_ops::isa(), load.compute);
         let cache_bytes = options.cache_mib.map(|mib| (mib as u64) << 20);
         let native = NativeOptions {
-            name: options.served_model_name.unwrap_or_else(|| served_name(&name)),
+            name: base_name,
             encode: own,
             kernels,
             max_sequences: options.max_num_seqs,
@@ -114,13 +122,14 @@ impl Serving {
                 .unwrap_or(4 << 30),
         };
         let model_bytes = model.nbytes();
-        let loader: Loader =
-            Box::new(move |path, model| reader.read(path, model).map_err(|e| format!("{e:#}")));
+        let loader: Loader = Box::new(move |path, model| {
+            reader.read(path, model).map(|(loaded, _)| loaded).map_err(|e| format!("{e:#}"))
+        });
         let (engine, worker) = Native::new(model, tokenizer, native, loader);
-        for (name, loaded) in read {
+        for (name, (loaded, _)) in read {
             engine.serve_adapter(name, loaded)?;
         }
-        Ok(Self { engine, worker, model_bytes })
+        Ok(Self { engine, worker, model_bytes, identity, settings })
     }
 
     /// The base's name and those of the adapters.
@@ -159,8 +168,9 @@ struct Reader {
 }
 
 impl Reader {
-    fn read(&self, path: &str, model: &Model) -> anyhow::Result<LoadedAdapter> {
-        let (adapter, _) = open_adapter(path, model, 0, self.offline)?;
+    /// The adapter, and where it lies.
+    fn read(&self, path: &str, model: &Model) -> anyhow::Result<(LoadedAdapter, PathBuf)> {
+        let (adapter, found) = open_adapter(path, model, 0, self.offline)?;
         let saved = if self.keeps_base { None } else { saved_template(path, self.offline)? };
         let encode: Arc<dyn Encode> = match saved {
             Some(source) => {
@@ -170,7 +180,7 @@ impl Reader {
             }
             None => self.base.clone(),
         };
-        Ok(LoadedAdapter { adapter, encode })
+        Ok((LoadedAdapter { adapter, encode }, found))
     }
 }
 
