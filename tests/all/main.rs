@@ -3,6 +3,8 @@
 mod adapters_together;
 mod align_steps;
 mod arch_gradients;
+#[cfg(unix)]
+mod batch_runs;
 mod cli;
 mod cli_align;
 mod cli_data;
