@@ -33,15 +33,9 @@ impl Line {
         if method != "POST" {
             return Err(format!("`method` is `{method}`, and requests are `POST`"));
         }
-        let kind = match [Kind::Chat, Kind::Text].into_iter().find(|k| k.path() == url) {
-            Some(kind) => kind,
-            None => {
-                return Err(format!(
-                    "`url` is `{url}`\nhint: `{}` or `{}`",
-                    Kind::Chat.path(),
-                    Kind::Text.path()
-                ));
-            }
+        let Some(kind) = [Kind::Chat, Kind::Text].into_iter().find(|k| k.path() == url) else {
+            let (chat, text) = (Kind::Chat.path(), Kind::Text.path());
+            return Err(format!("`url` is `{url}`\nhint: `{chat}` or `{text}`"));
         };
         let body = fields.take("body").ok_or("`body` is missing")?;
         fields.done().map_err(message)?;
@@ -74,17 +68,18 @@ impl Line {
             return Err(ApiError::value("stream", "an answer in a file comes whole"));
         }
         call.seed(seed);
-        let collected = self.collected(engine, &call.request)?;
+        let collected = collected(engine, &call.request)?;
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         collected.body(&call, &Head { id: format!("{}{id}", self.kind.prefix()), created })
     }
+}
 
-    fn collected(&self, engine: &dyn Engine, request: &crate::Request) -> Result<Collected, ApiError> {
-        loop {
-            match engine.generate(request.clone()) {
-                Err(EngineError::QueueFull) => sleep(PAUSE),
-                answer => return collect_blocking(answer?),
-            }
+/// Waits for a place in the queue and then for the whole answer.
+fn collected(engine: &dyn Engine, request: &crate::Request) -> Result<Collected, ApiError> {
+    loop {
+        match engine.generate(request.clone()) {
+            Err(EngineError::QueueFull) => sleep(PAUSE),
+            answer => return collect_blocking(answer?),
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use super::App;
 use crate::openai::ApiError;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::Request;
 use axum::http::{HeaderMap, header};
 use serde_json::Value;
+use std::error::Error as _;
 
 /// A JSON body. Errors: another type, larger or slower than may be, not JSON.
 pub(super) async fn json(app: &App, request: Request) -> Result<Value, ApiError> {
@@ -28,14 +29,16 @@ pub(super) async fn json(app: &App, request: Request) -> Result<Value, ApiError>
 }
 
 /// The bytes; `None` where there are too many.
-async fn receive(app: &App, body: Body) -> Result<Option<axum::body::Bytes>, ApiError> {
+async fn receive(app: &App, body: Body) -> Result<Option<Bytes>, ApiError> {
     let limit = app.options.receive_timeout;
-    match tokio::time::timeout(limit, to_bytes(body, app.options.max_body_bytes)).await {
-        Ok(bytes) => Ok(bytes.ok()),
-        Err(_) => {
-            let what = format!("the body took longer than {} s", limit.as_secs());
-            Err(ApiError::new(408, Some("request_timeout"), what))
-        }
+    let Ok(received) = tokio::time::timeout(limit, to_bytes(body, app.options.max_body_bytes)).await else {
+        let what = format!("the body took longer than {} s", limit.as_secs());
+        return Err(ApiError::new(408, Some("request_timeout"), what));
+    };
+    match received {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if e.source().is_some_and(|e| e.to_string() == "length limit exceeded") => Ok(None),
+        Err(_) => Err(ApiError::new(400, None, "the body does not come whole")),
     }
 }
 

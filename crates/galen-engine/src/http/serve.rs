@@ -65,13 +65,10 @@ async fn accept(listener: TcpListener, app: Arc<App>, stop: impl Future<Output =
             () = &mut stop => break,
             accepted = next => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let Ok((stream, _)) = accepted else {
             // Out of descriptors, say: those held will be given back.
-            Err(_) => {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
         };
         // A streamed token is a small packet that must not wait for the next.
         let _ = stream.set_nodelay(true);

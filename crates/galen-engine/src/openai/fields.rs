@@ -42,25 +42,21 @@ impl Fields {
     /// A number within a range.
     pub fn number(&mut self, name: &str, range: RangeInclusive<f64>) -> Result<Option<f32>, ApiError> {
         let Some(value) = self.take(name) else { return Ok(None) };
-        match value.as_f64().filter(|n| range.contains(n)) {
-            Some(n) => Ok(Some(n as f32)),
-            None => {
-                let (low, high) = range.into_inner();
-                Err(ApiError::value(name, format!("`{name}` is not a number from {low} to {high}")))
-            }
+        if let Some(n) = value.as_f64().filter(|n| range.contains(n)) {
+            return Ok(Some(n as f32));
         }
+        let (low, high) = range.into_inner();
+        Err(ApiError::value(name, format!("`{name}` is not a number from {low} to {high}")))
     }
 
     /// A whole number within a range.
     pub fn count(&mut self, name: &str, range: RangeInclusive<u64>) -> Result<Option<u64>, ApiError> {
         let Some(value) = self.take(name) else { return Ok(None) };
-        match value.as_u64().filter(|n| range.contains(n)) {
-            Some(n) => Ok(Some(n)),
-            None => {
-                let (low, high) = range.into_inner();
-                Err(ApiError::value(name, format!("`{name}` is not a whole number from {low} to {high}")))
-            }
+        if let Some(n) = value.as_u64().filter(|n| range.contains(n)) {
+            return Ok(Some(n));
         }
+        let (low, high) = range.into_inner();
+        Err(ApiError::value(name, format!("`{name}` is not a whole number from {low} to {high}")))
     }
 
     /// A text or several.

@@ -240,9 +240,8 @@ fn message(i: usize, value: Value) -> Result<Value, ApiError> {
     let at = |field: &str| format!("messages[{i}]{field}");
     let fail = |field: &str, what: &str| ApiError::value(&at(field), format!("`{}` {what}", at(field)));
     let mut fields = Fields::new(value).map_err(|_| fail("", "is not an object"))?;
-    let role = match fields.text("role") {
-        Ok(Some(role)) => role,
-        _ => return Err(fail(".role", "is not a string")),
+    let Ok(Some(role)) = fields.text("role") else {
+        return Err(fail(".role", "is not a string"));
     };
     // OpenAI's newer word, which templates do not know.
     let role = if role == "developer" { "system".to_owned() } else { role };

@@ -139,7 +139,7 @@ impl Plan<'_> {
                         (Some(codes), _) => codes.columns(self.w, rows, columns, out),
                         (None, Some(spread)) => spread.columns(self.w, rows, columns, out),
                         (None, None) => {
-                            columns_of(self.w, &self.x[rows.start * k..rows.end * k], columns, out)
+                            columns_of(self.w, &self.x[rows.start * k..rows.end * k], columns, out);
                         }
                     }
                 }

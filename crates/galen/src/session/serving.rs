@@ -118,7 +118,7 @@ impl Serving {
             max_waiting,
             max_model_tokens: options.max_model_len,
             cache_bytes: cache_bytes
-                .or_else(|| galen_train::available_bytes().map(|free| free as u64 / 2))
+                .or_else(|| galen_train::available_bytes().map(|free| free / 2))
                 .unwrap_or(4 << 30),
         };
         let model_bytes = model.nbytes();
