@@ -9,7 +9,7 @@ use std::sync::Arc;
 const STEPS: usize = 4;
 
 fn prompt(i: usize) -> Vec<u32> {
-    (0..1 + 5 * i % 17).map(|t| (7 * i + 3 * t) as u32 % 60).collect()
+    (0..=5 * i % 17).map(|t| (7 * i + 3 * t) as u32 % 60).collect()
 }
 
 fn follow(i: usize, t: usize) -> u32 {

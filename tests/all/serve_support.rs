@@ -107,7 +107,7 @@ impl Server {
 
     pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).expect("a connection");
-        stream.set_read_timeout(Some(Duration::from_secs(120))).expect("a timeout");
+        stream.set_read_timeout(Some(Duration::from_mins(2))).expect("a timeout");
         stream
     }
 
@@ -142,7 +142,7 @@ impl Server {
     pub fn until(&self, what: &str, mut done: impl FnMut(&Self) -> bool) {
         let begun = Instant::now();
         while !done(self) {
-            assert!(begun.elapsed() < Duration::from_secs(60), "{what} does not come");
+            assert!(begun.elapsed() < Duration::from_mins(1), "{what} does not come");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
