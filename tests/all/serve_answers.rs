@@ -207,3 +207,46 @@ fn pieces_are_whole_characters_and_stop_texts_never_show() {
     let (pieces, _, finish) = run("one ENd", &["END"]);
     assert_eq!((pieces.concat().as_str(), finish), ("one ENd", None));
 }
+
+#[test]
+fn an_answer_with_a_schema_is_of_it_alone_and_among_others() {
+    let bench = bench();
+    let server = Server::start(&bench, &[]);
+    let schema = json!({
+        "type": "object",
+        "properties": {
+            "chapter": {"type": "string", "enum": ["A", "C", "na\u{ef}ve"]},
+            "n": {"type": "integer", "minimum": 1, "maximum": 12},
+            "parts": {"type": "array", "items": {"$ref": "#/$defs/part"}, "maxItems": 2},
+        },
+        "required": ["chapter", "n", "parts"],
+        "additionalProperties": false,
+        "$defs": {"part": {"type": "boolean"}},
+    });
+    let ask = |i: usize| {
+        let body = json!({
+            "model": MODELS[i % 4], "messages": [{"role": "user", "content": "x"}], "temperature": 1.5, "seed": i,
+            "n": 2, "response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}},
+        });
+        server.chat(&body).is(200).json()["choices"].clone()
+    };
+    let alone: Vec<Value> = (0..8).map(ask).collect();
+    for choice in alone.iter().flat_map(|c| c.as_array().expect("choices")) {
+        assert_eq!(choice["finish_reason"], "stop", "{choice}");
+        let answer: Value =
+            serde_json::from_str(choice["message"]["content"].as_str().expect("text")).expect("JSON");
+        let fields: Vec<&String> = answer.as_object().expect("an object").keys().collect();
+        assert_eq!(fields, ["chapter", "n", "parts"]);
+        assert!(["A", "C", "na\u{ef}ve"].iter().any(|c| answer["chapter"] == *c), "{answer}");
+        assert!(answer["n"].as_u64().is_some_and(|n| (1..=12).contains(&n)), "{answer}");
+        let parts = answer["parts"].as_array().expect("a list");
+        assert!(parts.len() <= 2 && parts.iter().all(Value::is_boolean), "{answer}");
+    }
+    std::thread::scope(|scope| {
+        let ask = &ask;
+        let all: Vec<_> = (0..8).map(|i| scope.spawn(move || ask(i))).collect();
+        for (i, (got, want)) in all.into_iter().zip(&alone).enumerate() {
+            assert_eq!(got.join().expect("asked"), *want, "{i}");
+        }
+    });
+}

@@ -56,7 +56,13 @@ fn what_would_change_an_answer_is_done_or_refused() {
         ("logit_bias", json!({"x": 1}), 400),
         ("stream_options", json!({"include_usage": true}), 400),
         ("tools", json!([{}]), 400),
-        ("response_format", json!({"type": "json_object"}), 400),
+        ("response_format", json!({"type": "xml"}), 400),
+        ("response_format", json!({"type": "json_schema", "json_schema": {}}), 400),
+        (
+            "response_format",
+            json!({"type": "json_schema", "json_schema": {"schema": {"type": "strange"}}}),
+            400,
+        ),
         ("reasoning_effort", json!("high"), 400),
         ("no_such_field", json!(1), 400),
     ];

@@ -67,7 +67,7 @@ def shapes(client, models):
         (dict(model="no-such-model"), openai.NotFoundError),
         (dict(temperature=9), openai.BadRequestError),
         (dict(tools=[{"type": "function", "function": {"name": "f"}}]), openai.BadRequestError),
-        (dict(response_format={"type": "json_object"}), openai.BadRequestError),
+        (dict(response_format={"type": "json_schema", "json_schema": {"name": "x"}}), openai.BadRequestError),
         (dict(extra_body={"no_such_field": 1}), openai.BadRequestError),
     ]:
         try:
@@ -75,6 +75,13 @@ def shapes(client, models):
             raise SystemExit(f"{wrong} was accepted")
         except kind as error:
             assert error.body["message"] and error.body["type"], error
+    schema = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}}, "required": ["city"],
+              "additionalProperties": False}
+    formatted = client.chat.completions.create(
+        model=model, messages=[{"role": "user", "content": "What is the capital of France? Answer in JSON."}], temperature=0,
+        response_format={"type": "json_schema", "json_schema": {"name": "city", "schema": schema, "strict": True}},
+    )
+    assert "city" in json.loads(formatted.choices[0].message.content), formatted
     assert client.models.retrieve(model).id == model
 
 

@@ -1,6 +1,7 @@
 //! A prompt's continuation, from logits to text: drawing, stop tokens, stop texts, log-probabilities.
 
 use crate::answer::{Finish, Piece, TokenLogprobs};
+use crate::grammar::Constraint;
 use crate::request::Options;
 use crate::text::StopText;
 use galen_model::tokenizer::Tokenizer;
@@ -28,6 +29,7 @@ pub struct Continuation<'a> {
     seen: Vec<u32>,
     drawn: usize,
     text: StopText<'a>,
+    constraint: Option<Constraint>,
 }
 
 impl<'a> Continuation<'a> {
@@ -41,7 +43,23 @@ impl<'a> Continuation<'a> {
     ) -> Self {
         let sampling = options.sampling_of(which);
         let (seen, text) = (prompt.to_vec(), StopText::new(tokenizer.stream(true)));
-        Self { tokenizer, options, sampling, max_tokens, prompt_tokens: seen.len(), seen, drawn: 0, text }
+        Self {
+            tokenizer,
+            options,
+            sampling,
+            max_tokens,
+            prompt_tokens: seen.len(),
+            seen,
+            drawn: 0,
+            text,
+            constraint: None,
+        }
+    }
+
+    /// The same, held to a schema.
+    #[must_use]
+    pub(crate) fn constrained(self, constraint: Option<Constraint>) -> Self {
+        Self { constraint, ..self }
     }
 
     /// Tokens drawn, a stop token included.
@@ -50,12 +68,15 @@ impl<'a> Continuation<'a> {
     }
 
     /// Draws the next token from the logits `[V]` after what is there. Gives the text that became certain and what is
-    /// next. Errors: the tokenizer's own.
+    /// next. Errors: the tokenizer's own; a schema whose grammar grows beyond its limits.
     pub fn take(&mut self, logits: &[f32]) -> Result<(Piece, Next), String> {
         if self.drawn >= self.max_tokens {
             return self.end(Finish::Length);
         }
-        let changed = self.changed(logits);
+        let mut changed = self.changed(logits);
+        if let Some(constraint) = &mut self.constraint {
+            constraint.restrict(changed.get_or_insert_with(|| logits.to_vec()))?;
+        }
         let id = self.sampling.next(changed.as_deref().unwrap_or(logits), &self.seen, self.drawn as u64);
         self.drawn += 1;
         if self.tokenizer.eos_ids().contains(&id) {
@@ -67,10 +88,11 @@ impl<'a> Continuation<'a> {
         if stopped {
             return Ok((piece, Next::End(Finish::Stop)));
         }
-        if self.drawn < self.max_tokens {
+        let complete = self.constraint.as_mut().map_or(Ok(false), |c| c.accept(id))?;
+        if !complete && self.drawn < self.max_tokens {
             return Ok((piece, Next::Token(id)));
         }
-        let (rest, end) = self.end(Finish::Length)?;
+        let (rest, end) = self.end(if complete { Finish::Stop } else { Finish::Length })?;
         piece.text.push_str(&rest.text);
         piece.tokens.extend(rest.tokens);
         Ok((piece, end))

@@ -8,6 +8,7 @@ mod answer;
 pub mod batch;
 mod continuation;
 mod engine;
+mod grammar;
 pub mod http;
 mod native;
 pub mod openai;

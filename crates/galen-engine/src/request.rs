@@ -39,6 +39,8 @@ pub struct Options {
     pub logprobs: Option<usize>,
     /// Completions of each input.
     pub n: usize,
+    /// A JSON schema that answers are to satisfy.
+    pub schema: Option<Value>,
 }
 
 impl Default for Options {
@@ -53,6 +55,7 @@ impl Default for Options {
             stop: Vec::new(),
             logprobs: None,
             n: 1,
+            schema: None,
         }
     }
 }

@@ -11,6 +11,7 @@ pub use worker::Worker;
 
 use crate::answer::Answer;
 use crate::engine::{Engine, EngineError, ModelCard, Stats};
+use crate::grammar::{Constraint, Grammars};
 use crate::request::{Encode, Input, Request};
 use adapters::Adapters;
 use galen_model::tokenizer::Tokenizer;
@@ -45,6 +46,7 @@ struct Shared {
     adapters: Adapters,
     counts: Counts,
     tokenizer: Arc<Tokenizer>,
+    grammars: Grammars,
     max_model_tokens: usize,
     max_sequences: usize,
     kernels: StepKernels,
@@ -92,6 +94,7 @@ impl Native {
             queue: Queue::new(options.max_waiting),
             adapters: Adapters::new(options.name, options.encode),
             counts: Counts::default(),
+            grammars: Grammars::new(tokenizer.clone(), vocab_size),
             tokenizer,
             max_model_tokens,
             max_sequences: options.max_sequences.max(1),
@@ -176,12 +179,15 @@ impl Engine for Native {
             }
             prompts.push((ids, max_tokens, reserved));
         }
+        let schema = options.schema.as_ref().map(|s| shared.grammars.constraint(s)).transpose();
+        let constraint = schema.map_err(|what| invalid("response_format", what))?;
         let prompt_tokens = prompts.iter().map(|(ids, ..)| ids.len()).sum();
         let (events, answer) = Answer::new(prompt_tokens, prompts.len() * n);
         let jobs = prompts.into_iter().enumerate().map(|(i, (prompt, max_tokens, reserved))| Job {
             served: served.clone(),
             prompt,
             options: options.clone(),
+            constraint: constraint.as_ref().map(Constraint::again),
             max_tokens,
             reserved,
             first_choice: i * n,

@@ -3,6 +3,7 @@
 use super::adapters::Served;
 use crate::answer::Event;
 use crate::engine::EngineError;
+use crate::grammar::Constraint;
 use crate::request::Options;
 use std::collections::VecDeque;
 use std::sync::mpsc::{Sender, channel};
@@ -14,6 +15,8 @@ pub(super) struct Job {
     pub served: Arc<Served>,
     pub prompt: Vec<u32>,
     pub options: Arc<Options>,
+    /// From its beginning.
+    pub constraint: Option<Constraint>,
     pub max_tokens: usize,
     /// Tokens whose keys and values it may come to hold.
     pub reserved: u64,

@@ -3,6 +3,7 @@
 use super::queue::Job;
 use crate::answer::Event;
 use crate::continuation::{Continuation, Next};
+use crate::grammar::Constraint;
 use galen_model::Session;
 use galen_model::tokenizer::Tokenizer;
 use std::sync::Arc;
@@ -36,7 +37,8 @@ pub(super) fn begin<'a>(
     let mut live = Vec::with_capacity(n);
     for i in 0..n {
         let options = job.options.clone();
-        let continuation = Continuation::new(tokenizer, &job.prompt, options, i, job.max_tokens);
+        let continuation = Continuation::new(tokenizer, &job.prompt, options, i, job.max_tokens)
+            .constrained(job.constraint.as_ref().map(Constraint::again));
         let own = if i + 1 == n { session.take() } else { session.clone() };
         let Some(session) = own else { continue };
         let choice = job.first_choice + i;

@@ -57,6 +57,7 @@ pub fn read(kind: Kind, body: Value) -> Result<Call, ApiError> {
         stop: stop(fields)?,
         logprobs: logprobs(kind, fields)?,
         n: fields.count("n", 1..=128)?.unwrap_or(1) as usize,
+        schema: if kind == Kind::Chat { schema(fields)? } else { None },
     };
     let stream = fields.flag("stream")?.unwrap_or(false);
     let include_usage = stream_options(fields, stream)?;
@@ -125,6 +126,21 @@ fn stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
     Ok(stop)
 }
 
+/// `response_format`: the schema of the answer, where it is to have one.
+fn schema(fields: &mut Fields) -> Result<Option<Value>, ApiError> {
+    let wrong = |what: &str| ApiError::value("response_format", format!("`response_format`: {what}"));
+    let Some(format) = fields.take("response_format") else { return Ok(None) };
+    match format["type"].as_str() {
+        Some("text") => Ok(None),
+        Some("json_object") => Ok(Some(json!({"type": "object"}))),
+        Some("json_schema") => match &format["json_schema"]["schema"] {
+            schema @ Value::Object(_) => Ok(Some(schema.clone())),
+            _ => Err(wrong("`json_schema.schema` is not an object")),
+        },
+        _ => Err(wrong("its type is none of `text`, `json_object`, `json_schema`")),
+    }
+}
+
 fn logit_bias(fields: &mut Fields) -> Result<Vec<(u32, f32)>, ApiError> {
     let wrong =
         || ApiError::value("logit_bias", "`logit_bias` is not an object of token ids to -100 ... 100");
@@ -180,11 +196,6 @@ fn unsupported(kind: Kind, fields: &mut Fields, n: usize) -> Result<(), ApiError
                 "this server calls no tools",
             )?;
             fields.skip(&["parallel_tool_calls"]);
-            fields.only(
-                "response_format",
-                |v| v["type"] == "text",
-                "this server answers in free text alone",
-            )?;
             fields.only("modalities", |v| *v == json!(["text"]), "this server answers in text alone")?;
         }
         Kind::Text => {
