@@ -4,7 +4,9 @@ use crate::random::{Random, ids};
 use crate::support::{TINY, adapter, lora, real, row, settings, tiny, tiny_with};
 use galen_adapter::{Adapter, AdapterConfig};
 use galen_data::pack::pack;
-use galen_model::{LoadOptions, Model, Pass, PassOptions, Precision, Session, WeightCache, Weights};
+use galen_model::{
+    LoadOptions, Model, Pass, PassOptions, Precision, Session, StepKernels, WeightCache, Weights,
+};
 use galen_ops::ops::Compute;
 use galen_ops::quant::Dots;
 use galen_ops::tensor::f32_view;
@@ -327,8 +329,9 @@ fn sequences_decoded_together_have_the_bits_of_each_alone_on_any_number_of_threa
                 sessions[0].feed(&[7]).expect("fed"),
                 "{name}: a clone"
             );
-            let mut stranger = Session::new(&model, Some(&adapter));
-            assert!(Session::step(&mut [&mut sessions[0], &mut stranger], &[1, 2]).is_err());
+            let other = Session::new(&model, Some(&adapter));
+            let mut other = other.with_kernels(StepKernels::Passes);
+            assert!(Session::step(&mut [&mut sessions[0], &mut other], &[1, 2]).is_err());
             assert!(Session::step(&mut [&mut sessions[0]], &[1, 2]).is_err());
             assert!(sessions[0].feed(&[]).is_err());
         };

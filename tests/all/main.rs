@@ -1,7 +1,10 @@
 //! The integration tests of galen, one binary. Goldens lie beside the scripts that made them in `goldens/`.
 
+mod adapters_together;
 mod align_steps;
 mod arch_gradients;
+#[cfg(unix)]
+mod batch_runs;
 mod cli;
 mod cli_align;
 mod cli_data;
@@ -23,4 +26,10 @@ mod reward;
 mod reward_steps;
 mod rollout_runs;
 mod rollouts;
+#[cfg(unix)]
+mod serve_answers;
+#[cfg(unix)]
+mod serve_limits;
+#[cfg(unix)]
+mod serve_support;
 mod support;

@@ -106,7 +106,9 @@ impl BlockRun<'_> {
     ) -> Result<[Traced; N]> {
         let generating = !matches!(self.context, Context::Train(_));
         let decoding = generating && self.kernels == StepKernels::Blocks;
-        let bases = modules.map(|m| self.block.projections[m as usize].clone().decoding(decoding));
+        let stepping = matches!(self.context, Context::Step(_));
+        let bases =
+            modules.map(|m| self.block.projections[m as usize].clone().decoding(decoding).stepping(stepping));
         let outputs = if let Some((hook, leaves)) = self.hook {
             let sites = modules.map(|m| Site { layer: self.layer, module: m.name() });
             hook.project(self.tape, leaves, &sites, prologue, inputs, &bases.each_ref(), self.hook_context)?

@@ -3,14 +3,12 @@
 use crate::block::{BlockRun, Context};
 use crate::cache::KvLayer;
 use crate::model::Model;
+use crate::routed::{Routed, Run};
 use galen_ops::hook::{HookContext, ProjectionHook};
-use galen_ops::ops::{Projection, Projections, RmsNorm, STEP_ROWS, embed, logits};
+use galen_ops::ops::{Projection, Projections, RmsNorm, embed, logits};
 use galen_ops::tensor::{f32_tensor, f32_view};
 use galen_ops::{Error, Result, Tape, Traced};
 use std::sync::{Arc, OnceLock};
-
-/// Tokens of a prompt that go through the model at once: bounds the memory of a long prompt.
-const PREFILL: usize = 512;
 
 /// The adapter's matrices as the blocks take them, made once for all sequences of a family.
 type Leaves = Arc<OnceLock<Vec<Vec<Traced>>>>;
@@ -19,11 +17,30 @@ type Leaves = Arc<OnceLock<Vec<Vec<Traced>>>>;
 /// it nor on threads; from one to the other they differ within rounding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StepKernels {
-    /// Up to eight rows share a reading of the stored blocks: the fastest for a few sequences.
+    /// All rows share a reading of the stored blocks, eight of them its decoding: the fastest for a few sequences.
     #[default]
     Blocks,
     /// Those of training's passes, whatever the number of rows: the fastest for many sequences.
     Passes,
+    /// The same for the base, and each adapter's branch apart from it, in f32 as [`StepKernels::Blocks`] has it: so rows
+    /// of different adapters share the products with the base.
+    PassesApart,
+}
+
+/// A family's adapter.
+#[derive(Clone)]
+enum Hook<'a> {
+    Of(Option<&'a dyn ProjectionHook>),
+    Shared(Arc<dyn ProjectionHook + Send>),
+}
+
+impl Hook<'_> {
+    fn get(&self) -> Option<&dyn ProjectionHook> {
+        match self {
+            Self::Of(hook) => *hook,
+            Self::Shared(hook) => Some(&**hook),
+        }
+    }
 }
 
 /// One sequence being extended; a clone goes on from the same tokens. Uses the training projections, so what is
@@ -32,15 +49,28 @@ pub enum StepKernels {
 pub struct Session<'a> {
     model: &'a Model,
     kernels: StepKernels,
-    hook: Option<&'a dyn ProjectionHook>,
+    hook: Hook<'a>,
     leaves: Leaves,
     layers: Vec<KvLayer>,
     tokens: usize,
 }
 
 impl<'a> Session<'a> {
+    /// Tokens of a prompt that go through the model at once: bounds the memory of a long prompt. Feeding a prompt in
+    /// parts of so many gives the bits of feeding it at once.
+    pub const PREFILL_TOKENS: usize = 512;
+
     /// An empty sequence.
     pub fn new(model: &'a Model, hook: Option<&'a dyn ProjectionHook>) -> Self {
+        Self::of(model, Hook::Of(hook))
+    }
+
+    /// An empty sequence that keeps its adapter: for adapters that come and go while others are at work.
+    pub fn shared(model: &'a Model, hook: Arc<dyn ProjectionHook + Send>) -> Self {
+        Self::of(model, Hook::Shared(hook))
+    }
+
+    fn of(model: &'a Model, hook: Hook<'a>) -> Self {
         let layers = vec![KvLayer::default(); model.blocks.len()];
         Self { model, kernels: StepKernels::default(), hook, leaves: Leaves::default(), layers, tokens: 0 }
     }
@@ -54,7 +84,7 @@ impl<'a> Session<'a> {
     /// An empty sequence over the same model and adapter: the two can step together.
     #[must_use]
     pub fn sibling(&self) -> Self {
-        Self { leaves: self.leaves.clone(), kernels: self.kernels, ..Self::new(self.model, self.hook) }
+        Self { leaves: self.leaves.clone(), kernels: self.kernels, ..Self::of(self.model, self.hook.clone()) }
     }
 
     /// Tokens seen so far.
@@ -75,34 +105,33 @@ impl<'a> Session<'a> {
         // Within the pool: from outside of it, every product would wake its threads anew.
         rayon::scope(|_| {
             let mut last = Vec::new();
-            for ids in ids.chunks(PREFILL) {
+            for ids in ids.chunks(Self::PREFILL_TOKENS) {
                 last = forward(&mut [self], ids)?;
             }
             head(self.model, self.kernels, last)
         })
     }
 
-    /// Appends one token to each of several siblings and gives the logits `[M, V]`, row by row: for each the bits
-    /// that [`Session::feed`] would have given. Errors: sequences that are not siblings, or another number of tokens.
+    /// Appends one token to each of several sequences over one model and gives the logits `[M, V]`, row by row: for
+    /// each the bits that [`Session::feed`] would have given. Each base weight is read once for all; siblings side by
+    /// side share the products of their adapter. Errors: sequences over other models or through other kernels, of
+    /// different families through [`StepKernels::Passes`] (there a branch is part of the base's product), or another
+    /// number of tokens.
     pub fn step(sessions: &mut [&mut Session<'a>], ids: &[u32]) -> Result<Vec<f32>> {
         let fail = |what: String| Err(Error::Shape { op: "step", what });
         let Some(first) = sessions.first() else { return fail("no sequence".into()) };
-        let (leaves, model, kernels) = (first.leaves.clone(), first.model, first.kernels);
+        let (model, kernels) = (first.model, first.kernels);
         if sessions.len() != ids.len() {
             return fail(format!("{} tokens for {} sequences", ids.len(), sessions.len()));
         }
-        if !sessions.iter().all(|s| Arc::ptr_eq(&s.leaves, &leaves) && s.kernels == kernels) {
+        if !sessions.iter().all(|s| std::ptr::eq(s.model, model) && s.kernels == kernels) {
+            return fail("sequences over different models".into());
+        }
+        let leaves = first.leaves.clone();
+        if kernels == StepKernels::Passes && !sessions.iter().all(|s| Arc::ptr_eq(&s.leaves, &leaves)) {
             return fail("sequences of different families".into());
         }
-        // More rows than share a reading would go through other products.
-        let rows = if kernels == StepKernels::Blocks { STEP_ROWS } else { ids.len().max(1) };
-        rayon::scope(|_| {
-            let mut all = Vec::new();
-            for (sessions, ids) in sessions.chunks_mut(rows).zip(ids.chunks(rows)) {
-                all.extend(head(model, kernels, forward(sessions, ids)?)?);
-            }
-            Ok(all)
-        })
+        rayon::scope(|_| head(model, kernels, forward(sessions, ids)?))
     }
 
     fn leaves(&self) -> Result<&[Vec<Traced>]> {
@@ -110,7 +139,7 @@ impl<'a> Session<'a> {
             return Ok(leaves);
         }
         let mut made = Vec::with_capacity(self.layers.len());
-        if let Some(hook) = self.hook {
+        if let Some(hook) = self.hook.get() {
             for layer in 0..self.layers.len() {
                 made.push(hook.leaves(layer, &mut Tape::frozen())?);
             }
@@ -123,7 +152,7 @@ impl<'a> Session<'a> {
 fn head(model: &Model, kernels: StepKernels, hidden: Vec<f32>) -> Result<Vec<f32>> {
     match kernels {
         StepKernels::Blocks => logits(model.head.matrix(), &hidden),
-        StepKernels::Passes => {
+        StepKernels::Passes | StepKernels::PassesApart => {
             let width = model.head.matrix().cols();
             let rows = hidden.len() / width.max(1);
             let hidden = f32_tensor(hidden, (rows, width))?;
@@ -134,13 +163,35 @@ fn head(model: &Model, kernels: StepKernels, hidden: Vec<f32>) -> Result<Vec<f32
     }
 }
 
+/// Siblings side by side: how many, and what they share.
+fn families<'a>(sessions: &[&mut Session<'a>]) -> Result<Vec<(usize, Hook<'a>, Leaves)>> {
+    let mut families: Vec<(usize, Hook, Leaves)> = Vec::new();
+    for session in sessions {
+        match families.last_mut() {
+            Some((rows, _, leaves)) if Arc::ptr_eq(leaves, &session.leaves) => *rows += 1,
+            _ => {
+                session.leaves()?;
+                families.push((1, session.hook.clone(), session.leaves.clone()));
+            }
+        }
+    }
+    Ok(families)
+}
+
 /// Normalised hidden states `[M, C]` of the last tokens: several tokens of one sequence, or one of each of several.
 fn forward(sessions: &mut [&mut Session], ids: &[u32]) -> Result<Vec<f32>> {
     let [first, ..] = sessions else { return Ok(Vec::new()) };
-    let (model, hook, kernels) = (first.model, first.hook, first.kernels);
-    first.leaves()?;
-    let shared = first.leaves.clone();
-    let leaves = shared.get().map_or(&[][..], |l| &l[..]);
+    let (model, kernels) = (first.model, first.kernels);
+    let families = families(sessions)?;
+    let runs: Vec<Run> = families
+        .iter()
+        .map(|(rows, hook, leaves)| Run {
+            rows: *rows,
+            hook: hook.get(),
+            leaves: leaves.get().map_or(&[][..], |l| &l[..]),
+        })
+        .collect();
+    let routed = Routed { runs: &runs };
     let together = sessions.len() == ids.len();
     let positions: Vec<u32> = if together {
         sessions.iter().map(|s| s.tokens as u32).collect()
@@ -161,7 +212,12 @@ fn forward(sessions: &mut [&mut Session], ids: &[u32]) -> Result<Vec<f32>> {
             tape: &mut Tape::frozen(),
             block,
             layer,
-            hook: hook.map(|h| (h, leaves.get(layer).map_or(&[][..], |l| &l[..]))),
+            hook: match &runs[..] {
+                [one] if kernels != StepKernels::PassesApart || !together => {
+                    one.hook.map(|h| (h, one.leaves_of(layer)))
+                }
+                _ => Some((&routed, &[])),
+            },
             hook_context: &context,
             ropes: &ropes,
             kernels,

@@ -12,6 +12,7 @@ mod model;
 mod pass;
 mod pooled;
 mod rollout;
+mod routed;
 mod sample;
 pub mod tokenizer;
 pub mod weights;

@@ -1,6 +1,8 @@
 //! The commands and the flags they share. Each command's own flags lie beside its code.
 
-use crate::commands::{completions, data, doctor, eval, generate, init, man, plan, quickstart, train};
+use crate::commands::{
+    completions, data, doctor, eval, generate, init, man, plan, quickstart, run_batch, serve, train,
+};
 use clap::{Args, Parser, Subcommand};
 use std::num::NonZeroU16;
 use std::str::FromStr;
@@ -99,6 +101,10 @@ pub enum Command {
     Eval(eval::Args),
     /// Complete a prompt or answer in a chat
     Generate(generate::Args),
+    /// Serve a model and adapters over it to OpenAI's clients
+    Serve(serve::Args),
+    /// Answer a file of requests in OpenAI's batch format
+    RunBatch(run_batch::Args),
     /// Look at, check and split data sets
     Data(data::Args),
     /// Say what was found on this machine and which kernels are in use
@@ -177,6 +183,8 @@ mod tests {
             "data check d.jsonl --model m",
             "data split d.jsonl --group-by section --test 0.1 --out parts",
             "data split d.jsonl --group_by section --test 200 --out parts",
+            "serve --model m --adapter a=run --lora-modules b=other --host 127.0.0.1 --port 0 --api-key-file k --max_num_seqs 4",
+            "run-batch -i in.jsonl -o out.jsonl --model m --adapter a=run",
             "completions zsh",
             "man",
             "--offline -vv --device cuda:1 eval ls",

@@ -1,5 +1,6 @@
 //! Tokenizers, from a Hugging Face directory or from GGUF metadata, over the `tokenizers` crate.
 
+mod bytes;
 mod error;
 mod gguf;
 mod hf;

@@ -46,10 +46,12 @@ use crate::quant::{GROUP_ROWS, QuantMatrix};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Rows that share one decoding of a block; more are done in groups.
+/// Rows that share one decoding of a block; more are done in groups, a block's next decoding from the cache.
 pub(crate) const MAX_ROWS: usize = 8;
 /// Multiply-adds below which a task is not worth handing to another thread (about five microseconds).
 const TASK: usize = 1 << 16;
+/// Elements of a matrix that stay in the second-level cache while further rows read them again.
+const CACHED: usize = 1 << 18;
 /// Elements decoded at once where no format has a kernel of its own: a multiple of every block size.
 const CHUNK: usize = 256;
 
@@ -137,16 +139,22 @@ impl Plan<'_> {
     /// Computes columns `columns` for all rows.
     fn run(&self, m: usize, columns: Range<usize>) {
         let k = self.w.cols();
-        for i0 in (0..m).step_by(MAX_ROWS) {
-            let rows = i0..m.min(i0 + MAX_ROWS);
-            let (columns, out) = (columns.clone(), self.out.below(i0));
-            // SAFETY: `columns` are this task's alone, and `gemv` has checked the sizes.
-            unsafe {
-                match (self.codes, self.spread, self.digits) {
-                    (Some(codes), ..) => codes.columns(self.w, rows, columns, out),
-                    (_, Some(spread), _) => spread.columns(self.w, rows, columns, out),
-                    (.., Some(digits)) => digits.columns(self.w, rows, columns, out),
-                    _ => columns_of(self.w, &self.x[rows.start * k..rows.end * k], columns, out),
+        let width =
+            if m > MAX_ROWS { (CACHED / k).max(1).next_multiple_of(GROUP_ROWS) } else { columns.len() };
+        for j0 in columns.clone().step_by(width.max(1)) {
+            for i0 in (0..m).step_by(MAX_ROWS) {
+                let rows = i0..m.min(i0 + MAX_ROWS);
+                let (columns, out) = (j0..columns.end.min(j0 + width), self.out.below(i0));
+                // SAFETY: `columns` are this task's alone, and `gemv` has checked the sizes.
+                unsafe {
+                    match (self.codes, self.spread, self.digits) {
+                        (Some(codes), ..) => codes.columns(self.w, rows, columns, out),
+                        (_, Some(spread), _) => spread.columns(self.w, rows, columns, out),
+                        (.., Some(digits)) => digits.columns(self.w, rows, columns, out),
+                        _ => {
+                            columns_of(self.w, &self.x[rows.start * k..rows.end * k], columns, out);
+                        }
+                    }
                 }
             }
         }

@@ -85,10 +85,6 @@ fn zeroed<T: Copy + Default>(part: &mut [MaybeUninit<T>]) -> &mut [T] {
     unsafe { &mut *(std::ptr::from_mut(part) as *mut [T]) }
 }
 
-/// Rows up to which products of a decoding projection share a reading of the stored blocks; more go through the
-/// products of training.
-pub const STEP_ROWS: usize = crate::kernels::gemv::MAX_ROWS;
-
 /// Runs `f(chunk index, rows of out)` over fixed chunks of whole rows of `out`, in parallel.
 pub(crate) fn for_rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
     let rows = (CHUNK / width.max(1)).max(1);

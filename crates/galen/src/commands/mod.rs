@@ -11,6 +11,8 @@ pub mod init;
 pub mod man;
 pub mod plan;
 pub mod quickstart;
+pub mod run_batch;
+pub mod serve;
 pub mod train;
 
 use crate::cli::{Command, Globals};
@@ -25,6 +27,8 @@ pub fn dispatch(command: Command, globals: &Globals) -> anyhow::Result<()> {
         Command::Align(args) => train::run(args, "align", globals),
         Command::Eval(args) => eval::run(args, globals),
         Command::Generate(args) => generate::run(args, globals),
+        Command::Serve(args) => serve::run(args, globals),
+        Command::RunBatch(args) => run_batch::run(args, globals),
         Command::Data(args) => data::run(args, globals),
         Command::Doctor(args) => doctor::run(&args, globals),
         Command::Completions(args) => completions::run(&args),

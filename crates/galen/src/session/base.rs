@@ -122,13 +122,22 @@ impl Base {
     }
 
     fn compile(&self, source: &str, eot: &[String]) -> anyhow::Result<ChatTemplate> {
-        let special = SpecialTokens {
-            named: self.tokenizer.special_tokens().clone(),
-            control: self.tokenizer.control_tokens(),
-            eot: eot.to_vec(),
-        };
-        Ok(ChatTemplate::new(source, special)?)
+        compile_template(&self.tokenizer, source, eot)
     }
+}
+
+/// A template with the special tokens of a tokenizer.
+pub(super) fn compile_template(
+    tokenizer: &Tokenizer,
+    source: &str,
+    eot: &[String],
+) -> anyhow::Result<ChatTemplate> {
+    let special = SpecialTokens {
+        named: tokenizer.special_tokens().clone(),
+        control: tokenizer.control_tokens(),
+        eot: eot.to_vec(),
+    };
+    Ok(ChatTemplate::new(source, special)?)
 }
 
 fn named(name: &str) -> anyhow::Result<String> {

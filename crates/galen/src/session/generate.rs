@@ -1,8 +1,10 @@
 //! Generation as text, piece by piece.
 
-use galen_model::tokenizer::{TextStream, Tokenizer};
+use galen_engine::{Continuation, Next, Options};
+use galen_model::tokenizer::Tokenizer;
 use galen_model::{Model, Sampling, Session};
 use galen_ops::hook::ProjectionHook;
+use std::sync::Arc;
 
 /// How far and how to generate.
 #[derive(Debug, Clone)]
@@ -18,69 +20,26 @@ pub struct GenerateOptions<'a> {
 /// Where pieces of text go.
 type Sink<'a> = &'a mut dyn FnMut(&str) -> std::io::Result<()>;
 
-/// A text on its way from logits to pieces that can be shown.
-struct Writer<'a> {
+fn begin<'a>(
     tokenizer: &'a Tokenizer,
-    options: &'a GenerateOptions<'a>,
-    stream: TextStream<'a>,
-    prompt_tokens: usize,
-    seen: Vec<u32>,
-    /// Text that may be the beginning of a stop text.
-    held: String,
-    drawn: usize,
+    prompt: &[u32],
+    options: &GenerateOptions<'_>,
+) -> anyhow::Result<Continuation<'a>> {
+    anyhow::ensure!(!prompt.is_empty(), "the prompt has no token\nhint: write a prompt, or use `--chat`");
+    let GenerateOptions { max_tokens, stop, sampling } = options;
+    let options = Options { sampling: sampling.clone(), stop: stop.to_vec(), ..Options::default() };
+    Ok(Continuation::new(tokenizer, prompt, Arc::new(options), 0, *max_tokens))
 }
 
-impl<'a> Writer<'a> {
-    fn new(
-        tokenizer: &'a Tokenizer,
-        prompt: &[u32],
-        options: &'a GenerateOptions<'a>,
-    ) -> anyhow::Result<Self> {
-        anyhow::ensure!(!prompt.is_empty(), "the prompt has no token\nhint: write a prompt, or use `--chat`");
-        let (stream, seen) = (tokenizer.stream(true), prompt.to_vec());
-        Ok(Self {
-            tokenizer,
-            options,
-            stream,
-            prompt_tokens: seen.len(),
-            seen,
-            held: String::new(),
-            drawn: 0,
-        })
-    }
-
-    /// Draws the next token from the logits after what is there, and hands out what text is certain. Gives the token
-    /// to append to the model's sequence; `None` at the end.
-    fn take(&mut self, logits: &[f32], out: Sink) -> anyhow::Result<Option<u32>> {
-        let options = self.options;
-        if self.drawn < options.max_tokens {
-            let id = options.sampling.next(logits, &self.seen, self.drawn as u64);
-            self.drawn += 1;
-            if !self.tokenizer.eos_ids().contains(&id) {
-                self.seen.push(id);
-                self.held.push_str(&self.stream.push(id).map_err(anyhow::Error::msg)?);
-                if let Some(end) = first_stop(&self.held, options.stop) {
-                    out(&self.held[..end])?;
-                    return Ok(None);
-                }
-                let keep = self.held.len() - may_stop(&self.held, options.stop);
-                out(&self.held[..keep])?;
-                self.held.drain(..keep);
-                if self.drawn < options.max_tokens {
-                    return Ok(Some(id));
-                }
-            }
-        }
-        let stream = std::mem::replace(&mut self.stream, self.tokenizer.stream(true));
-        self.held.push_str(&stream.finish().map_err(anyhow::Error::msg)?);
-        out(&self.held[..first_stop(&self.held, options.stop).unwrap_or(self.held.len())])?;
-        Ok(None)
-    }
-
-    /// The new tokens, without an end-of-sequence token.
-    fn tokens(mut self) -> Vec<u32> {
-        self.seen.split_off(self.prompt_tokens)
-    }
+/// Draws the next token from the logits after what is there, and hands out what text is certain. Gives the token to
+/// append to the model's sequence; `None` at the end.
+fn take(continuation: &mut Continuation, logits: &[f32], out: Sink) -> anyhow::Result<Option<u32>> {
+    let (piece, next) = continuation.take(logits).map_err(anyhow::Error::msg)?;
+    out(&piece.text)?;
+    Ok(match next {
+        Next::Token(id) => Some(id),
+        Next::End(_) => None,
+    })
 }
 
 /// Continues `prompt` (at least one token) and hands out text as it comes, held back where it may be the beginning of
@@ -93,10 +52,10 @@ pub fn generate(
     options: &GenerateOptions<'_>,
     out: Sink,
 ) -> anyhow::Result<Vec<u32>> {
-    let mut writer = Writer::new(tokenizer, prompt, options)?;
+    let mut writer = begin(tokenizer, prompt, options)?;
     let mut session = Session::new(model, hook);
     let mut logits = session.feed(prompt)?;
-    while let Some(id) = writer.take(&logits, out)? {
+    while let Some(id) = take(&mut writer, &logits, out)? {
         logits = session.feed(&[id])?;
     }
     Ok(writer.tokens())
@@ -109,7 +68,7 @@ const TOGETHER: usize = 8;
 struct Live<'a> {
     request: usize,
     session: Session<'a>,
-    writer: Writer<'a>,
+    writer: Continuation<'a>,
     next: u32,
 }
 
@@ -131,7 +90,7 @@ pub fn generate_all<'a>(
         while live.len() < TOGETHER
             && let Some((request, (prompt, options))) = waiting.next()
         {
-            let mut writer = Writer::new(tokenizer, prompt, options)?;
+            let mut writer = begin(tokenizer, prompt, options)?;
             let (session, logits) = match &last {
                 Some((same, session, logits)) if *same == prompt.as_slice() => {
                     (session.clone(), logits.clone())
@@ -143,7 +102,7 @@ pub fn generate_all<'a>(
                     (session, logits)
                 }
             };
-            let next = writer.take(&logits, &mut into(&mut results[request].0))?;
+            let next = take(&mut writer, &logits, &mut into(&mut results[request].0))?;
             match next {
                 Some(next) => live.push(Live { request, session, writer, next }),
                 None => results[request].1 = writer.tokens(),
@@ -159,7 +118,7 @@ pub fn generate_all<'a>(
         let mut going = Vec::with_capacity(live.len());
         for mut l in live {
             let row = rows.next().unwrap_or_default();
-            let next = l.writer.take(row, &mut into(&mut results[l.request].0))?;
+            let next = take(&mut l.writer, row, &mut into(&mut results[l.request].0))?;
             match next {
                 Some(next) => going.push(Live { next, ..l }),
                 None => results[l.request].1 = l.writer.tokens(),
@@ -174,30 +133,5 @@ fn into(text: &mut String) -> impl FnMut(&str) -> std::io::Result<()> {
     |piece| {
         text.push_str(piece);
         Ok(())
-    }
-}
-
-fn first_stop(text: &str, stops: &[String]) -> Option<usize> {
-    stops.iter().filter(|s| !s.is_empty()).filter_map(|s| text.find(s.as_str())).min()
-}
-
-/// Bytes at the end of `text` that may be the beginning of a stop text.
-fn may_stop(text: &str, stops: &[String]) -> usize {
-    let begins = |s: &String| (1..s.len()).rev().find(|n| s.is_char_boundary(*n) && text.ends_with(&s[..*n]));
-    stops.iter().filter_map(begins).max().unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn stop_texts_are_found_and_held_back() {
-        let stops = ["\n\nQ".to_owned(), "END".to_owned()];
-        assert_eq!(first_stop("ab\n\nQ: END", &stops), Some(2));
-        assert_eq!(may_stop("ab\n", &stops), 1);
-        assert_eq!(may_stop("ab\n\n", &stops), 2);
-        assert_eq!(may_stop("abEN", &stops), 2);
-        assert_eq!(may_stop("ab", &stops), 0);
     }
 }

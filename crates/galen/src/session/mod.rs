@@ -1,6 +1,7 @@
 //! What the commands share: an opened base, prepared rows, a scorer, a run directory.
 
 mod base;
+mod batch;
 pub mod fast_decode;
 mod generate;
 mod held_out;
@@ -13,11 +14,13 @@ mod rollout;
 mod rows;
 mod run_dir;
 mod scorer;
+mod serving;
 mod shown;
 mod summary;
 mod train;
 
 pub use base::{Base, TemplateChoice, hub_bars};
+pub use batch::BatchFiles;
 pub use generate::{GenerateOptions, generate, generate_all};
 pub use preference::AnswerRenderer;
 pub use prepare::{Prepared, Preparer, Read, Renderer};
@@ -25,5 +28,7 @@ pub use record::{sha256_file, sha256_text};
 pub use rows::{Parts, Rows, RowsReport};
 pub(crate) use run_dir::replace;
 pub use scorer::{FastDecoder, ModelScorer};
+pub(crate) use serving::positive;
+pub use serving::{Serving, ServingOptions};
 pub(crate) use summary::write_reports;
 pub use train::{Start, Trained, command_of, is_adapter, open_adapter, resolve_run, saved_template, train};

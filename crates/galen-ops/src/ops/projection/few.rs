@@ -2,9 +2,10 @@
 //! whatever the weights' [`super::Compute`]. Nothing drops out in generation.
 
 use super::{Factors, Forward, Projections};
-use crate::error::Result;
+use crate::error::{Result, shape_error};
 use crate::kernels::gemv::{MAX_ROWS, Product, Weights, gemv};
-use crate::tensor::{F32View, f32_view};
+use crate::tensor::{F32View, dims2, f32_view};
+use candle_core::Tensor;
 
 /// Rows up to which reading the blocks as they are is faster than the matrix product.
 pub(super) const FEW_ROWS: usize = MAX_ROWS;
@@ -18,9 +19,10 @@ pub(super) fn forward(
     let mut ys = Vec::with_capacity(op.members.len());
     let (mut us, mut matrices) = (Vec::new(), Vec::new());
     for ((base, _), f) in op.members.iter().zip(factors) {
-        ys.push(match &base.bias {
-            Some(bias) => bias.repeat(tokens),
-            None => vec![0f32; tokens * base.out_features()],
+        ys.push(match (&base.product, &base.bias) {
+            (Some(product), _) => known(product, tokens, base.out_features())?,
+            (None, Some(bias)) => bias.repeat(tokens),
+            (None, None) => vec![0f32; tokens * base.out_features()],
         });
         us.push(vec![0f32; f.map_or(0, |f| tokens * f.rank)]);
         matrices
@@ -30,8 +32,10 @@ pub(super) fn forward(
     let mut products = Vec::with_capacity(2 * ys.len());
     for (i, (y, u)) in ys.iter_mut().zip(&mut us).enumerate() {
         let base = &op.members[i].0;
-        let w = Weights::Stored(base.weight.matrix());
-        products.push(Product { x, w, y, accumulate: base.bias.is_some() });
+        if base.product.is_none() {
+            let w = Weights::Stored(base.weight.matrix());
+            products.push(Product { x, w, y, accumulate: base.bias.is_some() });
+        }
         if let (Some(f), Some([a, _])) = (&factors[i], &matrices[i]) {
             let w = Weights::Dense { values: a, n: f.rank, k: op.in_features() };
             products.push(Product { x, w, y: u, accumulate: false });
@@ -49,6 +53,14 @@ pub(super) fn forward(
     }
     gemv(tokens, &mut products);
     Ok((ys, u))
+}
+
+/// A product given with its projection, `[tokens, width]`.
+fn known(product: &Tensor, tokens: usize, width: usize) -> Result<Vec<f32>> {
+    match dims2("projections", product)? {
+        dims if dims == (tokens, width) => Ok(f32_view(product)?.to_vec()),
+        dims => shape_error("projections", format!("a product of {dims:?} for {tokens} rows of {width}")),
+    }
 }
 
 /// `[T, sum of R]` of every branch's `[T, R]`.

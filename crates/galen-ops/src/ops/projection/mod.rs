@@ -20,6 +20,8 @@ pub struct Projection {
     weight: Frozen,
     bias: Option<Arc<[f32]>>,
     decoding: bool,
+    stepping: bool,
+    product: Option<Tensor>,
 }
 
 impl Projection {
@@ -31,7 +33,7 @@ impl Projection {
                 let rows = weight.matrix().rows();
                 shape_error("projection", format!("bias of {} for {rows} outputs", b.len()))
             }
-            _ => Ok(Self { weight, bias, decoding: false }),
+            _ => Ok(Self { weight, bias, decoding: false, stepping: false, product: None }),
         }
     }
 
@@ -40,6 +42,20 @@ impl Projection {
     #[must_use]
     pub fn decoding(self, decoding: bool) -> Self {
         Self { decoding, ..self }
+    }
+
+    /// Whether each row of x is a sequence's next token: then, where it serves generation, any number of rows is
+    /// multiplied straight with the stored blocks.
+    #[must_use]
+    pub fn stepping(self, stepping: bool) -> Self {
+        Self { stepping, ..self }
+    }
+
+    /// Its `x W^T + b` `[T, out]`, where that is known already: it is taken instead of multiplying, and branches are added
+    /// as in a step of generation. So adapters of different rows share one reading of the weight. Without gradients.
+    #[must_use]
+    pub fn with_product(self, product: Tensor) -> Self {
+        Self { product: Some(product), ..self }
     }
 
     /// Input features.
@@ -131,7 +147,15 @@ impl Projections {
     /// Whether this is a step of generation.
     fn is_step(&self, tokens: usize) -> bool {
         let plain = |branch: &Option<Branch>| branch.as_ref().is_none_or(|b| b.dropout.is_none());
-        tokens <= few::FEW_ROWS && self.members.iter().all(|(base, b)| base.decoding && plain(b))
+        self.members
+            .iter()
+            .all(|(base, b)| base.decoding && (base.stepping || tokens <= few::FEW_ROWS) && plain(b))
+    }
+
+    /// Whether only the branches are left to compute.
+    fn is_known(&self) -> bool {
+        let plain = |branch: &Option<Branch>| branch.as_ref().is_none_or(|b| b.dropout.is_none());
+        self.members.iter().all(|(base, b)| base.product.is_some() && plain(b))
     }
 
     /// Whether this is a prompt whose products are formed in integers, as a step's are.
@@ -156,7 +180,7 @@ impl Projections {
         let (ys, u) = {
             let x = self.prologue.forward(own)?;
             match self.compute() {
-                _ if self.is_step(tokens) => few::forward(self, &x, tokens, &factors)?,
+                _ if self.is_known() || self.is_step(tokens) => few::forward(self, &x, tokens, &factors)?,
                 _ if self.in_integers() => exact::forward(self, &x, tokens, &factors)?,
                 Compute::F32 => exact::forward(self, &x, tokens, &factors)?,
                 Compute::Bf16 => rounded::forward(self, &x, tokens, &factors)?,
