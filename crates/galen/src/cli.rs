@@ -1,6 +1,8 @@
 //! The commands and the flags they share. Each command's own flags lie beside its code.
 
-use crate::commands::{completions, data, doctor, eval, generate, init, man, plan, quickstart, train};
+use crate::commands::{
+    completions, data, doctor, eval, export, generate, init, man, plan, quickstart, train,
+};
 use clap::{Args, Parser, Subcommand};
 use std::num::NonZeroU16;
 use std::str::FromStr;
@@ -97,6 +99,8 @@ pub enum Command {
     Align(train::Args),
     /// Evaluate a model, and adapters against it, on held-out questions
     Eval(eval::Args),
+    /// Write a model or an adapter in another program's format
+    Export(export::Args),
     /// Complete a prompt or answer in a chat
     Generate(generate::Args),
     /// Look at, check and split data sets
@@ -173,6 +177,8 @@ mod tests {
             "generate --model m --adapter a -p hello -n 20 --temp 0.7 --top-k 40 --top-p 0.9 --min-p 0.05 \
              --repeat-penalty 1.1 -s 7 --chat --system s --fast-decode",
             "generate --adapter run --prompt hi --max-tokens 5 --temperature 0 --seed 1 --max_tokens=9",
+            "export --model m --adapter a --format gguf --quantize q4_k_m --out m.gguf",
+            "export --model run --format gguf-lora -o a.gguf",
             "data inspect c.yaml --stage packed --rows 3",
             "data check d.jsonl --model m",
             "data split d.jsonl --group-by section --test 0.1 --out parts",

@@ -6,6 +6,7 @@ pub mod data;
 pub mod doctor;
 pub mod estimate;
 pub mod eval;
+pub mod export;
 pub mod generate;
 pub mod init;
 pub mod man;
@@ -24,6 +25,7 @@ pub fn dispatch(command: Command, globals: &Globals) -> anyhow::Result<()> {
         Command::Train(args) => train::run(args, "train", globals),
         Command::Align(args) => train::run(args, "align", globals),
         Command::Eval(args) => eval::run(args, globals),
+        Command::Export(args) => export::run(args, globals),
         Command::Generate(args) => generate::run(args, globals),
         Command::Data(args) => data::run(args, globals),
         Command::Doctor(args) => doctor::run(&args, globals),

@@ -26,4 +26,7 @@ pub use rows::{Parts, Rows, RowsReport};
 pub(crate) use run_dir::replace;
 pub use scorer::{FastDecoder, ModelScorer};
 pub(crate) use summary::write_reports;
-pub use train::{Start, Trained, command_of, is_adapter, open_adapter, resolve_run, saved_template, train};
+pub use train::{
+    Start, Trained, command_of, is_adapter, open_adapter, open_adapter_over, resolve_run, saved_template,
+    train,
+};
