@@ -17,6 +17,7 @@ mod ops_gradients;
 mod parity;
 mod peft_steps;
 mod preference;
+mod quantise;
 mod random;
 mod resume;
 mod reward;
