@@ -8,11 +8,13 @@ mod cli_data;
 mod cli_machine;
 mod cli_misc;
 mod exactness;
+mod export;
 mod fast_decode;
 mod goldens;
 mod grpo_steps;
 #[cfg(unix)]
 mod kill;
+mod merge;
 mod ops_gradients;
 mod parity;
 mod peft_steps;

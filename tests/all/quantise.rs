@@ -56,7 +56,9 @@ fn products_read_what_was_written() {
 
 #[test]
 fn values_without_a_block_are_refused() {
-    for (dtype, value) in [(WeightDtype::Q4_K, f32::NAN), (WeightDtype::F16, 1e6), (WeightDtype::F32, f32::INFINITY)] {
+    for (dtype, value) in
+        [(WeightDtype::Q4_K, f32::NAN), (WeightDtype::F16, 1e6), (WeightDtype::F32, f32::INFINITY)]
+    {
         assert!(quantize(dtype, 256, &[value; 256]).is_err(), "{dtype} {value}");
     }
     assert!(quantize(WeightDtype::Q4_K, 32, &[0.0; 32]).is_err(), "a row shorter than a block");

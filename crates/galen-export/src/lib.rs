@@ -7,6 +7,9 @@ mod error;
 mod format;
 mod gguf;
 mod gguf_lora;
+mod hf;
+pub mod merge;
+mod peft;
 mod place;
 mod source;
 

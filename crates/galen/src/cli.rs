@@ -1,7 +1,7 @@
 //! The commands and the flags they share. Each command's own flags lie beside its code.
 
 use crate::commands::{
-    completions, data, doctor, eval, export, generate, init, man, plan, quickstart, train,
+    completions, data, doctor, eval, export, generate, init, man, merge, plan, quickstart, train,
 };
 use clap::{Args, Parser, Subcommand};
 use std::num::NonZeroU16;
@@ -101,6 +101,8 @@ pub enum Command {
     Eval(eval::Args),
     /// Write a model or an adapter in another program's format
     Export(export::Args),
+    /// Merge adapters into one, or into their base
+    Merge(merge::Args),
     /// Complete a prompt or answer in a chat
     Generate(generate::Args),
     /// Look at, check and split data sets
@@ -178,6 +180,9 @@ mod tests {
              --repeat-penalty 1.1 -s 7 --chat --system s --fast-decode",
             "generate --adapter run --prompt hi --max-tokens 5 --temperature 0 --seed 1 --max_tokens=9",
             "export --model m --adapter a --format gguf --quantize q4_k_m --out m.gguf",
+            "merge --model m --adapter a --out merged.gguf",
+            "merge --model m --adapter a:0.7 --adapter b:-0.3 --method dare_ties --density 0.5 --seed 3 \
+             --majority-sign-method frequency --svd-rank 8 --out c",
             "export --model run --format gguf-lora -o a.gguf",
             "data inspect c.yaml --stage packed --rows 3",
             "data check d.jsonl --model m",

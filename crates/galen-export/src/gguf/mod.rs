@@ -69,7 +69,7 @@ impl Format for GgufModel {
                 }
             }
         })?;
-        let launch = vec!["llama-server -m {}".to_owned()];
+        let launch = vec!["llama-server -m {}".to_owned(), "mistralrs serve -f {}".to_owned()];
         Ok(Written { bytes, launch, notes: Vec::new() })
     }
 }

@@ -20,7 +20,6 @@ pub(crate) enum Value<'a> {
     Strs(&'a [String]),
     I32s(&'a [i32]),
     F32s(&'a [f32]),
-    Bools(&'a [bool]),
 }
 
 impl Value<'_> {
@@ -61,10 +60,6 @@ impl Value<'_> {
             Self::F32s(list) => {
                 array(&mut out, 6, list.len());
                 list.iter().for_each(|v| out.extend(v.to_le_bytes()));
-            }
-            Self::Bools(list) => {
-                array(&mut out, 7, list.len());
-                list.iter().for_each(|v| out.push(u8::from(*v)));
             }
         }
         out

@@ -3,11 +3,10 @@
 use crate::cli::Globals;
 use crate::error::UsageError;
 use crate::progress::say;
-use crate::session::{Base, is_adapter, open_adapter_over, resolve_run, saved_template};
+use crate::session::Opened;
 use crate::stdout;
 use clap::builder::PossibleValuesParser;
-use galen_adapter::{Adapter, BaseRecord};
-use galen_export::{FORMATS, Format, Options, QUANTIZATIONS, Quantization, Source, Written};
+use galen_export::{FORMATS, Format, Options, QUANTIZATIONS, Quantization, Written};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -18,9 +17,9 @@ pub struct Args {
     /// default: the adapter's recorded base
     #[arg(long, short = 'm', value_name = "M", required_unless_present = "adapter")]
     pub model: Option<String>,
-    /// An adapter: a PEFT folder or a run directory
+    /// An adapter: a PEFT folder or a run directory; of several, all changes are added
     #[arg(long, alias = "lora", value_name = "A")]
-    pub adapter: Option<String>,
+    pub adapter: Vec<String>,
     /// The format
     #[arg(long, short, value_name = "F", value_parser = PossibleValuesParser::new(FORMATS.iter().map(|f| f.name())))]
     pub format: String,
@@ -41,58 +40,6 @@ pub struct Args {
     pub out: PathBuf,
 }
 
-/// A base and an adapter, opened.
-pub struct Opened {
-    base: Base,
-    adapter: Option<(Adapter, PathBuf)>,
-    record: BaseRecord,
-    template: Option<String>,
-}
-
-impl Opened {
-    /// Opens a model and an adapter as the flags of every command name them.
-    pub fn new(
-        mut model: Option<String>,
-        mut adapter: Option<String>,
-        offline: bool,
-    ) -> anyhow::Result<Self> {
-        if adapter.is_none() && model.as_deref().is_some_and(is_adapter) {
-            adapter = model.take();
-        }
-        let name = match (&model, &adapter) {
-            (Some(model), _) => model.clone(),
-            (None, Some(adapter)) => resolve_run(adapter, offline)?.0,
-            (None, None) => return Err(UsageError::new("no model", "`--model M`").into()),
-        };
-        let base = Base::open(&name, offline)?;
-        let mut record = BaseRecord { name: base.resolved.hf_id.clone(), revision: None };
-        let mut opened = None;
-        let mut template = None;
-        if let Some(adapter) = &adapter {
-            let shapes = galen_export::module_shapes(base.weights.config());
-            let (over, path, its_base) = open_adapter_over(adapter, &shapes, offline)?;
-            if its_base.name.is_some() {
-                record = its_base;
-            }
-            template = saved_template(adapter, offline)?;
-            opened = Some((over, path));
-        }
-        Ok(Self { base, adapter: opened, record, template })
-    }
-
-    /// As exports take it.
-    pub fn source(&self) -> Source<'_> {
-        Source {
-            weights: &self.base.weights,
-            tokenizer: &self.base.tokenizer,
-            adapter: self.adapter.as_ref().map(|(a, _)| a),
-            adapter_dir: self.adapter.as_ref().map(|(_, dir)| dir.as_path()),
-            base: self.record.clone(),
-            chat_template: self.template.as_deref(),
-        }
-    }
-}
-
 /// Writes the model.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
     let Some(format) = galen_export::find(&args.format) else {
@@ -102,14 +49,14 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
         quantize: args.quantize.as_deref().and_then(Quantization::find),
         max_shard_bytes: args.max_shard_size.max(1),
     };
-    let opened = Opened::new(args.model, args.adapter, globals.offline)?;
+    let opened = Opened::new(args.model, args.adapter, globals.offline)?.as_one()?;
     let started = std::time::Instant::now();
     let written = galen_export::export(format, &opened.source(), &options, &args.out)?;
     tell(format, &args.out, &written, started.elapsed().as_secs_f64(), globals)
 }
 
 /// Says what was written and how to serve it.
-fn tell(
+pub(super) fn tell(
     format: &dyn Format,
     out: &std::path::Path,
     written: &Written,

@@ -10,6 +10,7 @@ pub mod export;
 pub mod generate;
 pub mod init;
 pub mod man;
+pub mod merge;
 pub mod plan;
 pub mod quickstart;
 pub mod train;
@@ -27,6 +28,7 @@ pub fn dispatch(command: Command, globals: &Globals) -> anyhow::Result<()> {
         Command::Eval(args) => eval::run(args, globals),
         Command::Export(args) => export::run(args, globals),
         Command::Generate(args) => generate::run(args, globals),
+        Command::Merge(args) => merge::run(args, globals),
         Command::Data(args) => data::run(args, globals),
         Command::Doctor(args) => doctor::run(&args, globals),
         Command::Completions(args) => completions::run(&args),

@@ -5,6 +5,7 @@ pub mod fast_decode;
 mod generate;
 mod held_out;
 mod objective;
+mod opened;
 mod preference;
 mod prepare;
 mod record;
@@ -19,6 +20,7 @@ mod train;
 
 pub use base::{Base, TemplateChoice, hub_bars};
 pub use generate::{GenerateOptions, generate, generate_all};
+pub use opened::Opened;
 pub use preference::AnswerRenderer;
 pub use prepare::{Prepared, Preparer, Read, Renderer};
 pub use record::{sha256_file, sha256_text};
