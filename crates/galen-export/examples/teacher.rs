@@ -33,7 +33,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let mut views = BTreeMap::new();
     for (i, (n, bytes)) in rows.iter().enumerate() {
-        views.insert(i.to_string(), TensorView::new(Dtype::F32, vec![*n, weights.config().vocab_size], bytes)?);
+        views.insert(
+            i.to_string(),
+            TensorView::new(Dtype::F32, vec![*n, weights.config().vocab_size], bytes)?,
+        );
     }
     std::fs::write(out, safetensors::serialize(views, None)?)?;
     Ok(())

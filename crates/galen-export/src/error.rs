@@ -25,6 +25,12 @@ pub enum Error {
     /// An adapter cannot be made or written.
     #[error(transparent)]
     Adapter(#[from] galen_adapter::Error),
+    /// An operation refused.
+    #[error(transparent)]
+    Ops(#[from] galen_ops::Error),
+    /// A merged model cannot be loaded again.
+    #[error(transparent)]
+    Load(#[from] galen_model::LoadError),
     /// A tensor does not go into its type.
     #[error("tensor `{name}`: {source}")]
     Tensor {

@@ -1,6 +1,7 @@
 //! What a format is, and the list of them.
 
 use crate::error::{Result, cannot};
+use crate::feedback::Calibration;
 use crate::gguf::Quantization;
 use crate::place;
 use crate::source::Source;
@@ -16,17 +17,19 @@ pub enum Kind {
 }
 
 /// How to write.
-#[derive(Debug, Clone, Copy)]
-pub struct Options {
+#[derive(Clone, Copy)]
+pub struct Options<'a> {
     /// The types of the tensors; the format's own choice where nothing is said.
     pub quantize: Option<Quantization>,
     /// Largest safetensors file, bytes.
     pub max_shard_bytes: u64,
+    /// Inputs of the projections, for rounding what the adapter changes so that outputs stay near; none: each weight by itself.
+    pub calibration: Option<&'a Calibration>,
 }
 
-impl Default for Options {
+impl Default for Options<'_> {
     fn default() -> Self {
-        Self { quantize: None, max_shard_bytes: 5_000_000_000 }
+        Self { quantize: None, max_shard_bytes: 5_000_000_000, calibration: None }
     }
 }
 
@@ -39,6 +42,8 @@ pub struct Written {
     pub launch: Vec<String>,
     /// What a user should know about it.
     pub notes: Vec<String>,
+    /// Mean KL from the model unmerged, nats a token; positions of the same likeliest token; positions. Where it was measured.
+    pub divergence: Option<(f64, usize, usize)>,
 }
 
 /// A format of other programs.
@@ -78,6 +83,17 @@ pub fn find(name: &str) -> Option<&'static dyn Format> {
 ///
 /// Errors: what the format cannot hold, by name; a folder in the way that no export wrote; a full disk.
 pub fn export(format: &dyn Format, source: &Source, options: &Options, out: &Path) -> Result<Written> {
+    export_checked(format, source, options, out, |_| Ok(()))
+}
+
+/// The same; `check` looks at what was written before it takes its place, and keeps it from that by an error.
+pub fn export_checked(
+    format: &dyn Format,
+    source: &Source,
+    options: &Options,
+    out: &Path,
+    check: impl FnOnce(&Path) -> Result<()>,
+) -> Result<Written> {
     let name = format.name();
     if format.adapter_alone() && source.adapter.is_none() {
         return cannot(format!("`{name}` holds an adapter, and there is none"), "name one with `--adapter`");
@@ -86,8 +102,13 @@ pub fn export(format: &dyn Format, source: &Source, options: &Options, out: &Pat
         let what = format!("the adapter is a reward model's, whose head `{name}` cannot hold");
         return cannot(what, "export it as `peft`");
     }
+    let write = |path: &Path| {
+        let written = format.write(source, options, path)?;
+        check(path)?;
+        Ok(written)
+    };
     match format.kind() {
-        Kind::File => place::file(out, |path| format.write(source, options, path)),
-        Kind::Folder => place::folder(out, |n| format.owns(n), |path| format.write(source, options, path)),
+        Kind::File => place::file(out, write),
+        Kind::Folder => place::folder(out, |n| format.owns(n), write),
     }
 }

@@ -90,6 +90,6 @@ impl Format for GgufLora {
         }
         let bytes = write(out, &metadata, &tensors, |i| Ok((&data[i]).into()))?;
         let launch = vec!["llama-server -m BASE.gguf --lora {}".to_owned()];
-        Ok(Written { bytes, launch, notes: Vec::new() })
+        Ok(Written { bytes, launch, ..Written::default() })
     }
 }

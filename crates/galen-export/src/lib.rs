@@ -4,6 +4,7 @@
 //! Never: trains, generates, or decides where a file comes from.
 
 mod error;
+mod feedback;
 mod format;
 mod gguf;
 mod gguf_lora;
@@ -14,6 +15,7 @@ mod place;
 mod source;
 
 pub use error::{Error, Result};
-pub use format::{FORMATS, Format, Kind, Options, Written, export, find};
+pub use feedback::Calibration;
+pub use format::{FORMATS, Format, Kind, Options, Written, export, export_checked, find};
 pub use gguf::{QUANTIZATIONS, Quantization};
 pub use source::{Source, module_shapes};

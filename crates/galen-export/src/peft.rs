@@ -81,6 +81,6 @@ impl Format for Peft {
             None => notes.push(format!("vLLM serves no adapter of rank {rank}: merge it")),
         }
         launch.push(format!("mistralrs serve -m {base} --lora {{}}"));
-        Ok(Written { bytes, launch, notes })
+        Ok(Written { bytes, launch, notes, ..Written::default() })
     }
 }

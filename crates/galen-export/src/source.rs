@@ -62,15 +62,20 @@ impl Source<'_> {
         Ok(values)
     }
 
-    /// A tensor encoded for a file, its rows in the given order (`None`: as they are).
-    pub fn encoded(&self, name: &str, dtype: WeightDtype, order: Option<&[usize]>) -> Result<Vec<u8>> {
+    /// The same with its rows in the given order (`None`: as they are).
+    pub(crate) fn ordered(&self, name: &str, order: Option<&[usize]>) -> Result<Vec<f32>> {
         let values = self.values(name)?;
         let cols = self.weights.shape(name)?.last().copied().unwrap_or(1);
-        let values = match order {
+        Ok(match order {
             Some(order) => in_order(&values, cols, order),
             None => values,
-        };
-        galen_ops::quant::quantize(dtype, cols, &values).map_err(of_tensor(name))
+        })
+    }
+
+    /// A tensor encoded for a file.
+    pub(crate) fn encoded(&self, name: &str, dtype: WeightDtype, order: Option<&[usize]>) -> Result<Vec<u8>> {
+        let cols = self.weights.shape(name)?.last().copied().unwrap_or(1);
+        galen_ops::quant::quantize(dtype, cols, &self.ordered(name, order)?).map_err(of_tensor(name))
     }
 }
 

@@ -180,7 +180,7 @@ mod tests {
              --repeat-penalty 1.1 -s 7 --chat --system s --fast-decode",
             "generate --adapter run --prompt hi --max-tokens 5 --temperature 0 --seed 1 --max_tokens=9",
             "export --model m --adapter a --format gguf --quantize q4_k_m --out m.gguf",
-            "merge --model m --adapter a --out merged.gguf",
+            "merge --model m --adapter a --out merged.gguf --max-kl 0.1 --requantize plain --samples t.txt",
             "merge --model m --adapter a:0.7 --adapter b:-0.3 --method dare_ties --density 0.5 --seed 3 \
              --majority-sign-method frequency --svd-rank 8 --out c",
             "export --model run --format gguf-lora -o a.gguf",

@@ -7,9 +7,10 @@ pub(crate) mod writer;
 
 pub use mixture::{QUANTIZATIONS, Quantization};
 
-use crate::error::{Result, cannot};
+use crate::error::{Result, cannot, of_tensor};
+use crate::feedback::{Feedback, Inputs};
 use crate::format::{Format, Kind, Options, Written};
-use crate::source::Source;
+use crate::source::{Source, module_of};
 use galen_model::weights::{Gguf, gguf_name, gguf_rows};
 use galen_ops::quant::WeightDtype;
 use std::path::Path;
@@ -56,6 +57,7 @@ impl Format for GgufModel {
         }
         metadata.push("general.quantization_version", Value::U32(QUANTIZATION_VERSION));
         let tensors: Vec<Tensor> = plan.iter().map(|p| p.tensor.clone()).collect();
+        let mut shared: Option<((usize, &str), Option<Feedback>)> = None;
         let bytes = write(out, &metadata, &tensors, |i| {
             let Planned { tensor, from } = &plan[i];
             match from {
@@ -65,13 +67,39 @@ impl Format for GgufModel {
                 }
                 From::Model(name) => {
                     let order = gguf_rows(config, name, tensor.shape[0]);
+                    if let Some((key, inputs)) = calibrated(source, options, name, tensor.dtype) {
+                        // Projections of one input come one after another.
+                        if shared.as_ref().is_none_or(|(k, _)| *k != key) {
+                            shared = Some((key, Feedback::new(inputs)));
+                        }
+                        if let Some((_, Some(feedback))) = &shared {
+                            let values = source.ordered(name, order.as_deref())?;
+                            let old = source.weights.gguf().and_then(|f| f.tensor(&tensor.name));
+                            let old = old.filter(|t| t.dtype == tensor.dtype).map(|t| t.bytes.as_slice());
+                            let blocks = feedback.round(tensor.dtype, &values, old);
+                            return Ok(blocks.map_err(of_tensor(&tensor.name))?.into());
+                        }
+                    }
                     Ok(source.encoded(name, tensor.dtype, order.as_deref())?.into())
                 }
             }
         })?;
         let launch = vec!["llama-server -m {}".to_owned(), "mistralrs serve -f {}".to_owned()];
-        Ok(Written { bytes, launch, notes: Vec::new() })
+        Ok(Written { bytes, launch, ..Written::default() })
     }
+}
+
+/// The inputs that a changed tensor of codes is rounded by.
+fn calibrated<'a>(
+    source: &Source,
+    options: &Options<'a>,
+    name: &str,
+    dtype: WeightDtype,
+) -> Option<((usize, &'static str), &'a Inputs)> {
+    let calibration = options.calibration.filter(|_| dtype.has_integer_codes() && source.changes(name))?;
+    let (layer, module) = module_of(name)?;
+    let (group, inputs) = calibration.inputs(layer, module)?;
+    Some(((layer, group), inputs))
 }
 
 /// Where a tensor's bytes come from.

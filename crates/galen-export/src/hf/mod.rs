@@ -72,7 +72,7 @@ impl Format for HuggingFace {
         json_file(&out.join("generation_config.json"), &config::generation_json(source)?)?;
         source.tokenizer.save_to(out, source.template())?;
         let launch = vec!["vllm serve {}".to_owned(), "mistralrs serve -m {}".to_owned()];
-        Ok(Written { bytes, launch, notes: Vec::new() })
+        Ok(Written { bytes, launch, ..Written::default() })
     }
 }
 

@@ -23,7 +23,7 @@ mod tests;
 use std::fmt;
 
 pub use block::{BlockFormat, dequantize_blocks};
-pub use encode::quantize;
+pub use encode::{BlockGrid, quantize, set_codes};
 pub(crate) use interleaved::{GROUP_BLOCK, GROUP_ROWS, Interleaved};
 pub use matrix::{Dots, QuantMatrix};
 pub use nf4::{NF4_BLOCK, NF4_SUPER, Nf4Scales, quantize_nf4};

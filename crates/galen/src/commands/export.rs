@@ -3,7 +3,7 @@
 use crate::cli::Globals;
 use crate::error::UsageError;
 use crate::progress::say;
-use crate::session::Opened;
+use crate::session::{MergeArgs, Opened, write_out};
 use crate::stdout;
 use clap::builder::PossibleValuesParser;
 use galen_export::{FORMATS, Format, Options, QUANTIZATIONS, Quantization, Written};
@@ -32,6 +32,9 @@ pub struct Args {
         value_parser = PossibleValuesParser::new(QUANTIZATIONS.iter().map(|q| q.name))
     )]
     pub quantize: Option<String>,
+    /// What is said of a merge
+    #[command(flatten)]
+    pub merging: MergeArgs,
     /// Largest safetensors file, bytes
     #[arg(long, alias = "max_shard_size", value_name = "BYTES", default_value_t = 5_000_000_000)]
     pub max_shard_size: u64,
@@ -48,10 +51,11 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
     let options = Options {
         quantize: args.quantize.as_deref().and_then(Quantization::find),
         max_shard_bytes: args.max_shard_size.max(1),
+        ..Options::default()
     };
     let opened = Opened::new(args.model, args.adapter, globals.offline)?.as_one()?;
     let started = std::time::Instant::now();
-    let written = galen_export::export(format, &opened.source(), &options, &args.out)?;
+    let written = write_out(&opened, format, &options, &args.out, &args.merging, globals.offline)?;
     tell(format, &args.out, &written, started.elapsed().as_secs_f64(), globals)
 }
 
@@ -72,6 +76,7 @@ pub(super) fn tell(
     if globals.json {
         return stdout::print_json(&json!({
             "path": path, "format": format.name(), "bytes": written.bytes, "launch": launch, "notes": written.notes,
+            "kl": written.divergence.map(|(kl, _, _)| kl),
         }));
     }
     if !launch.is_empty() {

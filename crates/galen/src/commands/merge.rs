@@ -3,7 +3,7 @@
 use super::export::tell;
 use crate::cli::Globals;
 use crate::error::UsageError;
-use crate::session::Opened;
+use crate::session::{MergeArgs, Opened, write_out};
 use anyhow::Context as _;
 use clap::builder::PossibleValuesParser;
 use galen_adapter::Adapter;
@@ -46,6 +46,9 @@ pub struct Args {
         value_parser = PossibleValuesParser::new(QUANTIZATIONS.iter().map(|q| q.name))
     )]
     pub quantize: Option<String>,
+    /// What is said of a merge into the base
+    #[command(flatten)]
+    pub merging: MergeArgs,
     /// The folder to write; `NAME.gguf` for a base as a GGUF file
     #[arg(long, short, value_name = "PATH")]
     pub out: PathBuf,
@@ -121,7 +124,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
     let format = galen_export::find(format).with_context(|| format!("format `{format}`"))?;
     let options = Options { quantize, ..Options::default() };
     let started = std::time::Instant::now();
-    let written = galen_export::export(format, &opened.source(), &options, &args.out)?;
+    let written = write_out(&opened, format, &options, &args.out, &args.merging, globals.offline)?;
     tell(format, &args.out, &written, started.elapsed().as_secs_f64(), globals)
 }
 

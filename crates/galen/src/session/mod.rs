@@ -13,10 +13,12 @@ pub mod reward_model;
 mod rollout;
 mod rows;
 mod run_dir;
+mod samples;
 mod scorer;
 mod shown;
 mod summary;
 mod train;
+mod write_out;
 
 pub use base::{Base, TemplateChoice, hub_bars};
 pub use generate::{GenerateOptions, generate, generate_all};
@@ -32,3 +34,4 @@ pub use train::{
     Start, Trained, command_of, is_adapter, open_adapter, open_adapter_over, resolve_run, saved_template,
     train,
 };
+pub use write_out::{MergeArgs, write_out};

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use galen_adapter::{Adapter, BaseRecord, ModuleShape};
 use galen_export::Source;
 use galen_export::merge::{MajoritySign, MergeOptions, combine, find};
+use galen_model::Precision;
 use std::path::PathBuf;
 
 /// A base and adapters, none of whose weights were touched.
@@ -14,6 +15,8 @@ pub struct Opened {
     pub base: Base,
     /// Each with the folder it lies in; a merged one has none.
     pub adapters: Vec<(Adapter, Option<PathBuf>)>,
+    /// How the base was held when the adapter was trained over it.
+    pub precision: Precision,
     record: BaseRecord,
     template: Option<String>,
 }
@@ -25,9 +28,9 @@ impl Opened {
         if adapters.is_empty() && model.as_deref().is_some_and(is_adapter) {
             adapters.extend(model.take());
         }
-        let name = match (model, adapters.first()) {
-            (Some(model), _) => model,
-            (None, Some(adapter)) => resolve_run(adapter, offline)?.0,
+        let (name, precision) = match (model, adapters.first()) {
+            (Some(model), _) => (model, Precision::Stored),
+            (None, Some(adapter)) => resolve_run(adapter, offline).map(|(name, o)| (name, o.precision))?,
             (None, None) => return Err(UsageError::new("no model", "`--model M`").into()),
         };
         let base = Base::open(&name, offline)?;
@@ -50,7 +53,7 @@ impl Opened {
             }
             opened.push((over, Some(path)));
         }
-        Ok(Self { base, adapters: opened, record, template })
+        Ok(Self { base, adapters: opened, precision, record, template })
     }
 
     /// The base's projections.

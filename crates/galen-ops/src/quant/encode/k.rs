@@ -102,20 +102,41 @@ fn packed(s: &Scales) -> [u8; 12] {
     out
 }
 
-/// Codes of all sub-blocks, the lower four bits striped: bytes of two neighbouring sub-blocks.
-fn codes(x: &[f32; 256], top: f32, s: &Scales) -> ([[u8; 32]; 8], [u8; 128]) {
-    let mut all = [[0; 32]; 8];
-    for (j, (codes, x)) in all.iter_mut().zip(parts::<32>(x)).enumerate() {
+/// Codes of all sub-blocks, in the order of the elements.
+fn codes(x: &[f32; 256], top: f32, s: &Scales) -> [u8; 256] {
+    let mut all = [0; 256];
+    for (j, (codes, x)) in all.as_chunks_mut::<32>().0.iter_mut().zip(parts::<32>(x)).enumerate() {
         let (scale, min) = s.of(j);
         *codes = affine_codes(x, top, scale, min);
     }
-    let mut low = [0; 128];
-    for (j, codes) in all.iter().enumerate() {
-        for (i, q) in codes.iter().enumerate() {
-            low[32 * (j / 2) + i] |= (q & 15) << (4 * (j % 2));
-        }
+    all
+}
+
+/// The lower four bits, striped: bytes of two neighbouring sub-blocks.
+pub(super) fn set_low(codes: &[u8], out: &mut [u8]) {
+    out.fill(0);
+    for (i, q) in codes.iter().enumerate() {
+        out[32 * (i / 64) + i % 32] |= (q & 15) << (4 * (i / 32 % 2));
     }
-    (all, low)
+}
+
+/// The fifth bits: a bit of each byte for each sub-block.
+pub(super) fn set_high(codes: &[u8], out: &mut [u8]) {
+    out.fill(0);
+    for (i, q) in codes.iter().enumerate() {
+        out[i % 32] |= (q >> 4 & 1) << (i / 32);
+    }
+}
+
+/// Six bits: part p of 32 elements has its nibbles in bytes 64 (p / 4) + 32 (p % 2), its upper bits behind 128 of them in
+/// bytes 32 (p / 4).
+pub(super) fn set_six(codes: &[u8], out: &mut [u8]) {
+    out.fill(0);
+    for (i, q) in codes.iter().enumerate() {
+        let (p, i) = (i / 32, i % 32);
+        out[64 * (p / 4) + 32 * (p % 2) + i] |= (q & 15) << (4 * (p / 2 % 2));
+        out[128 + 32 * (p / 4) + i] |= (q >> 4 & 3) << (2 * (p % 4));
+    }
 }
 
 pub(super) fn q4_k(x: &[f32; 256]) -> [u8; 144] {
@@ -123,22 +144,18 @@ pub(super) fn q4_k(x: &[f32; 256]) -> [u8; 144] {
     let mut out = [0; 144];
     out[..4].copy_from_slice(&s.halves);
     out[4..16].copy_from_slice(&packed(&s));
-    out[16..].copy_from_slice(&codes(x, 15.0, &s).1);
+    set_low(&codes(x, 15.0, &s), &mut out[16..]);
     out
 }
 
 pub(super) fn q5_k(x: &[f32; 256]) -> [u8; 176] {
     let s = scales(x, 31.0);
-    let (all, low) = codes(x, 31.0, &s);
+    let codes = codes(x, 31.0, &s);
     let mut out = [0; 176];
     out[..4].copy_from_slice(&s.halves);
     out[4..16].copy_from_slice(&packed(&s));
-    for (j, codes) in all.iter().enumerate() {
-        for (i, q) in codes.iter().enumerate() {
-            out[16 + i] |= (q >> 4) << j;
-        }
-    }
-    out[48..].copy_from_slice(&low);
+    set_high(&codes, &mut out[16..48]);
+    set_low(&codes, &mut out[48..]);
     out
 }
 
@@ -153,6 +170,7 @@ pub(super) fn q6_k(x: &[f32; 256]) -> [u8; 210] {
     let (d, bytes) = half_precision(-largest / 128.0);
     let mut out = [0; 210];
     out[208..].copy_from_slice(&bytes);
+    let mut codes = [0; 256];
     for (j, (x, fit)) in parts::<16>(x).iter().zip(fits).enumerate() {
         let near = if d == 0.0 { 0.0 } else { (fit / d).round() };
         let mut least = f64::INFINITY;
@@ -165,12 +183,8 @@ pub(super) fn q6_k(x: &[f32; 256]) -> [u8; 210] {
             }
         }
         out[192 + j] = (scale as i8) as u8;
-        for (i, q) in symmetric_codes(x, 32.0, d * scale).into_iter().enumerate() {
-            // Part p of 32 elements: nibbles of bytes 64 (p / 4) + 32 (p % 2), upper bits of bytes 32 (p / 4).
-            let (p, i) = (j / 2, 16 * (j % 2) + i);
-            out[64 * (p / 4) + 32 * (p % 2) + i] |= (q & 15) << (4 * (p / 2 % 2));
-            out[128 + 32 * (p / 4) + i] |= (q >> 4) << (2 * (p % 4));
-        }
+        codes[16 * j..16 * j + 16].copy_from_slice(&symmetric_codes(x, 32.0, d * scale));
     }
+    set_six(&codes, &mut out[..192]);
     out
 }

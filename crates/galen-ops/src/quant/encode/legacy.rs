@@ -60,13 +60,13 @@ fn scale_and_min(x: &[f32; 32], top: f32) -> (f32, f32, [u8; 4]) {
 }
 
 /// Low nibbles hold the first half, high nibbles the second.
-fn nibbles(codes: &[u8; 32], out: &mut [u8]) {
+pub(super) fn nibbles(codes: &[u8; 32], out: &mut [u8]) {
     for (i, out) in out.iter_mut().enumerate().take(16) {
         *out = codes[i] & 15 | (codes[i + 16] & 15) << 4;
     }
 }
 
-fn fifth_bits(codes: &[u8; 32]) -> [u8; 4] {
+pub(super) fn fifth_bits(codes: &[u8; 32]) -> [u8; 4] {
     let bits = codes.iter().enumerate().fold(0u32, |bits, (i, c)| bits | u32::from(c >> 4 & 1) << i);
     bits.to_le_bytes()
 }

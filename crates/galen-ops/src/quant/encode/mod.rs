@@ -6,8 +6,11 @@
 //! largest magnitude over 127. Encoding does not depend on the number of threads.
 
 mod fit;
+mod grid;
 mod k;
 mod legacy;
+
+pub use grid::{BlockGrid, set_codes};
 
 use super::{QuantError, WeightDtype};
 use rayon::prelude::*;
