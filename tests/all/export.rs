@@ -35,6 +35,7 @@ impl Case {
             adapter_dir: None,
             base: BaseRecord { name: Some("org/base".into()), revision: None },
             chat_template: None,
+            render: None,
         }
     }
 
@@ -294,7 +295,8 @@ fn large_models_are_cut_into_shards() {
     let base = gguf_base(dir.path());
     let case = Case::new(&base);
     let out = dir.path().join("hf");
-    let options = Options { quantize: Quantization::find("f32"), max_shard_bytes: 20_000 };
+    let options =
+        Options { quantize: Quantization::find("f32"), max_shard_bytes: 20_000, ..Options::default() };
     export(find("hf").expect("a format"), &case.source(), &options, &out).expect("written");
     assert!(out.join("model.safetensors.index.json").exists() && !out.join("model.safetensors").exists());
     close("shards", &logits(&out, None), &logits(&base, Some(&case.adapter)), 2e-6);

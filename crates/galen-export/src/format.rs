@@ -71,8 +71,13 @@ pub trait Format: Sync + Send {
 }
 
 /// Every format. Adding one is its file and its line here.
-pub static FORMATS: &[&dyn Format] =
-    &[&crate::peft::Peft, &crate::hf::HuggingFace, &crate::gguf::GgufModel, &crate::gguf_lora::GgufLora];
+pub static FORMATS: &[&dyn Format] = &[
+    &crate::peft::Peft,
+    &crate::hf::HuggingFace,
+    &crate::gguf::GgufModel,
+    &crate::gguf_lora::GgufLora,
+    &crate::ollama::Ollama,
+];
 
 /// The format of that name.
 pub fn find(name: &str) -> Option<&'static dyn Format> {

@@ -21,7 +21,12 @@ pub struct Source<'a> {
     pub base: BaseRecord,
     /// The template the adapter was trained with; takes the place of the model's own.
     pub chat_template: Option<&'a str>,
+    /// That template at work: a chat of (role, text), the assistant's turn begun. None where there is no template.
+    pub render: Option<&'a Render>,
 }
+
+/// Renders a chat; none where the template refuses it.
+pub type Render = dyn Fn(&[(&str, &str)]) -> Option<String>;
 
 impl Source<'_> {
     /// The model's shape.

@@ -183,6 +183,7 @@ mod tests {
             "merge --model m --adapter a --out merged.gguf --max-kl 0.1 --requantize plain --samples t.txt",
             "merge --model m --adapter a:0.7 --adapter b:-0.3 --method dare_ties --density 0.5 --seed 3 \
              --majority-sign-method frequency --svd-rank 8 --out c",
+            "export --model run --format ollama --quantize Q4_K_M --out o",
             "export --model run --format gguf-lora -o a.gguf",
             "data inspect c.yaml --stage packed --rows 3",
             "data check d.jsonl --model m",

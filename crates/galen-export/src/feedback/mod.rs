@@ -1,18 +1,20 @@
 //! Rounding that keeps what a projection does to its inputs, rather than its weights.
 //!
 //! A merged weight lies between the points of the base's grid, and rounding it to the nearest loses a small change whole.
-//! Here the error of each column is fed back into the columns after it: column j is rounded to the code nearest to
+//! Here the error of each column is fed back into those after it: column j is rounded to the code nearest to
 //! `w_j + sum_{i<j} e_i R_ij / R_jj`, with `R R' = H` upper triangular and `H` the second moments of the projection's inputs.
 //! That makes `e H e'`, the squared error of the output, small greedily (GPTQ, Frantar et al. 2023, equation 2; as the
-//! nearest-plane algorithm of Babai 1986). A block keeps the base's scales unless those fitted to the new values err less.
+//! nearest-plane algorithm of Babai 1986). Columns go by what their errors cost, the dearest first. A block keeps the base's
+//! scales unless those fitted to the new values err less.
 
+mod factor;
 mod inputs;
 
+use factor::factor;
 pub use inputs::Calibration;
 pub(crate) use inputs::Inputs;
 
 use galen_ops::quant::{BlockGrid, QuantError, WeightDtype, quantize, set_codes};
-use nalgebra::DMatrix;
 use rayon::prelude::*;
 
 /// Added to the diagonal of H, as a share of its mean: few samples do not span all inputs.
@@ -22,11 +24,20 @@ const TOGETHER: usize = 8;
 
 /// What rounding needs to know of a projection's inputs.
 pub(crate) struct Feedback {
-    cols: usize,
-    /// `R_ij / R_jj`, row-major.
+    /// Columns in the order they are rounded: those whose errors cost most come first, when most others can still make
+    /// up for them.
+    order: Vec<usize>,
+    /// `R_ij / R_jj` in that order, row-major.
     ratios: Vec<f32>,
-    /// `R_jj^2`: what a squared error in column j costs.
+    /// `H_jj` by column: what a squared error costs before anything makes up for it.
     cost: Vec<f32>,
+}
+
+/// A row's blocks, their scales chosen.
+struct Row {
+    bytes: Vec<u8>,
+    grids: Vec<BlockGrid>,
+    codes: Vec<u8>,
 }
 
 impl Feedback {
@@ -38,16 +49,19 @@ impl Feedback {
         if !(mean > 0.0 && mean.is_finite()) {
             return None;
         }
-        (0..n).for_each(|i| h[(i, i)] += DAMPING * mean);
+        (0..n).for_each(|i| h[(i, i)] += damping() * mean);
+        let cost: Vec<f32> = (0..n).map(|i| h[(i, i)] as f32).collect();
+        let mut order: Vec<usize> = (0..n).collect();
+        order.sort_by(|a, b| cost[*b].total_cmp(&cost[*a]));
         // R is the factor of H read from its end: J L J, with L the factor of J H J.
-        let reversed = DMatrix::from_fn(n, n, |i, j| h[(n - 1 - i, n - 1 - j)]);
-        let l = reversed.cholesky()?.unpack();
-        let r = |i: usize, j: usize| l[(n - 1 - i, n - 1 - j)];
+        let from_end = |i: usize| order[n - 1 - i];
+        let l = factor(n, |i, j| h[(from_end(i), from_end(j))])?;
+        let r = |i: usize, j: usize| l[(n - 1 - i) * n + n - 1 - j];
         let mut ratios = vec![0f32; n * n];
         ratios.par_chunks_mut(n).enumerate().for_each(|(i, row)| {
             (i + 1..n).for_each(|j| row[j] = (r(i, j) / r(j, j)) as f32);
         });
-        Some(Self { cols: n, ratios, cost: (0..n).map(|j| r(j, j).powi(2) as f32).collect() })
+        Some(Self { order, ratios, cost })
     }
 
     /// Encodes rows of `values`. `base` holds the base's blocks of the same rows and type, whose scales may stay.
@@ -57,87 +71,86 @@ impl Feedback {
         values: &[f32],
         base: Option<&[u8]>,
     ) -> Result<Vec<u8>, QuantError> {
-        let row_bytes = dtype.row_bytes(self.cols)?;
-        let rows = values.len() / self.cols;
-        let mut out = vec![0u8; rows * row_bytes];
-        let base = base.filter(|b| b.len() == out.len());
-        out.par_chunks_mut(TOGETHER * row_bytes)
-            .zip(values.par_chunks(TOGETHER * self.cols))
-            .enumerate()
-            .try_for_each(|(i, (out, values))| {
-                let first = i * TOGETHER * row_bytes;
-                self.round_rows(dtype, values, base.map(|b| &b[first..first + out.len()]), out)
-            })?;
+        let cols = self.order.len();
+        let row_bytes = dtype.row_bytes(cols)?;
+        let fitted = quantize(dtype, cols, values)?;
+        let base = base.filter(|b| b.len() == fitted.len());
+        let mut out = vec![0u8; fitted.len()];
+        out.par_chunks_mut(TOGETHER * row_bytes).enumerate().try_for_each(|(i, out)| {
+            let first = i * TOGETHER;
+            let mut rows = Vec::with_capacity(TOGETHER);
+            for r in first..(first + TOGETHER).min(values.len() / cols) {
+                let (new, w) = (&fitted[r * row_bytes..][..row_bytes], &values[r * cols..][..cols]);
+                rows.push(self.row(dtype, w, new, base.map(|b| &b[r * row_bytes..][..row_bytes]))?);
+            }
+            self.round_rows(&values[first * cols..], &mut rows, dtype.block_size());
+            for (out, row) in out.chunks_exact_mut(row_bytes).zip(rows) {
+                out.copy_from_slice(&row.bytes);
+                let blocks = out.chunks_exact_mut(dtype.block_bytes());
+                blocks
+                    .zip(row.codes.chunks_exact(dtype.block_size()))
+                    .for_each(|(b, q)| set_codes(dtype, b, q));
+            }
+            Ok(())
+        })?;
         Ok(out)
     }
 
-    fn round_rows(
+    /// The scales of a row: of each block's fit to the values and the base's own, those whose grid is nearer, by what errors
+    /// cost.
+    fn row(
         &self,
         dtype: WeightDtype,
-        values: &[f32],
+        w: &[f32],
+        fitted: &[u8],
         base: Option<&[u8]>,
-        out: &mut [u8],
-    ) -> Result<(), QuantError> {
+    ) -> Result<Row, QuantError> {
         let (size, width) = (dtype.block_size(), dtype.block_bytes());
-        let row_bytes = self.cols / size * width;
-        let rows = values.len() / self.cols;
-        // What earlier columns' errors add to a column, for all rows side by side.
-        let mut fed = vec![[0f32; TOGETHER]; self.cols];
-        let mut codes = vec![vec![0u8; size]; rows];
-        let mut target = vec![0f32; size];
-        for (block, start) in (0..self.cols).step_by(size).enumerate() {
-            let mut grids = Vec::with_capacity(rows);
-            for r in 0..rows {
-                let at = r * row_bytes + block * width;
-                for (i, t) in target.iter_mut().enumerate() {
-                    *t = values[r * self.cols + start + i] + fed[start + i][r];
-                }
-                let fitted = quantize(dtype, size, &target)?;
-                let old = base.map(|b| &b[at..at + width]);
-                let (grid, from) = self.cheaper(dtype, start, &target, &fitted, old)?;
-                out[at..at + width].copy_from_slice(from);
-                grids.push(grid);
-            }
-            for j in start..start + size {
-                let mut errors = [0f32; TOGETHER];
-                for (r, grid) in grids.iter().enumerate() {
-                    let w = values[r * self.cols + j];
-                    let (code, value) = grid.nearest(j - start, w + fed[j][r]);
-                    codes[r][j - start] = code;
-                    errors[r] = w - value;
-                }
-                let ratios = &self.ratios[j * self.cols..(j + 1) * self.cols];
-                for (fed, ratio) in fed[j + 1..].iter_mut().zip(&ratios[j + 1..]) {
-                    fed.iter_mut().zip(&errors).for_each(|(f, e)| *f += e * ratio);
+        let grid = |block| BlockGrid::new(dtype, block).ok_or(QuantError::NotWritten { dtype });
+        let mut row = Row { bytes: fitted.to_vec(), grids: Vec::new(), codes: vec![0; w.len()] };
+        for (b, w) in w.chunks_exact(size).enumerate() {
+            let cost = |grid: &BlockGrid| -> f32 {
+                let error =
+                    |(i, t): (usize, &f32)| (t - grid.nearest(i, *t).1).powi(2) * self.cost[b * size + i];
+                w.iter().enumerate().map(error).sum()
+            };
+            let at = b * width..(b + 1) * width;
+            let mut chosen = grid(&fitted[at.clone()])?;
+            if let Some(base) = base {
+                let old = grid(&base[at.clone()])?;
+                if cost(&old) <= cost(&chosen) {
+                    chosen = old;
+                    row.bytes[at.clone()].copy_from_slice(&base[at]);
                 }
             }
-            for (r, codes) in codes.iter().enumerate() {
-                let at = r * row_bytes + block * width;
-                set_codes(dtype, &mut out[at..at + width], codes);
-            }
+            row.grids.push(chosen);
         }
-        Ok(())
+        Ok(row)
     }
 
-    /// Of the block fitted to the target and the base's own, the one whose grid is nearer, by what errors cost.
-    fn cheaper<'b>(
-        &self,
-        dtype: WeightDtype,
-        start: usize,
-        target: &[f32],
-        fitted: &'b [u8],
-        old: Option<&'b [u8]>,
-    ) -> Result<(BlockGrid, &'b [u8]), QuantError> {
-        let grid = |block| BlockGrid::new(dtype, block).ok_or(QuantError::NotWritten { dtype });
-        let cost = |grid: &BlockGrid| -> f32 {
-            let error = |(i, t): (usize, &f32)| (t - grid.nearest(i, *t).1).powi(2) * self.cost[start + i];
-            target.iter().enumerate().map(error).sum()
-        };
-        let new = grid(fitted)?;
-        let Some(old) = old else { return Ok((new, fitted)) };
-        let kept = grid(old)?;
-        Ok(if cost(&kept) <= cost(&new) { (kept, old) } else { (new, fitted) })
+    /// Rounds up to [`TOGETHER`] rows, column by column.
+    fn round_rows(&self, values: &[f32], rows: &mut [Row], size: usize) {
+        let cols = self.order.len();
+        // What earlier columns' errors add to a column, for all rows side by side.
+        let mut fed = vec![[0f32; TOGETHER]; cols];
+        for (at, j) in self.order.iter().copied().enumerate() {
+            let mut errors = [0f32; TOGETHER];
+            for (r, row) in rows.iter_mut().enumerate() {
+                let w = values[r * cols + j];
+                let (code, value) = row.grids[j / size].nearest(j % size, w + fed[at][r]);
+                row.codes[j] = code;
+                errors[r] = w - value;
+            }
+            let ratios = &self.ratios[at * cols..(at + 1) * cols];
+            for (fed, ratio) in fed[at + 1..].iter_mut().zip(&ratios[at + 1..]) {
+                fed.iter_mut().zip(&errors).for_each(|(f, e)| *f += e * ratio);
+            }
+        }
     }
+}
+
+fn damping() -> f64 {
+    std::env::var("G_DAMP").ok().and_then(|v| v.parse().ok()).unwrap_or(DAMPING)
 }
 
 #[cfg(test)]

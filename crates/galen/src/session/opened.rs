@@ -1,12 +1,14 @@
 //! A base and adapters over it, opened to be written elsewhere.
 
-use super::{Base, is_adapter, open_adapter_over, resolve_run, saved_template};
+use super::{Base, TemplateChoice, is_adapter, open_adapter_over, resolve_run, saved_template};
 use crate::error::UsageError;
 use anyhow::Context as _;
 use galen_adapter::{Adapter, BaseRecord, ModuleShape};
-use galen_export::Source;
+use galen_data::template::{ChatTemplate, RenderOptions};
 use galen_export::merge::{MajoritySign, MergeOptions, combine, find};
+use galen_export::{Render, Source};
 use galen_model::Precision;
+use serde_json::json;
 use std::path::PathBuf;
 
 /// A base and adapters, none of whose weights were touched.
@@ -19,6 +21,7 @@ pub struct Opened {
     pub precision: Precision,
     record: BaseRecord,
     template: Option<String>,
+    render: Option<Box<Render>>,
 }
 
 impl Opened {
@@ -53,7 +56,9 @@ impl Opened {
             }
             opened.push((over, Some(path)));
         }
-        Ok(Self { base, adapters: opened, precision, record, template })
+        let choice = TemplateChoice { jinja: template.as_deref(), ..TemplateChoice::default() };
+        let render = base.template(choice)?.map(renderer);
+        Ok(Self { base, adapters: opened, precision, record, template, render })
     }
 
     /// The base's projections.
@@ -94,6 +99,14 @@ impl Opened {
             adapter_dir: adapter.and_then(|(_, dir)| dir.as_deref()),
             base: self.record.clone(),
             chat_template: self.template.as_deref(),
+            render: self.render.as_deref(),
         }
     }
+}
+
+fn renderer(template: ChatTemplate) -> Box<Render> {
+    Box::new(move |chat| {
+        let turns: Vec<_> = chat.iter().map(|(role, text)| json!({"role": role, "content": text})).collect();
+        template.render_prompt(&turns, None, true, &RenderOptions::default()).ok()
+    })
 }

@@ -47,7 +47,7 @@ pub fn write_out(
 ) -> anyhow::Result<Written> {
     let source = opened.source();
     let merged = source.adapter.filter(|_| !format.adapter_alone());
-    let quantised = format.name() == "gguf" && becomes_codes(&source, options);
+    let quantised = matches!(format.name(), "gguf" | "ollama") && becomes_codes(&source, options);
     let Some(adapter) = merged.filter(|_| quantised || args.max_kl.is_some()) else {
         return Ok(export(format, &source, options, out)?);
     };
@@ -101,7 +101,9 @@ fn measure(
     merged: &Path,
     texts: &Samples,
 ) -> galen_export::Result<Divergence> {
-    let weights = Weights::open(merged)?;
+    // Ollama's folder holds its model as a file.
+    let file = merged.join("model.gguf");
+    let weights = Weights::open(if file.exists() { &file } else { merged })?;
     let merged = Model::load(&weights, LoadOptions::default())?;
     let unmerged = (model, Some(adapter as &dyn ProjectionHook));
     let mut all = Divergence::default();
