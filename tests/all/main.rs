@@ -5,6 +5,7 @@ mod arch_gradients;
 mod cli;
 mod cli_align;
 mod cli_data;
+mod cli_export;
 mod cli_machine;
 mod cli_misc;
 mod exactness;

@@ -66,6 +66,11 @@ pub trait Format: Sync + Send {
         false
     }
 
+    /// Whether it can hold the model, as far as that is known without work on the weights.
+    fn check(&self, _source: &Source) -> Result<()> {
+        Ok(())
+    }
+
     /// Writes `out`, an empty folder or a file that does not exist; nobody reads it before it is whole.
     fn write(&self, source: &Source, options: &Options, out: &Path) -> Result<Written>;
 }

@@ -8,9 +8,13 @@ use galen_ops::ops::{Compute, Frozen, Projection, Projections, Prologue};
 use galen_ops::quant::QuantMatrix;
 use galen_ops::tensor::f32_view;
 use galen_ops::{Tape, Traced};
-use nalgebra::DMatrix;
+use nalgebra::{DMatrix, DMatrixViewMut};
+use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// Columns of moments that a thread takes at a time.
+const PANEL: usize = 96;
 
 /// The inputs of one projection: their second moments, or themselves where that is smaller.
 pub(crate) struct Inputs {
@@ -34,21 +38,28 @@ impl Inputs {
     pub(crate) fn add(&mut self, x: &[f32]) {
         match &mut self.moments {
             Some(moments) => {
-                // Column-major: a token is a column.
+                // Column-major: a token is a column. Each panel of columns by itself, and of it the lower part alone.
                 let x = DMatrix::from_column_slice(self.cols, x.len() / self.cols, x);
-                moments.gemm(1.0, &x, &x.transpose(), 1.0);
+                let cols = self.cols;
+                moments.as_mut_slice().par_chunks_mut(PANEL * cols).enumerate().for_each(|(p, panel)| {
+                    let (first, n) = (p * PANEL, panel.len() / cols);
+                    let mut panel = DMatrixViewMut::from_slice(panel, cols, n);
+                    let (below, right) = (x.rows(first, cols - first), x.rows(first, n).transpose());
+                    panel.rows_mut(first, cols - first).gemm(1.0, &below, &right, 1.0);
+                });
             }
             None => self.rows.extend_from_slice(x),
         }
     }
 
-    /// `X' X` in f64.
-    pub(super) fn moments(&self) -> DMatrix<f64> {
+    /// The lower part of `X' X`.
+    pub(super) fn moments(&self) -> DMatrix<f32> {
         match &self.moments {
-            Some(m) => m.map(f64::from),
+            Some(m) => m.clone(),
             None => {
-                let x = DMatrix::from_column_slice(self.cols, self.rows.len() / self.cols, &self.rows);
-                (&x * x.transpose()).map(f64::from)
+                let mut whole = Self::new(self.cols, self.cols);
+                whole.add(&self.rows);
+                whole.moments.unwrap_or_default()
             }
         }
     }

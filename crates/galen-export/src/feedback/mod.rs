@@ -44,18 +44,20 @@ impl Feedback {
     /// None where the inputs say nothing (all zero, not finite).
     pub(crate) fn new(inputs: &Inputs) -> Option<Self> {
         let n = inputs.cols();
-        let mut h = inputs.moments();
-        let mean = (0..n).map(|i| h[(i, i)]).sum::<f64>() / n as f64;
+        let h = inputs.moments();
+        let mean = (0..n).map(|i| f64::from(h[(i, i)])).sum::<f64>() / n as f64;
         if !(mean > 0.0 && mean.is_finite()) {
             return None;
         }
-        (0..n).for_each(|i| h[(i, i)] += damping() * mean);
-        let cost: Vec<f32> = (0..n).map(|i| h[(i, i)] as f32).collect();
+        let entry = |i: usize, j: usize| {
+            f64::from(h[(i.max(j), i.min(j))]) + if i == j { DAMPING * mean } else { 0.0 }
+        };
+        let cost: Vec<f32> = (0..n).map(|i| entry(i, i) as f32).collect();
         let mut order: Vec<usize> = (0..n).collect();
         order.sort_by(|a, b| cost[*b].total_cmp(&cost[*a]));
         // R is the factor of H read from its end: J L J, with L the factor of J H J.
         let from_end = |i: usize| order[n - 1 - i];
-        let l = factor(n, |i, j| h[(from_end(i), from_end(j))])?;
+        let l = factor(n, |i, j| entry(from_end(i), from_end(j)))?;
         let r = |i: usize, j: usize| l[(n - 1 - i) * n + n - 1 - j];
         let mut ratios = vec![0f32; n * n];
         ratios.par_chunks_mut(n).enumerate().for_each(|(i, row)| {
@@ -147,10 +149,6 @@ impl Feedback {
             }
         }
     }
-}
-
-fn damping() -> f64 {
-    std::env::var("G_DAMP").ok().and_then(|v| v.parse().ok()).unwrap_or(DAMPING)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use crate::error::{Result, at, cannot};
 use crate::format::{Format, Kind, Options, Written};
 use crate::gguf::GgufModel;
 use crate::source::Source;
+use galen_types::TextEncoder as _;
 use std::path::Path;
 use templates::TEMPLATES;
 
@@ -36,6 +37,10 @@ impl Format for Ollama {
         [MODEL, MODELFILE].contains(&name)
     }
 
+    fn check(&self, source: &Source) -> Result<()> {
+        modelfile(source).map(|_| ())
+    }
+
     fn write(&self, source: &Source, options: &Options, out: &Path) -> Result<Written> {
         let modelfile = modelfile(source)?;
         let written = GgufModel.write(source, options, &out.join(MODEL))?;
@@ -51,11 +56,12 @@ fn modelfile(source: &Source) -> Result<String> {
     let Some(render) = source.render else {
         return cannot("the model has no chat template for Ollama to follow", hint);
     };
-    let bos = source.tokenizer.special_tokens().get("bos_token");
-    // llama.cpp puts the beginning-of-sequence token there itself.
+    // llama.cpp puts a beginning-of-sequence token there itself.
+    let ids = source.tokenizer.encode("a", true).unwrap_or_default();
+    let bos = source.tokenizer.bos().filter(|(bos, _)| ids.first().is_some_and(|(id, _)| id == bos));
     let render = |chat: &[(&str, &str)]| {
         let text = render(chat)?;
-        Some(bos.and_then(|b| text.strip_prefix(b.as_str())).map_or(text.clone(), str::to_owned))
+        Some(bos.and_then(|(_, b)| text.strip_prefix(b)).map_or(text.clone(), str::to_owned))
     };
     let found = TEMPLATES.iter().find_map(|t| Some((t, t.matches(&render)?)));
     let Some((template, system)) = found else {

@@ -51,6 +51,7 @@ pub fn write_out(
     let Some(adapter) = merged.filter(|_| quantised || args.max_kl.is_some()) else {
         return Ok(export(format, &source, options, out)?);
     };
+    format.check(&source)?;
     let load = LoadOptions { precision: opened.precision, ..LoadOptions::default() };
     let model = opened.base.model(load)?;
     let texts = samples(opened, &model, adapter, args.samples.as_deref(), offline)?;
