@@ -260,7 +260,7 @@ fn an_adapter_folder_goes_out_byte_for_byte() {
     }
     assert!(load_peft(&out, &module_shapes(case.weights.config()), 0).is_ok());
     std::fs::write(out.join("thesis.txt"), "mine").expect("a file");
-    let error = export(peft, &source, &Options::default(), &out).err().expect("a foreign file").to_string();
+    let error = export(peft, &source, &Options::default(), &out).expect_err("a foreign file").to_string();
     assert!(error.contains("thesis.txt") && out.join("thesis.txt").exists(), "{error}");
 }
 

@@ -22,11 +22,11 @@ pub struct Source<'a> {
     /// The template the adapter was trained with; takes the place of the model's own.
     pub chat_template: Option<&'a str>,
     /// That template at work: a chat of (role, text), the assistant's turn begun. None where there is no template.
-    pub render: Option<&'a Render>,
+    pub render: Option<&'a Render<'a>>,
 }
 
 /// Renders a chat; none where the template refuses it.
-pub type Render = dyn Fn(&[(&str, &str)]) -> Option<String>;
+pub type Render<'a> = dyn Fn(&[(&str, &str)]) -> Option<String> + 'a;
 
 impl Source<'_> {
     /// The model's shape.

@@ -5,7 +5,7 @@ use galen_adapter::Adapter;
 use galen_model::{Model, Session};
 use galen_ops::hook::{HookContext, ProjectionHook, Site};
 use galen_ops::ops::{Compute, Frozen, Projection, Projections, Prologue};
-use galen_ops::quant::QuantMatrix;
+use galen_ops::quant::{QuantError, QuantMatrix};
 use galen_ops::tensor::f32_view;
 use galen_ops::{Tape, Traced};
 use nalgebra::{DMatrix, DMatrixViewMut};
@@ -54,14 +54,12 @@ impl Inputs {
 
     /// The lower part of `X' X`.
     pub(super) fn moments(&self) -> DMatrix<f32> {
-        match &self.moments {
-            Some(m) => m.clone(),
-            None => {
-                let mut whole = Self::new(self.cols, self.cols);
-                whole.add(&self.rows);
-                whole.moments.unwrap_or_default()
-            }
+        if let Some(moments) = &self.moments {
+            return moments.clone();
         }
+        let mut whole = Self::new(self.cols, self.cols);
+        whole.add(&self.rows);
+        whole.moments.unwrap_or_default()
     }
 }
 
@@ -104,19 +102,15 @@ struct Capture<'a> {
 impl Capture<'_> {
     fn eye(&self, n: usize) -> galen_ops::Result<Projection> {
         let mut eyes = self.eyes.lock().unwrap_or_else(PoisonError::into_inner);
-        let eye = match eyes.get(&n) {
-            Some(eye) => eye.clone(),
-            None => {
-                let mut values = vec![0f32; n * n];
-                (0..n).for_each(|i| values[i * n + i] = 1.0);
-                let shape = |e: galen_ops::quant::QuantError| galen_ops::Error::Shape {
-                    op: "eye",
-                    what: e.to_string(),
-                };
-                let eye = Arc::new(QuantMatrix::from_f32(n, n, &values).map_err(shape)?);
-                eyes.insert(n, eye.clone());
-                eye
-            }
+        let eye = if let Some(eye) = eyes.get(&n) {
+            eye.clone()
+        } else {
+            let mut values = vec![0f32; n * n];
+            (0..n).for_each(|i| values[i * n + i] = 1.0);
+            let shape = |e: QuantError| galen_ops::Error::Shape { op: "eye", what: e.to_string() };
+            let eye = Arc::new(QuantMatrix::from_f32(n, n, &values).map_err(shape)?);
+            eyes.insert(n, eye.clone());
+            eye
         };
         Projection::new(Frozen::new(eye, Compute::F32), None)
     }

@@ -70,7 +70,7 @@ fn modelfile(source: &Source) -> Result<String> {
         return cannot(what, hint);
     };
     let mut text = format!("FROM ./{MODEL}\nTEMPLATE \"\"\"{}\"\"\"\n", template.go());
-    if let Some(system) = system {
+    if !system.is_empty() {
         if system.contains("\"\"\"") {
             return cannot("the template's own system message holds three quotation marks", hint);
         }

@@ -1,6 +1,8 @@
 //! Chat formats as what stands around each role's text: from that come both the Go template and its rendering, so that the
 //! one cannot differ from the other.
 
+use crate::source::Render;
+
 /// What stands before and behind a text.
 type Around = (&'static str, &'static str);
 
@@ -119,21 +121,19 @@ impl Template {
         )
     }
 
-    /// Whether the model's own template gives the same, and the system message it puts where a chat has none.
-    pub(super) fn matches(
-        &self,
-        render: &dyn Fn(&[(&str, &str)]) -> Option<String>,
-    ) -> Option<Option<String>> {
+    /// Whether the model's own template gives the same: then the system message it puts where a chat has none, which may be
+    /// empty.
+    pub(super) fn matches(&self, render: &Render<'_>) -> Option<String> {
         if CHATS.iter().any(|chat| render(chat).as_deref() != Some(&self.render(chat))) {
             return None;
         }
         let (got, plain) = (render(PLAIN)?, self.render(PLAIN));
         if got == plain {
-            return Some(None);
+            return Some(String::new());
         }
         let System::Turn((before, behind)) = self.system else { return None };
         let own = got.strip_suffix(&plain)?.strip_prefix(before)?.strip_suffix(behind)?;
-        (!own.is_empty()).then(|| Some(own.to_owned()))
+        Some(own.to_owned())
     }
 }
 
@@ -167,11 +167,16 @@ mod tests {
             let plain = chat[0].0 != "system";
             Some(if plain { format!("<|im_start|>system\nBe kind.<|im_end|>\n{rendered}") } else { rendered })
         };
-        assert_eq!(t.matches(&own), Some(Some("Be kind.".to_owned())));
-        assert_eq!(t.matches(&|chat| Some(t.render(chat))), Some(None));
+        assert_eq!(t.matches(&own), Some("Be kind.".to_owned()));
+        assert_eq!(t.matches(&|chat| Some(t.render(chat))), Some(String::new()));
         for other in &TEMPLATES[1..] {
             assert_eq!(other.matches(&own), None, "{}", other.name);
-            assert_eq!(other.matches(&|chat| Some(other.render(chat))), Some(None), "{}", other.name);
+            assert_eq!(
+                other.matches(&|chat| Some(other.render(chat))),
+                Some(String::new()),
+                "{}",
+                other.name
+            );
         }
     }
 }

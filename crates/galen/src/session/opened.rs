@@ -21,7 +21,7 @@ pub struct Opened {
     pub precision: Precision,
     record: BaseRecord,
     template: Option<String>,
-    render: Option<Box<Render>>,
+    render: Option<Box<Render<'static>>>,
 }
 
 impl Opened {
@@ -85,6 +85,7 @@ impl Opened {
     }
 
     /// The same with another adapter, which lies nowhere yet.
+    #[must_use]
     pub fn with_adapter(self, adapter: Adapter) -> Self {
         Self { adapters: vec![(adapter, None)], ..self }
     }
@@ -104,7 +105,7 @@ impl Opened {
     }
 }
 
-fn renderer(template: ChatTemplate) -> Box<Render> {
+fn renderer(template: ChatTemplate) -> Box<Render<'static>> {
     Box::new(move |chat| {
         let turns: Vec<_> = chat.iter().map(|(role, text)| json!({"role": role, "content": text})).collect();
         template.render_prompt(&turns, None, true, &RenderOptions::default()).ok()

@@ -56,7 +56,7 @@ pub fn samples(
         match of_run(opened, dir, offline) {
             Ok(samples) => return Ok(samples),
             Err(e) => {
-                say(&format!("note: the run's rows cannot be read, so its samples are not used: {e:#}"))
+                say(&format!("note: the run's rows cannot be read, so its samples are not used: {e:#}"));
             }
         }
     }

@@ -7,6 +7,7 @@ use galen_adapter::Adapter;
 use galen_export::{Calibration, Error, Format, Options, Source, Written, export, export_checked};
 use galen_model::{Divergence, LoadOptions, Model, Weights};
 use galen_ops::hook::ProjectionHook;
+use galen_ops::quant::WeightDtype;
 use std::path::{Path, PathBuf};
 
 /// Predictions compared at the end of each sample.
@@ -67,7 +68,7 @@ pub fn write_out(
     let check = |path: &Path| {
         found = measure(&model, adapter, path, &texts)?;
         match args.max_kl {
-            Some(most) if !(found.mean_kl <= most) => Err(Error::Cannot {
+            Some(most) if found.mean_kl.is_nan() || found.mean_kl > most => Err(Error::Cannot {
                 what: format!("the merged model is {:.2e} nats a token from the model unmerged, more than `{most}`", found.mean_kl),
                 hint: "keep the adapter apart (`--format gguf-lora`), take more bits (`--quantize q8_0`), or allow more (`--max-kl`)".into(),
             }),
@@ -93,7 +94,7 @@ fn becomes_codes(source: &Source, options: &Options) -> bool {
         None => source.stored_dtype(name).ok(),
     };
     let names = source.weights.names();
-    names.iter().filter(|n| changed(n)).filter_map(target).any(|d| d.has_integer_codes())
+    names.iter().filter(|n| changed(n)).filter_map(target).any(WeightDtype::has_integer_codes)
 }
 
 fn measure(

@@ -60,7 +60,7 @@ pub(super) fn affine<const N: usize>(x: &[f32; N], top: f32, below_zero: bool) -
     let low = x.iter().copied().fold(f32::INFINITY, f32::min);
     let high = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let low = if below_zero { low.min(0.0) } else { low };
-    if !(high > low) {
+    if high <= low {
         return (0.0, low);
     }
     // The least-squares fit to the codes that a scale and minimum give.
@@ -85,7 +85,7 @@ pub(super) fn affine<const N: usize>(x: &[f32; N], top: f32, below_zero: bool) -
     let mut least = affine_error(x, top, best.0, best.1);
     let mut consider = |fit: Option<(f32, f32)>| {
         let (scale, min) = fit?;
-        if !(scale > 0.0) {
+        if scale.is_nan() || scale <= 0.0 {
             return None;
         }
         let error = affine_error(x, top, scale, min);

@@ -61,7 +61,7 @@ pub fn quantize(dtype: WeightDtype, cols: usize, values: &[f32]) -> Result<Vec<u
     dtype.row_bytes(cols)?;
     let total = dtype.row_bytes(values.len())?;
     let most = if matches!(dtype, WeightDtype::F32 | WeightDtype::BF16) { f32::MAX } else { 65504.0 };
-    if let Some(value) = values.par_iter().find_first(|v| !(v.abs() <= most)) {
+    if let Some(value) = values.par_iter().find_first(|v| v.is_nan() || v.abs() > most) {
         return Err(QuantError::Value { dtype, value: value.to_string() });
     }
     let (size, width) = (dtype.block_size(), dtype.block_bytes());
