@@ -58,7 +58,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("galen-optim", &["types"]),
     ("galen-reward", &["types"]),
     ("galen-train", &["types", "data", "ops", "model", "adapter", "loss", "optim", "reward", "eval"]),
-    ("galen-export", &["model", "adapter", "types"]),
+    ("galen-export", &["model", "adapter", "ops", "types"]),
     ("galen-engine", &["model", "adapter", "types"]),
     ("galen-synth", &["data", "engine", "types"]),
     ("galen-eval", &["data", "model", "adapter", "engine", "types"]),

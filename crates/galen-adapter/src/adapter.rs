@@ -66,8 +66,8 @@ impl Adapter {
         Ok(adapter)
     }
 
-    /// An adapter of zeros over (projection, rank, scale), to be filled from a file.
-    pub(crate) fn zeros(config: AdapterConfig, chosen: Vec<(ModuleShape, usize, f32)>) -> Result<Self> {
+    /// An adapter of zeros over (projection, rank, scale), to be filled. Errors: an unknown method, a rank beyond reason.
+    pub fn zeros(config: AdapterConfig, chosen: Vec<(ModuleShape, usize, f32)>) -> Result<Self> {
         let Some(method) = method::find(&config.method) else {
             return Err(Error::Config(format!("adapter method `{}` is unknown", config.method)));
         };

@@ -30,6 +30,16 @@ impl Divergence {
         ids: &[u32],
         positions: usize,
     ) -> Result<Self> {
+        Self::between((exact, hook), (other, hook), ids, positions)
+    }
+
+    /// The same of two models each with its own adapter or none.
+    pub fn between(
+        (exact, hook): (&Model, Option<&dyn ProjectionHook>),
+        (other, its_hook): (&Model, Option<&dyn ProjectionHook>),
+        ids: &[u32],
+        positions: usize,
+    ) -> Result<Self> {
         let positions = positions.min(ids.len().saturating_sub(1));
         let (before, compared) = ids.split_at(ids.len() - positions);
         let mut result = Self::default();
@@ -38,7 +48,7 @@ impl Divergence {
         }
         let mut exact = Session::new(exact, hook);
         exact.feed(before)?;
-        let mut other = Session::new(other, hook);
+        let mut other = Session::new(other, its_hook);
         other.feed(before)?;
         for id in compared {
             let (p, q) = (exact.feed(&[*id])?, other.feed(&[*id])?);

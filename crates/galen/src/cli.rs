@@ -1,7 +1,8 @@
 //! The commands and the flags they share. Each command's own flags lie beside its code.
 
 use crate::commands::{
-    completions, data, doctor, eval, generate, init, man, plan, quickstart, run_batch, serve, train,
+    completions, data, doctor, eval, export, generate, init, man, merge, plan, quickstart, run_batch, serve,
+    train,
 };
 use clap::{Args, Parser, Subcommand};
 use std::num::NonZeroU16;
@@ -99,6 +100,10 @@ pub enum Command {
     Align(train::Args),
     /// Evaluate a model, and adapters against it, on held-out questions
     Eval(eval::Args),
+    /// Write a model or an adapter in another program's format
+    Export(export::Args),
+    /// Merge adapters into one, or into their base
+    Merge(merge::Args),
     /// Complete a prompt or answer in a chat
     Generate(generate::Args),
     /// Serve a model and adapters over it to OpenAI's clients
@@ -179,6 +184,12 @@ mod tests {
             "generate --model m --adapter a -p hello -n 20 --temp 0.7 --top-k 40 --top-p 0.9 --min-p 0.05 \
              --repeat-penalty 1.1 -s 7 --chat --system s --fast-decode",
             "generate --adapter run --prompt hi --max-tokens 5 --temperature 0 --seed 1 --max_tokens=9",
+            "export --model m --adapter a --format gguf --quantize q4_k_m --out m.gguf",
+            "merge --model m --adapter a --out merged.gguf --max-kl 0.1 --requantize plain --samples t.txt",
+            "merge --model m --adapter a:0.7 --adapter b:-0.3 --method dare_ties --density 0.5 --seed 3 \
+             --majority-sign-method frequency --svd-rank 8 --out c",
+            "export --model run --format ollama --quantize Q4_K_M --out o",
+            "export --model run --format gguf-lora -o a.gguf",
             "data inspect c.yaml --stage packed --rows 3",
             "data check d.jsonl --model m",
             "data split d.jsonl --group-by section --test 0.1 --out parts",

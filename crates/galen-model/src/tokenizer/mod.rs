@@ -11,7 +11,7 @@ mod stream;
 
 pub use error::TokenizerError;
 pub use gguf::GgufMetadata;
-pub use pre::{PRE_TOKENIZERS, PreTokenizer};
+pub use pre::{PRE_TOKENIZERS, PreTokenizer, recognise};
 pub use stream::TextStream;
 
 use error::{Result, malformed};

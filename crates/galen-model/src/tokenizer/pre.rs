@@ -109,6 +109,43 @@ pub fn pre_tokenizer(name: &str) -> Option<&'static PreTokenizer> {
     PRE_TOKENIZERS.iter().find(|p| p.names.contains(&name))
 }
 
+/// The one that a `tokenizer.json` describes, by what it does: how text is split, whether it is composed first, and
+/// whether whole words skip the merges.
+pub fn recognise(tokenizer: &Value) -> Option<&'static PreTokenizer> {
+    let parts = &tokenizer["pre_tokenizer"];
+    let parts = match parts["pretokenizers"].as_array() {
+        Some(list) => list.iter().collect(),
+        None => vec![parts],
+    };
+    let (last, splits) = parts.split_last()?;
+    let gpt2 = last["type"] == "ByteLevel" && last["use_regex"].as_bool() != Some(false);
+    if last["type"] != "ByteLevel" || last["add_prefix_space"] == true {
+        return None;
+    }
+    let patterns: Vec<&str> = splits.iter().map(|part| pattern(part)).collect::<Option<_>>()?;
+    let nfc = match &tokenizer["normalizer"] {
+        Value::Null => false,
+        one if one["type"] == "NFC" => true,
+        _ => return None,
+    };
+    let ignore_merges = tokenizer["model"]["ignore_merges"] == true;
+    let same = |p: &&PreTokenizer| {
+        p.patterns == patterns && p.gpt2 == gpt2 && p.nfc == nfc && p.ignore_merges == ignore_merges
+    };
+    PRE_TOKENIZERS.iter().find(same)
+}
+
+/// The regular expression of a step that isolates its matches.
+fn pattern(part: &Value) -> Option<&str> {
+    match part["type"].as_str()? {
+        "Digits" if part["individual_digits"] == true => Some(DIGIT),
+        "Split" if part["behavior"] == "Isolated" && part["invert"] != true => {
+            part["pattern"]["Regex"].as_str()
+        }
+        _ => None,
+    }
+}
+
 impl PreTokenizer {
     /// As `tokenizer.json` writes it.
     pub(super) fn json(&self) -> Value {

@@ -30,11 +30,21 @@ pub struct GgufTensor {
     pub bytes: Bytes,
 }
 
+/// A metadata pair as the file has it, for writing it again.
+#[derive(Debug, Clone)]
+pub struct GgufPair {
+    /// Its key.
+    pub key: String,
+    /// The number of its value's type, then the value.
+    pub bytes: Bytes,
+}
+
 /// An opened GGUF model: metadata of the first file, tensors of all.
 #[derive(Debug)]
 pub struct Gguf {
     path: PathBuf,
     metadata: BTreeMap<String, Value>,
+    pairs: Vec<GgufPair>,
     tensors: BTreeMap<String, GgufTensor>,
 }
 
@@ -131,6 +141,11 @@ impl Gguf {
         self.metadata.keys().map(String::as_str)
     }
 
+    /// Metadata pairs as they are, in the file's order.
+    pub fn pairs(&self) -> &[GgufPair] {
+        &self.pairs
+    }
+
     /// A tensor by the file's own name (`blk.0.attn_q.weight`).
     pub fn tensor(&self, name: &str) -> Option<&GgufTensor> {
         self.tensors.get(name)
@@ -201,12 +216,16 @@ fn parse(path: &Path, file: &Bytes) -> std::result::Result<Gguf, Failure> {
     }
 
     let mut metadata = BTreeMap::new();
+    let mut pairs = Vec::new();
     for _ in 0..n_pairs {
         let key = cursor.key("a metadata key")?;
+        let start = cursor.position();
         let value = cursor.value(file).map_err(|what| format!("metadata `{}`: {what}", shorten(key)))?;
         if metadata.insert(key.to_owned(), value).is_some() {
             return Err(Failure::Corrupt(format!("metadata key `{}` comes twice", shorten(key))));
         }
+        let bytes = file.slice(start..cursor.position()).map_err(|e| e.to_string())?;
+        pairs.push(GgufPair { key: key.to_owned(), bytes });
     }
     let alignment = match metadata.get("general.alignment") {
         None => DEFAULT_ALIGNMENT,
@@ -222,7 +241,7 @@ fn parse(path: &Path, file: &Bytes) -> std::result::Result<Gguf, Failure> {
     }
     let start = cursor.position().next_multiple_of(alignment as usize).min(file.len());
     let tensors = place(described, &file.slice(start..file.len()).map_err(|e| e.to_string())?, alignment)?;
-    Ok(Gguf { path: path.to_owned(), metadata, tensors })
+    Ok(Gguf { path: path.to_owned(), metadata, pairs, tensors })
 }
 
 fn describe(cursor: &mut Cursor) -> std::result::Result<Described, Failure> {

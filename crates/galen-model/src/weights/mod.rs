@@ -22,9 +22,10 @@ pub use config::{ModelConfig, RopeConfig, RopeScaling};
 pub use config_gguf::from_gguf as config_from_gguf;
 pub use config_hf::from_hf as config_from_hf;
 pub use error::{Result, WeightsError};
-pub use gguf::{Gguf, GgufTensor};
+pub use gguf::{Gguf, GgufPair, GgufTensor};
 pub use gguf_value::{Array, Value as GgufValue};
 pub use held::HeldBytes;
+pub use names::is_norm;
 
 /// No `config.json` or index comes near this; a larger one is refused unread.
 const MAX_JSON_BYTES: usize = 8 << 20;
@@ -109,6 +110,11 @@ impl Weights {
     /// Shape of a tensor, row-major ([out features, in features]).
     pub fn shape(&self, name: &str) -> Result<&[usize]> {
         Ok(self.stored(name)?.shape)
+    }
+
+    /// How a tensor is stored.
+    pub fn dtype(&self, name: &str) -> Result<WeightDtype> {
+        Ok(self.stored(name)?.dtype)
     }
 
     /// A matrix [out features, in features] in its stored format. A tied `lm_head.weight` is the embedding. Bytes are
@@ -242,18 +248,9 @@ impl Weights {
         }
     }
 
-    /// GGUF interleaves the halves of each head's rows in the llama family: the number of heads, for such a tensor.
-    pub(crate) fn permuted_heads(&self, name: &str) -> Option<usize> {
-        if self.gguf().is_none() || self.config.architecture != "llama" {
-            return None;
-        }
-        if name.contains(".self_attn.q_proj.") {
-            Some(self.config.n_heads)
-        } else if name.contains(".self_attn.k_proj.") {
-            Some(self.config.n_kv_heads)
-        } else {
-            None
-        }
+    /// The number of heads, for a tensor whose rows lie in another order in the file.
+    fn permuted_heads(&self, name: &str) -> Option<usize> {
+        self.gguf().and_then(|_| gguf_heads(&self.config, name))
     }
 
     fn not_of_rank(&self, name: &str, shape: &[usize], rank: usize) -> WeightsError {
@@ -264,6 +261,30 @@ impl Weights {
     fn broken(&self, name: &str, error: &QuantError) -> WeightsError {
         WeightsError::corrupt(&self.path, format!("tensor `{name}`: {error}"))
     }
+}
+
+/// GGUF interleaves the halves of each head's rows in the llama family: the number of heads, for such a tensor by its
+/// Hugging Face name.
+fn gguf_heads(config: &ModelConfig, name: &str) -> Option<usize> {
+    match name {
+        _ if config.architecture != "llama" => None,
+        _ if name.contains(".self_attn.q_proj.") => Some(config.n_heads),
+        _ if name.contains(".self_attn.k_proj.") => Some(config.n_kv_heads),
+        _ => None,
+    }
+}
+
+/// GGUF's name of a tensor.
+pub fn gguf_name(config: &ModelConfig, name: &str) -> Option<String> {
+    names::to_gguf(name, config.sandwich_norms)
+}
+
+/// For each of `rows` rows of the tensor in a GGUF file, its row in Hugging Face order; none where both are the same.
+pub fn gguf_rows(config: &ModelConfig, name: &str, rows: usize) -> Option<Vec<usize>> {
+    let heads = gguf_heads(config, name)?;
+    let mut order = vec![0; rows];
+    unpermuted(rows, heads).enumerate().for_each(|(hf, gguf)| order[gguf] = hf);
+    Some(order)
 }
 
 /// For each row in Hugging Face order, its row in a llama-family GGUF: there, dimension 2i + j of a head is what here

@@ -8,6 +8,7 @@
 )]
 
 mod block;
+mod encode;
 mod float;
 mod interleaved;
 mod iq4;
@@ -22,6 +23,7 @@ mod tests;
 use std::fmt;
 
 pub use block::{BlockFormat, dequantize_blocks};
+pub use encode::{BlockGrid, quantize, set_codes};
 pub(crate) use interleaved::{GROUP_BLOCK, GROUP_ROWS, Interleaved};
 pub use matrix::{Dots, QuantMatrix};
 pub use nf4::{NF4_BLOCK, NF4_SUPER, Nf4Scales, quantize_nf4};
@@ -79,6 +81,20 @@ pub enum QuantError {
         len: usize,
         /// Elements there are.
         total: usize,
+    },
+    /// A format that can be read but not written.
+    #[error("tensors of type `{dtype}` are read but not written\nhint: choose another type")]
+    NotWritten {
+        /// The format.
+        dtype: WeightDtype,
+    },
+    /// A value that a format cannot hold.
+    #[error("the value `{value}` cannot be stored as `{dtype}`")]
+    Value {
+        /// The format.
+        dtype: WeightDtype,
+        /// The value.
+        value: String,
     },
     /// NF4 codes without (matching) magnitudes, or an operation NF4's tensor-wide blocks do not allow.
     #[error("NF4 needs magnitudes for each block and is not stored by rows")]

@@ -6,9 +6,11 @@ pub mod data;
 pub mod doctor;
 pub mod estimate;
 pub mod eval;
+pub mod export;
 pub mod generate;
 pub mod init;
 pub mod man;
+pub mod merge;
 pub mod plan;
 pub mod quickstart;
 pub mod run_batch;
@@ -26,9 +28,11 @@ pub fn dispatch(command: Command, globals: &Globals) -> anyhow::Result<()> {
         Command::Train(args) => train::run(args, "train", globals),
         Command::Align(args) => train::run(args, "align", globals),
         Command::Eval(args) => eval::run(args, globals),
+        Command::Export(args) => export::run(args, globals),
         Command::Generate(args) => generate::run(args, globals),
         Command::Serve(args) => serve::run(args, globals),
         Command::RunBatch(args) => run_batch::run(args, globals),
+        Command::Merge(args) => merge::run(args, globals),
         Command::Data(args) => data::run(args, globals),
         Command::Doctor(args) => doctor::run(&args, globals),
         Command::Completions(args) => completions::run(&args),

@@ -6,6 +6,7 @@ pub mod fast_decode;
 mod generate;
 mod held_out;
 mod objective;
+mod opened;
 mod preference;
 mod prepare;
 mod record;
@@ -13,15 +14,18 @@ pub mod reward_model;
 mod rollout;
 mod rows;
 mod run_dir;
+mod samples;
 mod scorer;
 mod serving;
 mod shown;
 mod summary;
 mod train;
+mod write_out;
 
 pub use base::{Base, TemplateChoice, hub_bars};
 pub use batch::BatchFiles;
 pub use generate::{GenerateOptions, generate, generate_all};
+pub use opened::Opened;
 pub use preference::AnswerRenderer;
 pub use prepare::{Prepared, Preparer, Read, Renderer};
 pub use record::{sha256_file, sha256_text};
@@ -31,4 +35,8 @@ pub use scorer::{FastDecoder, ModelScorer};
 pub(crate) use serving::positive;
 pub use serving::{Serving, ServingOptions};
 pub(crate) use summary::write_reports;
-pub use train::{Start, Trained, command_of, is_adapter, open_adapter, resolve_run, saved_template, train};
+pub use train::{
+    Start, Trained, command_of, is_adapter, open_adapter, open_adapter_over, resolve_run, saved_template,
+    train,
+};
+pub use write_out::{MergeArgs, write_out};

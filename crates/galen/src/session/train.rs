@@ -16,7 +16,7 @@ use crate::plan::{AdapterShape, Batches, Choice, Limit, Mode, ModelShape, PassSh
 use crate::progress::{bytes, counted, say, verbosity};
 use crate::signals::Stop;
 use anyhow::Context as _;
-use galen_adapter::{Adapter, BaseRecord, load_peft};
+use galen_adapter::{Adapter, BaseRecord, ModuleShape, load_peft};
 use galen_data::pack::Sharing;
 use galen_data::template::ChatTemplate;
 use galen_hub::Options;
@@ -320,6 +320,18 @@ pub fn open_adapter(
     let (adapter, path) = open_any_adapter(name, model, seed, offline)?;
     refuse_scorer(&adapter, &path, "use it in `reward_funcs` as `reward_model`")?;
     Ok((adapter, path))
+}
+
+/// Opens an adapter to write it elsewhere, by the projections of its base: no weight is read. Also returns its folder and
+/// the base its files name.
+pub fn open_adapter_over(
+    name: &str,
+    shapes: &[ModuleShape],
+    offline: bool,
+) -> anyhow::Result<(Adapter, PathBuf, BaseRecord)> {
+    let resolved = galen_hub::resolve_adapter(name, &Options::from_env(offline, super::base::hub_bars()))?;
+    let (adapter, base) = load_peft(&resolved.path, shapes, 0)?;
+    Ok((adapter, resolved.path, base))
 }
 
 fn refuse_scorer(adapter: &Adapter, path: &Path, hint: &str) -> anyhow::Result<()> {

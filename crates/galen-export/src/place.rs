@@ -1,0 +1,93 @@
+//! New files in the place of old ones, whole or not at all: a temporary name beside the target, synced, renamed.
+
+use crate::error::{Result, at, cannot};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+fn parent(path: &Path) -> PathBuf {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
+}
+
+fn builder(out: &Path, mode: u32) -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".tmp-export-");
+    // Servers read what is exported: the mode of any new file, not a temporary's private one.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
+    let _ = (out, mode);
+    builder
+}
+
+/// Writes a file. `out` may exist.
+pub(crate) fn file<T>(out: &Path, write: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+    if out.is_dir() {
+        let what = format!("{}: a folder is in the way of the file", out.display());
+        return cannot(what, "give `--out` the name of a file");
+    }
+    let dir = parent(out);
+    std::fs::create_dir_all(&dir).map_err(at(&dir))?;
+    let temporary = builder(out, 0o666).tempfile_in(&dir).map_err(at(&dir))?.into_temp_path();
+    let written = write(&temporary)?;
+    File::open(&temporary).and_then(|f| f.sync_all()).map_err(at(out))?;
+    temporary.persist(out).map_err(|e| at(out)(e.error))?;
+    sync(&dir)?;
+    Ok(written)
+}
+
+/// Writes a folder. One that exists is replaced where all its files are `owned`, by two renames.
+pub(crate) fn folder<T>(
+    out: &Path,
+    owned: impl Fn(&str) -> bool,
+    write: impl FnOnce(&Path) -> Result<T>,
+) -> Result<T> {
+    if out.exists() {
+        refuse_foreign(out, owned)?;
+    }
+    let dir = parent(out);
+    std::fs::create_dir_all(&dir).map_err(at(&dir))?;
+    let temporary = builder(out, 0o777).tempdir_in(&dir).map_err(at(&dir))?;
+    let written = write(temporary.path())?;
+    for entry in std::fs::read_dir(temporary.path()).map_err(at(out))? {
+        let path = entry.map_err(at(out))?.path();
+        File::open(&path).and_then(|f| f.sync_all()).map_err(at(&path))?;
+    }
+    sync(temporary.path())?;
+    let old = if out.exists() {
+        let old = builder(out, 0o777).tempdir_in(&dir).map_err(at(&dir))?;
+        std::fs::rename(out, old.path().join("old")).map_err(at(out))?;
+        Some(old)
+    } else {
+        None
+    };
+    if let Err(e) = std::fs::rename(temporary.path(), out) {
+        if let Some(old) = &old {
+            std::fs::rename(old.path().join("old"), out).map_err(at(out))?;
+        }
+        return Err(at(out)(e));
+    }
+    let _ = temporary.keep();
+    sync(&dir)?;
+    Ok(written)
+}
+
+fn refuse_foreign(out: &Path, owned: impl Fn(&str) -> bool) -> Result<()> {
+    if !out.is_dir() {
+        let what = format!("{}: a file is in the way of the folder", out.display());
+        return cannot(what, "give `--out` the name of a folder");
+    }
+    for entry in std::fs::read_dir(out).map_err(at(out))? {
+        let entry = entry.map_err(at(out))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.path().is_dir() || !owned(&name) {
+            let what = format!("{}: the folder holds `{name}`, which no export wrote", out.display());
+            return cannot(what, "choose another `--out`, or move it away");
+        }
+    }
+    Ok(())
+}
+
+fn sync(dir: &Path) -> Result<()> {
+    #[cfg(unix)]
+    File::open(dir).and_then(|d| d.sync_all()).map_err(at(dir))?;
+    Ok(())
+}

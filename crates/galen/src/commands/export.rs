@@ -1,0 +1,89 @@
+//! `galen export`.
+
+use crate::cli::Globals;
+use crate::error::UsageError;
+use crate::progress::say;
+use crate::session::{MergeArgs, Opened, write_out};
+use crate::stdout;
+use clap::builder::PossibleValuesParser;
+use galen_export::{FORMATS, Format, Options, QUANTIZATIONS, Quantization, Written};
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Flags of `galen export`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The model: a folder, a `.gguf`, `ORG/REPO[@REV]`, a catalogue name, a run directory for base and adapter;
+    /// default: the adapter's recorded base
+    #[arg(long, short = 'm', value_name = "M", required_unless_present = "adapter")]
+    pub model: Option<String>,
+    /// An adapter: a PEFT folder or a run directory; of several, all changes are added
+    #[arg(long, alias = "lora", value_name = "A")]
+    pub adapter: Vec<String>,
+    /// The format
+    #[arg(long, short, value_name = "F", value_parser = PossibleValuesParser::new(FORMATS.iter().map(|f| f.name())))]
+    pub format: String,
+    /// Types of the tensors; default: as the base has them
+    #[arg(
+        long,
+        alias = "outtype",
+        value_name = "Q",
+        ignore_case = true,
+        value_parser = PossibleValuesParser::new(QUANTIZATIONS.iter().map(|q| q.name))
+    )]
+    pub quantize: Option<String>,
+    /// What is said of a merge
+    #[command(flatten)]
+    pub merging: MergeArgs,
+    /// Largest safetensors file, bytes
+    #[arg(long, alias = "max_shard_size", value_name = "BYTES", default_value_t = 5_000_000_000)]
+    pub max_shard_size: u64,
+    /// The file or folder to write; one that an export wrote is replaced once the new one is whole
+    #[arg(long, short, value_name = "PATH")]
+    pub out: PathBuf,
+}
+
+/// Writes the model.
+pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
+    let Some(format) = galen_export::find(&args.format) else {
+        return Err(UsageError::new(format!("format `{}`", args.format), "see `galen export --help`").into());
+    };
+    let options = Options {
+        quantize: args.quantize.as_deref().and_then(Quantization::find),
+        max_shard_bytes: args.max_shard_size.max(1),
+        ..Options::default()
+    };
+    let opened = Opened::new(args.model, args.adapter, globals.offline)?.as_one()?;
+    let started = std::time::Instant::now();
+    let written = write_out(&opened, format, &options, &args.out, &args.merging, globals.offline)?;
+    tell(format, &args.out, &written, started.elapsed().as_secs_f64(), globals)
+}
+
+/// Says what was written and how to serve it.
+pub(super) fn tell(
+    format: &dyn Format,
+    out: &std::path::Path,
+    written: &Written,
+    seconds: f64,
+    globals: &Globals,
+) -> anyhow::Result<()> {
+    let path = out.display().to_string();
+    let launch: Vec<String> = written.launch.iter().map(|line| line.replace("{}", &path)).collect();
+    for note in &written.notes {
+        say(&format!("note: {note}"));
+    }
+    say(&format!("{path}: {} MB as {} in {seconds:.1} s", written.bytes.div_ceil(1_000_000), format.name()));
+    if globals.json {
+        return stdout::print_json(&json!({
+            "path": path, "format": format.name(), "bytes": written.bytes, "launch": launch, "notes": written.notes,
+            "kl": written.divergence.map(|(kl, _, _)| kl),
+        }));
+    }
+    if !launch.is_empty() {
+        say("to serve it:");
+    }
+    for line in launch {
+        stdout::print(&format!("    {line}\n"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! Writing a merged model: rounding by the inputs of its projections, and how far it is from the model unmerged.
+
+use super::opened::Opened;
+use super::samples::{Samples, samples};
+use crate::progress::{counted, say};
+use galen_adapter::Adapter;
+use galen_export::{Calibration, Error, Format, Options, Source, Written, export, export_checked};
+use galen_model::{Divergence, LoadOptions, Model, Weights};
+use galen_ops::hook::ProjectionHook;
+use galen_ops::quant::WeightDtype;
+use std::path::{Path, PathBuf};
+
+/// Predictions compared at the end of each sample.
+const POSITIONS: usize = 24;
+
+/// How merged weights become blocks again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Requantize {
+    /// Errors are fed back into later columns, by the inputs that sample texts give (GPTQ).
+    #[default]
+    Feedback,
+    /// Each block by itself.
+    Plain,
+}
+
+/// Flags of commands that merge an adapter into its base.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct MergeArgs {
+    /// How merged weights become quantised blocks again
+    #[arg(long, value_name = "HOW", default_value = "feedback")]
+    pub requantize: Requantize,
+    /// Write nothing where the merged model is further than this from the model unmerged: KL, nats a token
+    #[arg(long, alias = "max_kl", value_name = "X")]
+    pub max_kl: Option<f64>,
+    /// Texts to merge by and to measure on, a line each; default: those of the run, else some of galen's own
+    #[arg(long, value_name = "FILE")]
+    pub samples: Option<PathBuf>,
+}
+
+/// Writes a format, its merged weights rounded and measured as the flags say.
+pub fn write_out(
+    opened: &Opened,
+    format: &dyn Format,
+    options: &Options,
+    out: &Path,
+    args: &MergeArgs,
+    offline: bool,
+) -> anyhow::Result<Written> {
+    let source = opened.source();
+    let merged = source.adapter.filter(|_| !format.adapter_alone());
+    let quantised = matches!(format.name(), "gguf" | "ollama") && becomes_codes(&source, options);
+    let Some(adapter) = merged.filter(|_| quantised || args.max_kl.is_some()) else {
+        return Ok(export(format, &source, options, out)?);
+    };
+    format.check(&source)?;
+    let load = LoadOptions { precision: opened.precision, ..LoadOptions::default() };
+    let model = opened.base.model(load)?;
+    let texts = samples(opened, &model, adapter, args.samples.as_deref(), offline)?;
+    let calibration = if quantised && args.requantize == Requantize::Feedback {
+        let tokens: usize = texts.calibration.iter().map(Vec::len).sum();
+        say(&format!("inputs of the projections on {} of {}", counted(tokens as u64, "token"), texts.origin));
+        Some(Calibration::run(&model, adapter, &texts.calibration)?)
+    } else {
+        None
+    };
+    let options = Options { calibration: calibration.as_ref(), ..*options };
+    let mut found = Divergence::default();
+    let check = |path: &Path| {
+        found = measure(&model, adapter, path, &texts)?;
+        match args.max_kl {
+            Some(most) if found.mean_kl.is_nan() || found.mean_kl > most => Err(Error::Cannot {
+                what: format!("the merged model is {:.2e} nats a token from the model unmerged, more than `{most}`", found.mean_kl),
+                hint: "keep the adapter apart (`--format gguf-lora`), take more bits (`--quantize q8_0`), or allow more (`--max-kl`)".into(),
+            }),
+            _ => Ok(()),
+        }
+    };
+    let mut written = export_checked(format, &source, &options, out, check)?;
+    let Divergence { positions, mean_kl, max_kl, same_top } = found;
+    written.notes.push(format!(
+        "KL of the merged model from the model unmerged {mean_kl:.2e} nats a token (at most {max_kl:.1e}), the same \
+         likeliest token at {same_top} of {positions} positions of {}",
+        texts.origin
+    ));
+    written.divergence = Some((mean_kl, same_top, positions));
+    Ok(written)
+}
+
+/// Whether what the adapter changes ends as integer codes.
+fn becomes_codes(source: &Source, options: &Options) -> bool {
+    let changed = |name: &String| source.changes(name);
+    let target = |name: &String| match options.quantize {
+        Some(q) => Some(q.dtype),
+        None => source.stored_dtype(name).ok(),
+    };
+    let names = source.weights.names();
+    names.iter().filter(|n| changed(n)).filter_map(target).any(WeightDtype::has_integer_codes)
+}
+
+fn measure(
+    model: &Model,
+    adapter: &Adapter,
+    merged: &Path,
+    texts: &Samples,
+) -> galen_export::Result<Divergence> {
+    // Ollama's folder holds its model as a file.
+    let file = merged.join("model.gguf");
+    let weights = Weights::open(if file.exists() { &file } else { merged })?;
+    let merged = Model::load(&weights, LoadOptions::default())?;
+    let unmerged = (model, Some(adapter as &dyn ProjectionHook));
+    let mut all = Divergence::default();
+    for ids in &texts.held_out {
+        all = all.and(Divergence::between(unmerged, (&merged, None), ids, POSITIONS)?);
+    }
+    Ok(all)
+}

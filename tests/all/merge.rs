@@ -1,0 +1,131 @@
+//! Merged adapters against PEFT's `add_weighted_adapter`.
+
+use crate::goldens::{Golden, path};
+use crate::support::lora;
+use galen_adapter::{Adapter, ModuleShape};
+use galen_export::merge::{METHODS, MajoritySign, MergeOptions, combine, find};
+use galen_export::module_shapes;
+use galen_model::Weights;
+
+const MODULES: [&str; 3] = ["self_attn.q_proj", "self_attn.v_proj", "mlp.down_proj"];
+const TOLERANCE: f32 = 1e-5;
+
+/// Name, r, scale.
+const ADAPTERS: [(&str, usize, f32); 3] = [("one", 4, 2.0), ("two", 4, 1.5), ("three", 2, 1.0)];
+
+fn shapes() -> Vec<ModuleShape> {
+    let weights = Weights::open(&path("tiny/llama_tied")).expect("a tiny model");
+    module_shapes(weights.config())
+}
+
+fn adapters(golden: &Golden) -> Vec<Adapter> {
+    let covered: Vec<ModuleShape> = shapes().into_iter().filter(|s| MODULES.contains(&s.module)).collect();
+    let adapter = |(name, r, scale): (&str, usize, f32)| {
+        let chosen = covered.iter().map(|s| (s.clone(), r, scale)).collect();
+        let mut adapter = Adapter::zeros(lora(r, 1.0), chosen).expect("the adapter fits");
+        for s in &covered {
+            for part in ["A", "B"] {
+                let values = golden.f32s(&format!("{name}.{}.{}.{part}", s.layer, s.module));
+                let key =
+                    format!("base_model.model.model.layers.{}.{}.lora_{part}.weight", s.layer, s.module);
+                assert!(adapter.set(&key, &values), "{key}");
+            }
+        }
+        adapter
+    };
+    ADAPTERS.map(adapter).into()
+}
+
+fn close(name: &str, got: &[f32], want: &[f32]) {
+    assert_eq!(got.len(), want.len(), "{name}");
+    for (i, (g, w)) in got.iter().zip(want).enumerate() {
+        assert!((g - w).abs() <= TOLERANCE, "{name}[{i}]: {g} instead of {w}");
+    }
+}
+
+fn options(name: &str, density: Option<f64>) -> MergeOptions {
+    let method = find(name).expect("a method");
+    MergeOptions { method, density, majority_sign: MajoritySign::Total, svd_rank: None, seed: 1 }
+}
+
+#[test]
+fn every_method_gives_pefts_result() {
+    let golden = Golden::open("peft_merge.safetensors");
+    let all = adapters(&golden);
+    let weights = [0.7, -0.4, 1.5];
+    let frequency = |o: MergeOptions| MergeOptions { majority_sign: MajoritySign::Frequency, ..o };
+    let cases = [
+        ("linear", 2, options("linear", None)),
+        ("cat", 2, options("cat", None)),
+        ("cat_three", 3, options("cat", None)),
+        ("svd", 2, options("svd", None)),
+        ("svd_rank3", 3, MergeOptions { svd_rank: Some(3), ..options("svd", None) }),
+        ("ties", 2, options("ties", Some(0.5))),
+        ("ties_frequency", 2, frequency(options("ties", Some(0.8)))),
+        ("ties_svd", 3, options("ties_svd", Some(0.4))),
+        ("dare_linear", 2, options("dare_linear", Some(1.0))),
+        ("dare_ties", 2, options("dare_ties", Some(1.0))),
+        ("dare_linear_svd", 2, options("dare_linear_svd", Some(1.0))),
+        ("dare_ties_svd", 2, options("dare_ties_svd", Some(1.0))),
+        ("magnitude_prune", 2, options("magnitude_prune", Some(0.3))),
+        ("magnitude_prune_svd", 2, options("magnitude_prune_svd", Some(0.3))),
+    ];
+    for (name, n, options) in cases {
+        let chosen: Vec<(&Adapter, f64)> = all.iter().zip(weights).take(n).collect();
+        let merged = combine(&chosen, &shapes(), &options).unwrap_or_else(|e| panic!("{name}: {e}"));
+        for (layer, module) in [0, 1].into_iter().flat_map(|l| MODULES.map(|m| (l, m))) {
+            let branch = merged.low_rank(layer, module).expect("a branch");
+            assert_eq!(branch.scale, 1.0);
+            let key = format!("{name}.{layer}.{module}");
+            if !options.method.name.ends_with("svd") {
+                close(&key, branch.a, &golden.f32s(&format!("{key}.A")));
+                close(&key, branch.b, &golden.f32s(&format!("{key}.B")));
+            } else if layer == 0 && module != "mlp.down_proj" {
+                let want = golden.f32s(&format!("{key}.BA"));
+                let mut got = vec![0f32; want.len()];
+                merged.merge_into(layer, module, &mut got);
+                close(&key, &got, &want);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_method_merges_one_adapter_to_itself_and_says_what_it_needs() {
+    let golden = Golden::open("peft_merge.safetensors");
+    let all = adapters(&golden);
+    let delta = |a: &Adapter| {
+        let mut values = vec![0f32; 64 * 64];
+        a.merge_into(1, "self_attn.q_proj", &mut values);
+        values
+    };
+    for method in METHODS {
+        let merged = combine(&[(&all[1], 1.0)], &shapes(), &options(method.name, None)).expect("one adapter");
+        close(method.name, &delta(&merged), &delta(&all[1]));
+    }
+    let two = [(&all[0], 1.0), (&all[1], 1.0)];
+    let error = combine(&two, &shapes(), &options("ties", None)).err().expect("no density").to_string();
+    assert!(error.contains("--density"), "{error}");
+    assert!(combine(&two, &shapes(), &options("ties", Some(1.5))).is_err());
+    let ranks = [(&all[0], 1.0), (&all[2], 1.0)];
+    let error = combine(&ranks, &shapes(), &options("linear", None)).err().expect("two ranks").to_string();
+    assert!(error.contains("--method cat"), "{error}");
+    assert!(combine(&[], &shapes(), &options("cat", None)).is_err());
+}
+
+#[test]
+fn sums_of_changes_are_exact_without_a_rank() {
+    let golden = Golden::open("peft_merge.safetensors");
+    let all = adapters(&golden);
+    let chosen: Vec<(&Adapter, f64)> = all.iter().zip([1.0, 0.5, -2.0]).collect();
+    let of = |name: &str| combine(&chosen, &shapes(), &options(name, None)).expect("they merge");
+    let (cat, sum) = (of("cat"), of("task_arithmetic"));
+    for module in MODULES {
+        let size =
+            shapes().iter().find(|s| s.module == module).map(|s| s.inputs * s.outputs).expect("a size");
+        let (mut a, mut b) = (vec![0f32; size], vec![0f32; size]);
+        cat.merge_into(0, module, &mut a);
+        sum.merge_into(0, module, &mut b);
+        close(module, &b, &a);
+    }
+}
