@@ -75,7 +75,8 @@ impl Constraint {
         let may_end = self.eos.first().is_some_and(|id| mask.is_allowed(*id));
         for (id, logit) in logits.iter_mut().enumerate() {
             let id = id as u32;
-            if !mask.is_allowed(id) && !(may_end && self.eos.contains(&id)) {
+            let possible = mask.is_allowed(id) || (may_end && self.eos.contains(&id));
+            if !possible {
                 *logit = f32::NEG_INFINITY;
             }
         }

@@ -4,6 +4,8 @@ mod answer;
 mod chunks;
 mod error;
 mod fields;
+#[cfg(test)]
+mod fuzz;
 mod logprobs;
 mod models;
 mod read;
