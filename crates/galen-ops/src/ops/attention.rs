@@ -126,6 +126,7 @@ impl Attention {
                     match self.compute {
                         Compute::F32 => forward(queries, context, out, &mut norms[rows]),
                         Compute::Bf16 => WORK.with_borrow_mut(|work| {
+                            work.pack(context);
                             rounded::forward(work, queries, context, out, d, &mut norms[rows]);
                         }),
                     }
@@ -308,8 +309,7 @@ impl Op for Attention {
     }
 }
 
-/// Queries that a task of [`CachedAttention`] has a multiple of: whole tiles of every path, so that dividing the work
-/// changes no bit.
+/// Queries of a task of [`CachedAttention`]: whole tiles of every path.
 const PART: usize = 192;
 
 /// Attention of new tokens over a cache that already holds their keys and values: no gradient. The bits of
@@ -335,37 +335,49 @@ impl CachedAttention {
         let _span = span("attention");
         let qv = f32_view(q)?;
         let qv = &*qv;
-        // Half a head's queries a task, so that threads end together.
-        let part = if len < 2 * PART { len } else { len.div_ceil(2).next_multiple_of(PART) }.max(1);
+        // A task: the heads that share keys and values (one by one where that gives too few), and some of the queries;
+        // the last, which see most, first.
+        let group = n_heads / n_kv_heads;
+        let part = if len < 2 * PART { len.max(1) } else { PART };
         let parts = len.div_ceil(part);
-        let results: Vec<Vec<f32>> = (0..n_heads * parts)
+        let together = if n_kv_heads * parts < 3 * rayon::current_num_threads() { 1 } else { group };
+        let sets = n_heads / together;
+        let results: Vec<Vec<f32>> = (0..sets * parts)
             .into_par_iter()
             .with_max_len(1)
             .map(|task| {
-                let (h, first) = (task / parts, task % parts * part);
+                let (set, first) = (task % sets, (parts - 1 - task / sets) * part);
+                let offset = set * together / group * d;
                 let len_of_part = part.min(len - first);
                 let (position, seen) = (n - len + first, n - len + first + len_of_part);
                 let (mut k, mut v) = (Vec::new(), Vec::new());
-                let offset = h / (n_heads / n_kv_heads) * d;
                 gather(keys, &[(0, seen)], kv_stride, offset, d, &mut k);
                 gather(values, &[(0, seen)], kv_stride, offset, d, &mut v);
-                let (mut o, mut norms) = (vec![0f32; len_of_part * d], vec![Norm::default(); len_of_part]);
-                let values = &qv[first * width + h * d..];
-                let queries = Queries { values, stride: width, len: len_of_part, position };
                 let context = Context { keys: &k, values: &v, d, scale, window };
-                match self.compute {
-                    Compute::F32 => forward(queries, context, &mut o, &mut norms),
-                    Compute::Bf16 => WORK.with_borrow_mut(|work| {
-                        rounded::forward(work, queries, context, &mut o, d, &mut norms);
-                    }),
-                }
+                let mut norms = vec![Norm::default(); len_of_part];
+                let mut o = vec![0f32; together * len_of_part * d];
+                WORK.with_borrow_mut(|work| {
+                    if self.compute == Compute::Bf16 {
+                        work.pack(context);
+                    }
+                    for (h, o) in (set * together..).zip(o.chunks_exact_mut((len_of_part * d).max(1))) {
+                        let values = &qv[first * width + h * d..];
+                        let queries = Queries { values, stride: width, len: len_of_part, position };
+                        match self.compute {
+                            Compute::F32 => forward(queries, context, o, &mut norms),
+                            Compute::Bf16 => rounded::forward(work, queries, context, o, d, &mut norms),
+                        }
+                    }
+                });
                 o
             })
             .collect();
         let out = by_rows(len * width, width, |first, rows| {
             for (t, row) in (first..).zip(rows.chunks_exact_mut(width)) {
+                let len_of_part = part.min(len - t / part * part);
                 for (h, out) in row.chunks_exact_mut(d).enumerate() {
-                    out.copy_from_slice(&results[h * parts + t / part][t % part * d..][..d]);
+                    let task = (parts - 1 - t / part) * sets + h / together;
+                    out.copy_from_slice(&results[task][(h % together * len_of_part + t % part) * d..][..d]);
                 }
             }
         });

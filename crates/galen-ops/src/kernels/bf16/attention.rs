@@ -74,6 +74,23 @@ fn product(tiler: &Tiler, m: usize, a: &[u32], b: Panels, c: &mut [f32], ldc: us
     }
 }
 
+impl Work {
+    /// Packs a head's keys and values for [`forward`].
+    pub fn pack(&mut self, context: Context) {
+        let (d, n) = (context.d, context.keys.len() / context.d);
+        pack_transposed_panels(context.keys, d, n, d, &mut self.keys_t);
+        pack_rows_panels(context.values, d, d, n, &mut self.values);
+    }
+}
+
+/// A tile of `len` in a buffer that only grows: filling it with zeros each time would take longer than its softmax.
+fn tile(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if buffer.len() < len {
+        buffer.resize(len, 0.0);
+    }
+    &mut buffer[..len]
+}
+
 /// The keys a tile of queries may see: `[lo, hi)` with `lo` at a panel's start, and how wide its scores lie.
 fn window(context: &Context, position: usize, rows: usize) -> (usize, usize, usize) {
     let lo = context.first(position) / NR * NR;
@@ -81,7 +98,8 @@ fn window(context: &Context, position: usize, rows: usize) -> (usize, usize, usi
     (lo, hi, (hi - lo).div_ceil(NR) * NR)
 }
 
-/// As `kernels::attention::forward`; `o` has row stride `stride`.
+/// As `kernels::attention::forward` over what [`Work::pack`] packed last, for each of the heads that share it; `o` has
+/// row stride `stride`.
 pub(crate) fn forward(
     work: &mut Work,
     q: Queries,
@@ -93,24 +111,22 @@ pub(crate) fn forward(
     let (d, n) = (context.d, context.keys.len() / context.d);
     let (layout, queries, tiler) = (Layout::current(), tile_queries(), Tiler::new());
     let (depth, pairs) = (layout.pairs(d), layout.pairs(n));
-    pack_transposed_panels(context.keys, d, n, d, &mut work.keys_t);
-    pack_rows_panels(context.values, d, d, n, &mut work.values);
     for i0 in (0..q.len).step_by(queries) {
         let rows = (q.len - i0).min(queries);
         let (lo, hi, width) = window(&context, q.position + i0, rows);
         pack_rows(&q.values[i0 * q.stride..], q.stride, rows, d, &mut work.left);
-        work.scores.resize(rows * width, 0.0);
+        let scores = tile(&mut work.scores, rows * width);
         let (first, last) = (lo / NR, hi.div_ceil(NR));
         let keys = Panels { data: &work.keys_t, pairs: depth, first, last, skip: 0, take: depth };
-        product(&tiler, rows, &work.left, keys, &mut work.scores, width, hi - lo, false);
-        for (i, row) in work.scores.chunks_exact_mut(width).enumerate() {
+        product(&tiler, rows, &work.left, keys, scores, width, hi - lo, false);
+        for (i, row) in scores.chunks_exact_mut(width).enumerate() {
             let p = q.position + i0 + i;
             let (max, sum) = softmax_row(row, context.first(p) - lo, p - lo, context.scale);
             let inverse = 1.0 / sum;
             norms[i0 + i] = Norm { max, inverse };
         }
         let take = layout.pairs(hi - lo);
-        pack_rows(&work.scores, width, rows, (2 * take).min(width), &mut work.left);
+        pack_rows(scores, width, rows, (2 * take).min(width), &mut work.left);
         let last = d.div_ceil(NR);
         let values = Panels { data: &work.values, pairs, first: 0, last, skip: lo / 2, take };
         let o = &mut o[i0 * stride..];
@@ -144,18 +160,18 @@ pub(crate) fn backward(
         let rows = (q.len - i0).min(queries);
         let (lo, hi, width) = window(&context, q.position + i0, rows);
         let (first, last, seen) = (lo / NR, hi.div_ceil(NR), hi - lo);
-        work.scores.resize(rows * width, 0.0);
-        work.gradients.resize(rows * width, 0.0);
+        let scores = tile(&mut work.scores, rows * width);
+        let gradients = tile(&mut work.gradients, rows * width);
         let (queries, grads) = (&q.values[i0 * q.stride..], &d_o.values[i0 * d_o.stride..]);
         for (values, stride, packed, c) in [
-            (queries, q.stride, &work.keys_t, &mut work.scores),
-            (grads, d_o.stride, &work.values_t, &mut work.gradients),
+            (queries, q.stride, &work.keys_t, &mut *scores),
+            (grads, d_o.stride, &work.values_t, &mut *gradients),
         ] {
             pack_rows(values, stride, rows, d, &mut work.left);
             let b = Panels { data: packed, pairs: depth, first, last, skip: 0, take: depth };
             product(&tiler, rows, &work.left, b, c, width, seen, false);
         }
-        let both = work.scores.chunks_exact_mut(width).zip(work.gradients.chunks_exact_mut(width));
+        let both = scores.chunks_exact_mut(width).zip(gradients.chunks_exact_mut(width));
         for (i, (p, dp)) in both.enumerate() {
             let position = q.position + i0 + i;
             probabilities_row(p, context.first(position) - lo, position - lo, context.scale, norms[i0 + i]);
@@ -166,7 +182,7 @@ pub(crate) fn backward(
         // dV += P^T dO, dK += dS^T Q: keys are rows, queries the inner dimension.
         let take = layout.pairs(rows);
         for (tile, values, stride, c) in
-            [(&work.scores, grads, d_o.stride, &mut *dv), (&work.gradients, queries, q.stride, &mut *dk)]
+            [(&*scores, grads, d_o.stride, &mut *dv), (&*gradients, queries, q.stride, &mut *dk)]
         {
             pack_columns(tile, width, 0, seen, rows, &mut work.left);
             pack_rows_panels(values, stride, d, rows, &mut work.right);
@@ -174,7 +190,7 @@ pub(crate) fn backward(
             product(&tiler, seen, &work.left, b, &mut c[lo * d..], d, d, true);
         }
         let take = layout.pairs(seen);
-        pack_rows(&work.gradients, width, rows, (2 * take).min(width), &mut work.left);
+        pack_rows(gradients, width, rows, (2 * take).min(width), &mut work.left);
         let b = Panels { data: &work.keys, pairs, first: 0, last: across, skip: lo / 2, take };
         product(&tiler, rows, &work.left, b, &mut dq[i0 * stride..], stride, d, false);
     }

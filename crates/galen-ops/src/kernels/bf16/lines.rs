@@ -32,9 +32,12 @@ impl Lines {
         Self { lines, len }
     }
 
-    /// Makes it that long; what is new is zero, what was there stays.
+    /// Makes it that long; what was there once stays, the rest is zero.
     pub fn resize(&mut self, len: usize) {
-        self.lines.resize(len.div_ceil(WIDTH), Line([0; WIDTH]));
+        let lines = len.div_ceil(WIDTH);
+        if self.lines.len() < lines {
+            self.lines.resize(lines, Line([0; WIDTH]));
+        }
         self.len = len;
     }
 }
