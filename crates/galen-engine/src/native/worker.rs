@@ -46,6 +46,7 @@ impl Worker {
             self.drop_cancelled(&mut live, &mut prefill);
             families.retain(|_, (served, _)| served.strong_count() > 0);
             self.admit(&mut families, &mut prefill, &mut live);
+            self.count(&live, prefill.as_ref());
             self.step(&mut live);
             self.count(&live, prefill.as_ref());
         }
