@@ -64,7 +64,9 @@ fn first_stop(text: &str, stops: &[String]) -> Option<usize> {
 
 /// Bytes at the end of `text` that may be the beginning of a stop text.
 fn may_stop(text: &str, stops: &[String]) -> usize {
-    let begins = |s: &String| (1..s.len()).rev().find(|n| s.is_char_boundary(*n) && text.ends_with(&s[..*n]));
+    let begins = |s: &String| {
+        (1..s.len().min(text.len() + 1)).rev().find(|n| s.is_char_boundary(*n) && text.ends_with(&s[..*n]))
+    };
     stops.iter().filter_map(begins).max().unwrap_or(0)
 }
 

@@ -60,8 +60,15 @@ pub(crate) fn folder<T>(
         None
     };
     if let Err(e) = std::fs::rename(temporary.path(), out) {
-        if let Some(old) = &old {
-            std::fs::rename(old.path().join("old"), out).map_err(at(out))?;
+        if let Some(old) = old
+            && std::fs::rename(old.path().join("old"), out).is_err()
+        {
+            // The only copy: it stays where it is.
+            let kept = old.keep().join("old");
+            return cannot(
+                format!("{}: {e}", out.display()),
+                &format!("what was there is in {}", kept.display()),
+            );
         }
         return Err(at(out)(e));
     }

@@ -1,6 +1,7 @@
 //! Adapters that come and go: vLLM's two endpoints.
 
 use super::{App, body};
+use crate::engine::EngineError;
 use crate::openai::{ApiError, Fields};
 use axum::extract::{Request, State};
 use std::path::{Path, PathBuf};
@@ -20,9 +21,14 @@ pub(super) async fn load(State(app): State<Arc<App>>, request: Request) -> Resul
     }
     let (engine, under) = (app.engine.clone(), name.clone());
     let work = move || {
-        let path = within(&dir, &path)?;
+        let given = path;
+        let path = within(&dir, &given)?;
         let Some(path) = path.to_str() else { return Err(refused()) };
-        Ok(engine.load_adapter(&under, path)?)
+        engine.load_adapter(&under, path).map_err(|e| match e {
+            // By the name it was given: a client learns nothing of the machine.
+            EngineError::Adapter(what) => EngineError::Adapter(what.replace(path, &given)).into(),
+            e => e.into(),
+        })
     };
     run(work).await?;
     Ok(format!("Success: LoRA adapter '{name}' added successfully."))
@@ -70,5 +76,15 @@ fn refused() -> ApiError {
 fn within(dir: &Path, path: &str) -> Result<PathBuf, ApiError> {
     let dir = dir.canonicalize().map_err(|_| refused())?;
     let path = dir.join(path).canonicalize().map_err(|_| refused())?;
-    if path.starts_with(&dir) && path != dir && path.is_dir() { Ok(path) } else { Err(refused()) }
+    if !path.starts_with(&dir) || path == dir || !path.is_dir() {
+        return Err(refused());
+    }
+    // Its files too: a link among them would bring in another one's.
+    for entry in path.read_dir().map_err(|_| refused())? {
+        let file = entry.and_then(|entry| entry.path().canonicalize()).map_err(|_| refused())?;
+        if !file.starts_with(&dir) {
+            return Err(refused());
+        }
+    }
+    Ok(path)
 }

@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// Most adapters over one base: each is held in f32.
+const MAX_ADAPTERS: usize = 64;
+
 /// An adapter, read.
 pub struct LoadedAdapter {
     /// Its matrices, over the engine's base.
@@ -43,6 +46,19 @@ impl Adapters {
             return Some(self.base.clone());
         }
         self.by_name.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// Whether an adapter of this name could be taken: before it is read.
+    pub fn room_for(&self, name: &str) -> Result<(), EngineError> {
+        let by_name = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
+        if name == self.base.name || by_name.contains_key(name) {
+            return Err(EngineError::Exists(name.to_owned()));
+        }
+        if by_name.len() >= MAX_ADAPTERS {
+            let what = format!("{MAX_ADAPTERS} adapters are loaded, the most there may be\nhint: unload one");
+            return Err(EngineError::Adapter(what));
+        }
+        Ok(())
     }
 
     pub fn insert(&self, name: &str, loaded: LoadedAdapter) -> Result<(), EngineError> {

@@ -125,8 +125,8 @@ impl Native {
         self.shared.max_model_tokens
     }
 
-    fn check_ids(&self, ids: &[u32]) -> Result<(), EngineError> {
-        let invalid = |what: String| Err(EngineError::Invalid { field: "prompt", what });
+    fn check_ids(&self, field: &'static str, ids: &[u32]) -> Result<(), EngineError> {
+        let invalid = |what: String| Err(EngineError::Invalid { field, what });
         if ids.is_empty() {
             return invalid("the prompt has no token".into());
         }
@@ -155,16 +155,22 @@ impl Engine for Native {
             let what = format!("{n} completions, and this server makes 1 to {}", shared.max_sequences);
             return Err(invalid("n", what));
         }
+        if let Some((id, _)) = options.logit_bias.iter().find(|(id, _)| *id as usize >= shared.vocab_size) {
+            let what = format!("token id `{id}` is not below the vocabulary's {}", shared.vocab_size);
+            return Err(invalid("logit_bias", what));
+        }
         // Before the work of tokenising; the queue decides for good.
         shared.queue.has_room(request.inputs.len())?;
         let mut prompts = Vec::with_capacity(request.inputs.len());
         for input in &request.inputs {
             let field = if matches!(input, Input::Chat(_)) { "messages" } else { "prompt" };
             let ids = served.encode.encode(input).map_err(|what| invalid(field, what))?;
-            self.check_ids(&ids)?;
+            self.check_ids(field, &ids)?;
             let limit = shared.max_model_tokens;
             let room = limit.saturating_sub(ids.len());
-            let max_tokens = options.max_tokens.unwrap_or(room);
+            // Where nothing is asked for, what the cache has room for is enough.
+            let held = (shared.most_reserved_tokens / n as u64) as usize;
+            let max_tokens = options.max_tokens.unwrap_or(room.min(held.saturating_sub(ids.len())));
             if ids.len() >= limit || max_tokens > room {
                 let field = if ids.len() >= limit { field } else { "max_tokens" };
                 return Err(EngineError::TooLong { field, prompt: ids.len(), answer: max_tokens, limit });

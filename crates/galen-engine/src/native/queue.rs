@@ -110,10 +110,15 @@ impl Queue {
         result.recv().unwrap_or(Err(EngineError::Stopping))
     }
 
+    /// Takes no more; with `abort` drops what waits, so that whoever asked learns of it.
     pub fn stop(&self, abort: bool) {
         let mut state = self.state();
         state.stopping = true;
         state.aborted |= abort;
+        if abort {
+            state.jobs.clear();
+            state.loads.clear();
+        }
         drop(state);
         self.changed.notify_all();
     }

@@ -28,6 +28,14 @@ impl Worker {
 
     /// Answers requests until the engine is stopped.
     pub fn run(self) {
+        /// However the worker ends, nobody waits for it longer.
+        struct Ends(Arc<Shared>);
+        impl Drop for Ends {
+            fn drop(&mut self) {
+                self.0.queue.stop(true);
+            }
+        }
+        let _ends = Ends(self.shared.clone());
         let mut families = Families::new();
         let mut prefill: Option<Prefill> = None;
         let mut live: Vec<Live> = Vec::new();
@@ -38,8 +46,10 @@ impl Worker {
                 break;
             }
             for load in found.loads {
-                let read = (self.loader)(&load.path, &self.model).map_err(crate::EngineError::Adapter);
-                let done = read.and_then(|loaded| self.shared.adapters.insert(&load.name, loaded));
+                let done = self.shared.adapters.room_for(&load.name).and_then(|()| {
+                    let read = (self.loader)(&load.path, &self.model).map_err(crate::EngineError::Adapter)?;
+                    self.shared.adapters.insert(&load.name, read)
+                });
                 // Whoever asked may have gone; the adapter is there all the same.
                 let _ = load.done.send(done);
             }

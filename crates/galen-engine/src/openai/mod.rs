@@ -15,7 +15,7 @@ pub use chunks::Chunks;
 pub use error::ApiError;
 pub use fields::Fields;
 pub use models::{model, models};
-pub use read::{Call, read};
+pub use read::{Call, MAX_PROMPTS, read};
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,7 +6,8 @@ use galen_model::Sampling;
 use serde_json::{Value, json};
 
 /// Largest number of prompts of a request.
-const MAX_PROMPTS: usize = 128;
+/// Most prompts of a request.
+pub const MAX_PROMPTS: usize = 128;
 /// Likeliest tokens whose log-probabilities can be asked for, as OpenAI has it.
 const MAX_TOP: u64 = 20;
 /// Texts that can end an answer; OpenAI takes four.

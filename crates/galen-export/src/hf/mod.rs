@@ -22,7 +22,6 @@ const FILES: &[&str] = &[
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
-    "README.md",
 ];
 
 impl Format for HuggingFace {

@@ -129,10 +129,18 @@ pub fn combine(
             let what = format!("`{}` leaves entries out, and nothing says how many stay", method.name);
             return cannot(what, "add `--density 0.5`, say");
         }
+        Some(_) if method.sparsify == Sparsify::Nothing => {
+            let what = format!("`--density`, and `{}` leaves nothing out", method.name);
+            return cannot(what, "leave it out, or `--method ties`, `dare_linear` or `magnitude_prune`");
+        }
         Some(d) if !(0.0..=1.0).contains(&d) => {
             return cannot(format!("density `{d}`"), "it is the share of entries that stay: 0 to 1");
         }
         _ => {}
+    }
+    if options.svd_rank.is_some() && method.on != On::Changes {
+        let what = format!("`--svd-rank`, and `{}` factors nothing", method.name);
+        return cannot(what, "leave it out, or `--method svd`");
     }
     let ranks: Vec<usize> = adapters.iter().map(|(a, _)| largest_rank(a)).collect();
     let greatest = ranks.iter().copied().max().unwrap_or(1);

@@ -21,6 +21,7 @@ struct Line([u8; LINE]);
 /// The copy.
 pub(crate) struct Interleaved {
     lines: Vec<Line>,
+    grouping: Grouping,
     rows: usize,
     block_bytes: usize,
     blocks: usize,
@@ -32,12 +33,35 @@ impl std::fmt::Debug for Interleaved {
     }
 }
 
-/// Bytes of scales and minima in front of a row's block, where the format can be interleaved.
-fn head_bytes(dtype: WeightDtype) -> Option<usize> {
-    match dtype {
-        WeightDtype::Q4_0 | WeightDtype::Q8_0 => Some(2),
-        WeightDtype::Q4_1 => Some(4),
-        _ => None,
+/// The formats that can be interleaved; the kernels match all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Grouping {
+    Q4_0,
+    Q4_1,
+    Q8_0,
+}
+
+impl Grouping {
+    fn of(dtype: WeightDtype) -> Option<Self> {
+        match dtype {
+            WeightDtype::Q4_0 => Some(Self::Q4_0),
+            WeightDtype::Q4_1 => Some(Self::Q4_1),
+            WeightDtype::Q8_0 => Some(Self::Q8_0),
+            _ => None,
+        }
+    }
+
+    /// Bytes of scales and minima in front of a row's block.
+    fn head_bytes(self) -> usize {
+        match self {
+            Self::Q4_0 | Self::Q8_0 => 2,
+            Self::Q4_1 => 4,
+        }
+    }
+
+    /// Whether two codes share a byte.
+    pub fn is_nibbles(self) -> bool {
+        self != Self::Q8_0
     }
 }
 
@@ -45,13 +69,19 @@ impl Interleaved {
     /// Of a matrix in a format that can be, `lanes` rows side by side; none for others.
     pub fn new(matrix: &QuantMatrix, lanes: usize) -> Option<Self> {
         let (dtype, rows) = (matrix.dtype(), matrix.rows());
-        let (head, width) = (head_bytes(dtype)?, dtype.block_bytes());
+        let grouping = Grouping::of(dtype)?;
+        let (head, width) = (grouping.head_bytes(), dtype.block_bytes());
         let blocks = matrix.cols() / GROUP_BLOCK;
         let block_bytes = lanes * width;
         let group_bytes = blocks * block_bytes;
         let total = rows.div_ceil(lanes) * group_bytes;
-        let mut made =
-            Self { lines: vec![Line([0; LINE]); total.div_ceil(LINE)], rows: lanes, block_bytes, blocks };
+        let mut made = Self {
+            grouping,
+            lines: vec![Line([0; LINE]); total.div_ceil(LINE)],
+            rows: lanes,
+            block_bytes,
+            blocks,
+        };
         let out = made.bytes_mut();
         for row in 0..rows {
             let (group, lane) = (row / lanes, row % lanes);
@@ -65,10 +95,10 @@ impl Interleaved {
                 let from = &block[head..];
                 for (t, register) in codes.chunks_exact_mut(4 * lanes).enumerate() {
                     for (j, out) in register[4 * lane..4 * lane + 4].iter_mut().enumerate() {
-                        *out = if from.len() == GROUP_BLOCK {
-                            from[4 * t + j]
-                        } else {
+                        *out = if grouping.is_nibbles() {
                             nibble(from, 8 * t + j) | nibble(from, 8 * t + 4 + j) << 4
+                        } else {
+                            from[4 * t + j]
                         };
                     }
                 }
@@ -80,6 +110,11 @@ impl Interleaved {
     fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: lines are bytes end to end, borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.lines.len() * LINE) }
+    }
+
+    /// The format.
+    pub fn grouping(&self) -> Grouping {
+        self.grouping
     }
 
     /// Rows of a group.

@@ -107,8 +107,8 @@ impl QuantMatrix {
 
     /// Whether products of few rows are formed in integers from the copy: nibbles.
     pub(crate) fn integer_copy(&self) -> bool {
-        let nibbles = matches!(self.dtype, WeightDtype::Q4_0 | WeightDtype::Q4_1);
-        nibbles && self.dots == Dots::Integer && self.interleaved.is_some()
+        self.dots == Dots::Integer
+            && self.interleaved.as_ref().is_some_and(|copy| copy.grouping().is_nibbles())
     }
 
     /// Whether a whole prompt's products are too. Tile registers are faster than that.

@@ -24,7 +24,7 @@ use std::fmt;
 
 pub use block::{BlockFormat, dequantize_blocks};
 pub use encode::{BlockGrid, quantize, set_codes};
-pub(crate) use interleaved::{GROUP_BLOCK, GROUP_ROWS, Interleaved};
+pub(crate) use interleaved::{GROUP_BLOCK, GROUP_ROWS, Grouping, Interleaved};
 pub use matrix::{Dots, QuantMatrix};
 pub use nf4::{NF4_BLOCK, NF4_SUPER, Nf4Scales, quantize_nf4};
 

@@ -5,6 +5,7 @@ use crate::progress::{Progress, Unit, counted, say};
 use crate::session::{BatchFiles, Serving, ServingOptions, sha256_file};
 use crate::signals::Stop;
 use crate::stdout;
+use galen_engine::openai::MAX_PROMPTS;
 use galen_engine::{Engine, Native};
 use serde_json::json;
 use std::path::PathBuf;
@@ -33,7 +34,8 @@ const ASK_EVERY: Duration = Duration::from_millis(20);
 /// Answers every request.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
     let at_once = 2 * args.serving.max_num_seqs;
-    let serving = Serving::open(args.serving, at_once, globals.offline)?;
+    // Each line may hold many prompts; the threads that ask bound how many wait.
+    let serving = Serving::open(args.serving, at_once.saturating_mul(MAX_PROMPTS), globals.offline)?;
     let mut identity = serving.settings.clone();
     for (name, path) in &serving.identity {
         identity += &format!("\n{name} {}", sha256_file(path)?);

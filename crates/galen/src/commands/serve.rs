@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// A year, in seconds: more than any wait, and no overflow of a clock.
+const YEAR: u64 = 31_536_000;
+
 /// Largest file of keys read.
 const MAX_KEY_FILE: u64 = 1 << 20;
 
@@ -50,13 +53,13 @@ pub struct Args {
     #[arg(long, alias = "max_body_kib", value_name = "KIB", default_value_t = 4096, value_parser = crate::session::positive)]
     pub max_body_kib: usize,
     /// Seconds that a client may take to send headers, and a body
-    #[arg(long, alias = "receive_timeout", value_name = "S", default_value_t = 30)]
+    #[arg(long, alias = "receive_timeout", value_name = "S", value_parser = clap::value_parser!(u64).range(1..=YEAR), default_value_t = 30)]
     pub receive_timeout: u64,
     /// Seconds that a request may take altogether
-    #[arg(long, alias = "request_timeout", value_name = "S", default_value_t = 600)]
+    #[arg(long, alias = "request_timeout", value_name = "S", value_parser = clap::value_parser!(u64).range(1..=YEAR), default_value_t = 600)]
     pub request_timeout: u64,
     /// Seconds that requests under way have when the server is told to stop
-    #[arg(long, alias = "drain_timeout", value_name = "S", default_value_t = 30)]
+    #[arg(long, alias = "drain_timeout", value_name = "S", value_parser = clap::value_parser!(u64).range(1..=YEAR), default_value_t = 30)]
     pub drain_timeout: u64,
 }
 

@@ -9,7 +9,7 @@ use galen_export::merge::{MajoritySign, MergeOptions, combine, find};
 use galen_export::{Render, Source};
 use galen_model::Precision;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A base and adapters, none of whose weights were touched.
 pub struct Opened {
@@ -19,6 +19,8 @@ pub struct Opened {
     pub adapters: Vec<(Adapter, Option<PathBuf>)>,
     /// How the base was held when the adapter was trained over it.
     pub precision: Precision,
+    /// What was read: the base, and every adapter.
+    inputs: Vec<PathBuf>,
     record: BaseRecord,
     template: Option<String>,
     render: Option<Box<Render<'static>>>,
@@ -40,6 +42,7 @@ impl Opened {
         let shapes = galen_export::module_shapes(base.weights.config());
         let mut record = BaseRecord { name: base.resolved.hf_id.clone(), revision: None };
         let mut opened = Vec::with_capacity(adapters.len());
+        let mut inputs = vec![base.resolved.path.clone()];
         let mut template: Option<String> = None;
         for (i, adapter) in adapters.iter().enumerate() {
             let (over, path, its_base) = open_adapter_over(adapter, &shapes, offline)?;
@@ -54,11 +57,12 @@ impl Opened {
                 );
                 template = Some(saved);
             }
+            inputs.push(path.clone());
             opened.push((over, Some(path)));
         }
         let choice = TemplateChoice { jinja: template.as_deref(), ..TemplateChoice::default() };
         let render = base.template(choice)?.map(renderer);
-        Ok(Self { base, adapters: opened, precision, record, template, render })
+        Ok(Self { base, adapters: opened, precision, inputs, record, template, render })
     }
 
     /// The base's projections.
@@ -88,6 +92,20 @@ impl Opened {
     #[must_use]
     pub fn with_adapter(self, adapter: Adapter) -> Self {
         Self { adapters: vec![(adapter, None)], ..self }
+    }
+
+    /// Errors: `out` is one of the files or folders that were read, or holds one.
+    pub fn check_out(&self, out: &Path) -> anyhow::Result<()> {
+        let Ok(out) = out.canonicalize() else { return Ok(()) };
+        for input in &self.inputs {
+            anyhow::ensure!(
+                !input.canonicalize().is_ok_and(|input| input.starts_with(&out)),
+                "{}: it would be replaced, and {} is read\nhint: another `--out`",
+                out.display(),
+                input.display()
+            );
+        }
+        Ok(())
     }
 
     /// As exports take it.

@@ -14,7 +14,7 @@ pub fn sha256_file(path: &Path) -> anyhow::Result<String> {
             .with_context(|| path.display().to_string())?
             .flatten()
             .map(|e| e.path())
-            .filter(|p| p.extension().is_some_and(|e| e == "safetensors" || e == "json"))
+            .filter(|p| p.extension().is_some_and(|e| e == "safetensors" || e == "json" || e == "jinja"))
             .collect();
         files.sort();
     }

@@ -2,6 +2,7 @@
 
 use super::opened::Opened;
 use super::samples::{Samples, samples};
+use crate::error::UsageError;
 use crate::progress::{counted, say};
 use galen_adapter::Adapter;
 use galen_export::{Calibration, Error, Format, Options, Source, Written, export, export_checked};
@@ -30,11 +31,16 @@ pub struct MergeArgs {
     #[arg(long, value_name = "HOW", default_value = "feedback")]
     pub requantize: Requantize,
     /// Write nothing where the merged model is further than this from the model unmerged: KL, nats a token
-    #[arg(long, alias = "max_kl", value_name = "X")]
+    #[arg(long, alias = "max_kl", value_name = "X", value_parser = nats)]
     pub max_kl: Option<f64>,
     /// Texts to merge by and to measure on, a line each; default: those of the run, else some of galen's own
     #[arg(long, value_name = "FILE")]
     pub samples: Option<PathBuf>,
+}
+
+fn nats(text: &str) -> Result<f64, String> {
+    let x = text.parse::<f64>().map_err(|e| e.to_string())?;
+    if x.is_finite() && x >= 0.0 { Ok(x) } else { Err("not a number from 0 on".into()) }
 }
 
 /// Writes a format, its merged weights rounded and measured as the flags say.
@@ -46,9 +52,16 @@ pub fn write_out(
     args: &MergeArgs,
     offline: bool,
 ) -> anyhow::Result<Written> {
+    opened.check_out(out)?;
     let source = opened.source();
     let merged = source.adapter.filter(|_| !format.adapter_alone());
     let quantised = matches!(format.name(), "gguf" | "ollama") && becomes_codes(&source, options);
+    if merged.is_none() && (args.max_kl.is_some() || args.samples.is_some()) {
+        let what = "`--max-kl` and `--samples` without an adapter that is merged";
+        return Err(
+            UsageError::new(what, "leave them out, or name an adapter and a format that merges it").into()
+        );
+    }
     let Some(adapter) = merged.filter(|_| quantised || args.max_kl.is_some()) else {
         return Ok(export(format, &source, options, out)?);
     };
@@ -68,6 +81,10 @@ pub fn write_out(
     let check = |path: &Path| {
         found = measure(&model, adapter, path, &texts)?;
         match args.max_kl {
+            Some(_) if found.positions == 0 => Err(Error::Cannot {
+                what: "no position was measured, and `--max-kl` bounds what is".into(),
+                hint: "give longer texts by `--samples`".into(),
+            }),
             Some(most) if found.mean_kl.is_nan() || found.mean_kl > most => Err(Error::Cannot {
                 what: format!("the merged model is {:.2e} nats a token from the model unmerged, more than `{most}`", found.mean_kl),
                 hint: "keep the adapter apart (`--format gguf-lora`), take more bits (`--quantize q8_0`), or allow more (`--max-kl`)".into(),

@@ -23,7 +23,7 @@ pub(super) struct Digits<'a> {
     x: &'a [f32],
     k: usize,
     /// `q`: `[m, k / 32, 3, 32]`.
-    pub digits: Vec<i8>,
+    pub codes: Vec<i8>,
     /// Sums of the digits: `[m, k / 32, 3]`.
     pub totals: Vec<i32>,
     /// `s`: `[m, k / 32]`.
@@ -56,12 +56,12 @@ impl<'a> Digits<'a> {
         let mut made = Self {
             x,
             k,
-            digits: vec![0; blocks * DIGITS * GROUP_BLOCK],
+            codes: vec![0; blocks * DIGITS * GROUP_BLOCK],
             totals: vec![0; blocks * DIGITS],
             scales: vec![0.0; blocks],
             sums: vec![0.0; blocks],
         };
-        split(&x[..m * k], &mut made.digits, &mut made.totals, &mut made.scales, &mut made.sums);
+        split(&x[..m * k], &mut made.codes, &mut made.totals, &mut made.scales, &mut made.sums);
         made
     }
 

@@ -6,7 +6,7 @@
 //! tasks. Of Q4_0 `m = -8 d`.
 
 use super::{Out, Product, Weights};
-use crate::quant::{GROUP_BLOCK, WeightDtype};
+use crate::quant::GROUP_BLOCK;
 use std::ops::Range;
 
 /// Rows of x.
@@ -21,18 +21,12 @@ pub(super) struct Spread<'a> {
     pub sums: Vec<f32>,
 }
 
-/// Whether a product goes through the exact kernel, and its codes are nibbles. Q8_0 always does: it is faster so than
-/// in integers.
+/// Whether a product goes through this kernel, and its codes are nibbles. Those of bytes do even where integers are
+/// asked for: they are faster so.
 fn wanted(w: &Weights) -> Option<bool> {
-    match w {
-        Weights::Stored(w)
-            if !w.integer_copy()
-                && w.interleaved().is_some_and(|copy| copy.group_rows() != super::WITH_DIGITS) =>
-        {
-            Some(w.dtype() != WeightDtype::Q8_0)
-        }
-        _ => None,
-    }
+    let Weights::Stored(w) = w else { return None };
+    let copy = w.interleaved().filter(|copy| copy.group_rows() != super::WITH_DIGITS)?;
+    (!w.integer_copy()).then(|| copy.grouping().is_nibbles())
 }
 
 /// The rows of every product that goes through the exact kernel; products that share x share them.

@@ -30,7 +30,9 @@ fn integers(x: &[f32; 256], top: f32, fits: &[(f32, f32); 8], d: f32, dmin: f32)
     let ((d, db), (dmin, mb)) = (half_precision(d), half_precision(dmin));
     let mut s =
         Scales { d, dmin, halves: [db[0], db[1], mb[0], mb[1]], scale: [0; 8], min: [0; 8], error: 0.0 };
-    let near = |value: f32, factor: f32| if factor == 0.0 { 0.0 } else { (value / factor).round() };
+    // Where d is subnormal as a half it may be rounded down so far that the nearest integer is beyond the last.
+    let near =
+        |value: f32, factor: f32| if factor == 0.0 { 0.0 } else { (value / factor).round().clamp(0.0, 63.0) };
     for (j, (x, (scale, min))) in parts::<32>(x).iter().zip(fits).enumerate() {
         let (a, b) = (near(*scale, d), near(-min, dmin));
         let mut least = f64::INFINITY;

@@ -4,7 +4,7 @@ use super::grouped::{Grouped, Q4_0, Q4_1, Q8_0, ahead, put};
 use super::wide::Wide;
 use crate::kernels::gemv::digits::{DIGITS, Digits, RADIX};
 use crate::kernels::gemv::{Out, Weights};
-use crate::quant::{GROUP_BLOCK, Interleaved, WeightDtype};
+use crate::quant::{GROUP_BLOCK, Grouping, Interleaved};
 use std::arch::x86_64::{
     __m512, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_mul_ps, _mm512_set1_epi32,
     _mm512_set1_ps,
@@ -40,7 +40,7 @@ unsafe fn tile<F: Grouped<W = __m512>, const M: usize>(
             let codes = F::codes(block);
             let (scale, minimum) = F::scales(block);
             for i in 0..M {
-                let digits = x[i].digits.add(b * DIGITS * GROUP_BLOCK).cast::<i32>();
+                let digits = x[i].digits.add(b * DIGITS * GROUP_BLOCK);
                 // Exact: 32 products of a code below 256 and a digit, the offset's part taken off beforehand.
                 let mut sums = [_mm512_set1_epi32(0); DIGITS];
                 for (d, sum) in sums.iter_mut().enumerate() {
@@ -48,7 +48,7 @@ unsafe fn tile<F: Grouped<W = __m512>, const M: usize>(
                         *sum = _mm512_set1_epi32(-F::OFFSET * *x[i].totals.add(b * DIGITS + d));
                     }
                     for (t, codes) in codes.iter().enumerate() {
-                        let four = digits.add(d * GROUP_BLOCK / 4 + t).read_unaligned();
+                        let four = digits.add(d * GROUP_BLOCK + 4 * t).cast::<i32>().read_unaligned();
                         *sum = _mm512_dpbusd_epi32(*sum, *codes, _mm512_set1_epi32(four));
                     }
                 }
@@ -88,7 +88,7 @@ impl Task<'_> {
                 let row = (i0 + i.min(rows - 1)) * blocks;
                 let of_block = row..row + blocks;
                 Row {
-                    digits: self.x.digits[row * DIGITS * GROUP_BLOCK..][..blocks * DIGITS * GROUP_BLOCK]
+                    digits: self.x.codes[row * DIGITS * GROUP_BLOCK..][..blocks * DIGITS * GROUP_BLOCK]
                         .as_ptr(),
                     totals: self.x.totals[row * DIGITS..][..blocks * DIGITS].as_ptr(),
                     scales: self.x.scales[of_block.clone()].as_ptr(),
@@ -140,11 +140,10 @@ pub(in crate::kernels::gemv) unsafe fn columns(
     let task = Task { w, x, rows, columns, out };
     // SAFETY: the caller's promise; the formats are the matrix's.
     unsafe {
-        match matrix.dtype() {
-            WeightDtype::Q4_0 => task.of_format::<Q4_0<__m512>>(),
-            WeightDtype::Q4_1 => task.of_format::<Q4_1<__m512>>(),
-            WeightDtype::Q8_0 => task.of_format::<Q8_0<__m512>>(),
-            _ => {}
+        match w.grouping() {
+            Grouping::Q4_0 => task.of_format::<Q4_0<__m512>>(),
+            Grouping::Q4_1 => task.of_format::<Q4_1<__m512>>(),
+            Grouping::Q8_0 => task.of_format::<Q8_0<__m512>>(),
         }
     }
 }

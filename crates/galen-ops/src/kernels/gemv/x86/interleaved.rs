@@ -3,7 +3,7 @@
 use super::grouped::{Grouped, Q4_0, Q4_1, Q8_0, ahead, put};
 use crate::kernels::gemv::spread::Spread;
 use crate::kernels::gemv::{Out, Weights};
-use crate::quant::{GROUP_BLOCK, Interleaved, WeightDtype};
+use crate::quant::{GROUP_BLOCK, Grouping, Interleaved};
 use std::arch::x86_64::{
     __m256, __m256i, _mm256_add_ps, _mm256_and_si256, _mm256_broadcast_ss, _mm256_cvtepi32_ps,
     _mm256_fmadd_ps, _mm256_loadu_si256, _mm256_mul_ps, _mm256_set1_epi32, _mm256_set1_ps,
@@ -216,11 +216,10 @@ pub(in crate::kernels::gemv) unsafe fn columns(
     let task = Task { w, x, rows, columns, out };
     // SAFETY: the caller's promise; the formats are the matrix's.
     unsafe {
-        match matrix.dtype() {
-            WeightDtype::Q4_0 => task.of_format::<Q4_0<__m256>>(),
-            WeightDtype::Q4_1 => task.of_format::<Q4_1<__m256>>(),
-            WeightDtype::Q8_0 => task.of_format::<Q8_0<__m256>>(),
-            _ => {}
+        match w.grouping() {
+            Grouping::Q4_0 => task.of_format::<Q4_0<__m256>>(),
+            Grouping::Q4_1 => task.of_format::<Q4_1<__m256>>(),
+            Grouping::Q8_0 => task.of_format::<Q8_0<__m256>>(),
         }
     }
 }

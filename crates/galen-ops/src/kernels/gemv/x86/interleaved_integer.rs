@@ -7,7 +7,7 @@ use super::grouped::{Grouped, Q4_0, Q4_1, ahead, put};
 use super::wide::Wide;
 use crate::kernels::gemv::integer::Codes;
 use crate::kernels::gemv::{Out, Weights};
-use crate::quant::{GROUP_BLOCK, Interleaved, WeightDtype};
+use crate::quant::{GROUP_BLOCK, Grouping, Interleaved};
 use std::arch::x86_64::{__m256, __m512};
 use std::ops::Range;
 
@@ -137,12 +137,13 @@ pub(in crate::kernels::gemv) unsafe fn columns(
     let task = Task { w, x, rows, columns, out };
     // SAFETY: the caller's promise; the formats and rows are the matrix's.
     unsafe {
-        match (matrix.dtype(), w.group_rows()) {
-            (WeightDtype::Q4_0, 8) => task.eight::<Q4_0<__m256>>(),
-            (WeightDtype::Q4_1, 8) => task.eight::<Q4_1<__m256>>(),
-            (WeightDtype::Q4_0, _) => task.sixteen::<Q4_0<__m512>>(),
-            (WeightDtype::Q4_1, _) => task.sixteen::<Q4_1<__m512>>(),
-            _ => {}
+        match (w.grouping(), w.group_rows()) {
+            (Grouping::Q4_0, 8) => task.eight::<Q4_0<__m256>>(),
+            (Grouping::Q4_1, 8) => task.eight::<Q4_1<__m256>>(),
+            (Grouping::Q4_0, _) => task.sixteen::<Q4_0<__m512>>(),
+            (Grouping::Q4_1, _) => task.sixteen::<Q4_1<__m512>>(),
+            // Bytes would not fit the sums, and `integer_copy` keeps them away.
+            (Grouping::Q8_0, _) => debug_assert!(false, "bytes in the kernel of nibbles"),
         }
     }
 }
