@@ -89,6 +89,35 @@ fn a_killed_batch_goes_on_and_the_order_of_requests_does_not_matter() {
     assert_has(&there.stderr, &["is there already"]);
 }
 
+#[cfg(unix)]
+#[test]
+fn an_interrupted_batch_ends_at_once_though_requests_wait() {
+    let bench = bench();
+    let lines: Vec<Value> = (0..60).map(line).collect();
+    bench.write_rows("in.jsonl", &lines);
+    let args = [&RUN[..], &["-i", "in.jsonl", "-o", "out.jsonl", "--max-num-seqs", "2"]].concat();
+    let mut child = bench.command(&args).spawn().expect("starts");
+    let partial = bench.path("out.jsonl.partial");
+    while std::fs::read_to_string(&partial).map_or(0, |t| t.lines().count()) < 3 {
+        assert!(child.try_wait().expect("asked").is_none(), "it ended before it was interrupted");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    crate::kill::signal(&child, "-INT");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("asked") {
+            break status;
+        }
+        if std::time::Instant::now() > deadline {
+            child.kill().expect("killed");
+            panic!("it hangs");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    };
+    assert_eq!(status.code(), Some(130));
+    assert!(partial.is_file() && !bench.path("out.jsonl").exists());
+}
+
 #[test]
 fn what_cannot_be_answered_says_why() {
     let bench = bench();

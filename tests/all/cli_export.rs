@@ -54,6 +54,59 @@ fn what_is_exported_answers_as_the_run_does() {
 }
 
 #[test]
+fn what_is_read_is_not_replaced_and_no_flag_is_dropped() {
+    let bench = trained();
+    let before = bench.read("run/adapter_config.json");
+    for args in [
+        &["export", "-m", "run", "--format", "peft", "--out", "run"][..],
+        &["export", "-m", "m.gguf", "--adapter", "run", "--format", "gguf", "--out", "m.gguf"],
+        &["merge", "--adapter", "run", "--adapter", "run", "--out", "run"],
+    ] {
+        assert_has(&bench.galen(args).exits(1).stderr, &["is read", "hint:"]);
+    }
+    assert_eq!(bench.read("run/adapter_config.json"), before);
+    for (args, code) in [
+        (&["export", "-m", "m.gguf", "--format", "gguf", "--max-kl", "1", "--out", "x.gguf"][..], 2),
+        (&["export", "-m", "run", "--format", "gguf", "--max-kl", "nan", "--out", "x.gguf"], 2),
+        (
+            &[
+                "merge",
+                "--adapter",
+                "run",
+                "--adapter",
+                "run",
+                "--method",
+                "cat",
+                "--svd-rank",
+                "2",
+                "--out",
+                "x",
+            ],
+            1,
+        ),
+        (
+            &[
+                "merge",
+                "--adapter",
+                "run",
+                "--adapter",
+                "run",
+                "--method",
+                "cat",
+                "--density",
+                "0.5",
+                "--out",
+                "x",
+            ],
+            1,
+        ),
+    ] {
+        bench.galen(args).exits(code);
+    }
+    assert!(!bench.path("x").exists() && !bench.path("x.gguf").exists());
+}
+
+#[test]
 fn a_merge_that_loses_too_much_leaves_the_old_file() {
     let bench = trained();
     let merge =

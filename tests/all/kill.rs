@@ -56,7 +56,7 @@ fn whole(bench: &Bench) -> Duration {
     began.elapsed()
 }
 
-fn signal(child: &Child, name: &str) {
+pub fn signal(child: &Child, name: &str) {
     let sent = Command::new("kill").args([name, &child.id().to_string()]).status().expect("`kill` runs");
     assert!(sent.success());
 }

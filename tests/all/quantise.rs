@@ -35,6 +35,27 @@ fn errors_are_at_most_those_of_ggml() {
 }
 
 #[test]
+fn tiny_weights_keep_their_sub_blocks() {
+    // Below 6e-5 a half is subnormal (and from some 3e-8 on nothing): a scale of scales may be rounded down by more than the last integer makes up for.
+    let values = Golden::open("quantise.safetensors").f32s("values");
+    let size =
+        (values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / values.len() as f64).sqrt() as f32;
+    for sigma in [4e-4, 2e-4] {
+        let values: Vec<f32> = values.iter().map(|v| v / size * sigma).collect();
+        for dtype in [WeightDtype::Q4_K, WeightDtype::Q5_K] {
+            for (i, block) in values.chunks_exact(256).enumerate() {
+                let size = (block.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / 256.0).sqrt();
+                if size < f64::from(sigma) / 2.0 {
+                    continue;
+                }
+                let relative = rmse(dtype, block) / size;
+                assert!(relative < 0.2, "{dtype}, sigma {sigma}, block {i}: {relative}");
+            }
+        }
+    }
+}
+
+#[test]
 fn q8_0_has_ggmls_bits() {
     let golden = Golden::open("quantise.safetensors");
     let blocks = quantize(WeightDtype::Q8_0, 256, &golden.f32s("values")).expect("the values fit");

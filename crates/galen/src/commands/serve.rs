@@ -59,7 +59,7 @@ pub struct Args {
     #[arg(long, alias = "request_timeout", value_name = "S", value_parser = clap::value_parser!(u64).range(1..=YEAR), default_value_t = 600)]
     pub request_timeout: u64,
     /// Seconds that requests under way have when the server is told to stop
-    #[arg(long, alias = "drain_timeout", value_name = "S", value_parser = clap::value_parser!(u64).range(1..=YEAR), default_value_t = 30)]
+    #[arg(long, alias = "drain_timeout", value_name = "S", value_parser = clap::value_parser!(u64).range(..=YEAR), default_value_t = 30)]
     pub drain_timeout: u64,
 }
 

@@ -108,8 +108,12 @@ impl Serving {
         let base_name = options.served_model_name.unwrap_or_else(|| served_name(&name));
         let mut identity = vec![(base_name.clone(), base.resolved.path.clone())];
         identity.extend(read.iter().map(|(name, (_, path))| ((*name).clone(), path.clone())));
-        let limits = (options.max_model_len, options.max_num_seqs);
-        let settings = format!("{:?} {:?} {kernels:?} {chosen:?} {limits:?}", galen_ops::isa(), load.compute);
+        let settings = format!(
+            "{:?} {:?} {kernels:?} {chosen:?} {:?}",
+            galen_ops::isa(),
+            load.compute,
+            options.max_model_len
+        );
         let cache_bytes = options.cache_mib.map(|mib| (mib as u64) << 20);
         let native = NativeOptions {
             name: base_name,
