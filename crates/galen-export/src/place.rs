@@ -67,7 +67,7 @@ pub(crate) fn folder<T>(
             let kept = old.keep().join("old");
             return cannot(
                 format!("{}: {e}", out.display()),
-                &format!("what was there is in {}", kept.display()),
+                format!("what was there is in {}", kept.display()),
             );
         }
         return Err(at(out)(e));

@@ -72,10 +72,9 @@ impl Displacement {
         }
         self.seen = Seen { told: true, ..Seen::default() };
         let text = format!(
-            "likelihood displacement: chosen answers are `{:.3}` nats a token less likely than they were, while margins \
+            "likelihood displacement: chosen answers are `{lost:.3}` nats a token less likely than they were, while margins \
              rise: probability goes to answers nobody chose\nhint: `dpo_loss_type: apo_zero`, or `dpo_loss_type: \
-             [sigmoid, sft]`, or a lower `learning_rate`; `likelihood_displacement: off` is silent",
-            lost
+             [sigmoid, sft]`, or a lower `learning_rate`; `likelihood_displacement: off` is silent"
         );
         if self.on == OnDisplacement::Stop { Remark::Stop(text) } else { Remark::Warn(text) }
     }
