@@ -49,7 +49,11 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<()> {
         if !globals.json {
             stdout::print(&(verdict.lines().join("\n") + "\n"))?;
         }
-        keep(path, &verdict, &mut record)?;
+        if path == verifier.dir() {
+            record.put(serde_json::to_value(&verdict)?);
+        } else {
+            keep(path, &verdict, &mut record)?;
+        }
         verdicts.push(verdict);
     }
     record.save(verifier.dir())?;
@@ -81,16 +85,14 @@ fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Notes a result in the run's record and beside the artifact; only what exists has a place.
+/// Notes a result in the run's record and beside the artifact. What failed is noted where it was an export of the run: a
+/// stranger named by mistake is left alone.
 fn keep(path: &Path, verdict: &Verdict, record: &mut Record) -> anyhow::Result<()> {
-    if !path.exists() {
+    if !path.exists() || !(verdict.passed || record.knows(path)) {
         return Ok(());
     }
     record.put(serde_json::to_value(verdict)?);
-    if verdict.format == "run" || format_of(path).is_none() {
-        return Ok(());
-    }
-    write_beside(path, verdict)
+    if verdict.format == "run" { Ok(()) } else { write_beside(path, verdict) }
 }
 
 /// The first failure of the first artifact that failed.
@@ -128,8 +130,8 @@ impl<'a> AfterExport<'a> {
         };
         let sha256 = adapter_sha256(dir)?;
         let mut record = Record::open(dir, &sha256);
+        record.put(unverified(out, format, &sha256));
         if !verify {
-            record.put(unverified(out, format, &sha256));
             record.save(dir)?;
             return Ok(Some(Self { run: dir, verdict: None }));
         }

@@ -59,10 +59,10 @@ impl Artifact {
             let (adapter, _) = load_gguf_lora(path, config, &run.shapes())?;
             return Ok(Self { kind: "gguf-lora", adapter: Some(adapter), ..nothing });
         }
-        let tokenizer = Some(Tokenizer::open(&file).context("its tokenizer")?);
+        let tokenizer = || Tokenizer::open(&file).context("its tokenizer").map(Some);
         if matches!(kind, "run" | "peft") {
             let (adapter, _) = load_peft(path, &run.shapes(), 0)?;
-            return Ok(Self { adapter: Some(adapter), tokenizer, ..nothing });
+            return Ok(Self { adapter: Some(adapter), tokenizer: tokenizer()?, ..nothing });
         }
         let weights = Weights::open(&file)?;
         if let Some(difference) = first_shape_difference(config, weights.config()) {
@@ -71,7 +71,7 @@ impl Artifact {
             );
         }
         let modelfile = if kind == "ollama" { Some(small_text(&path.join(MODELFILE))?) } else { None };
-        Ok(Self { weights: Some(weights), tokenizer, modelfile, ..nothing })
+        Ok(Self { weights: Some(weights), tokenizer: tokenizer()?, modelfile, ..nothing })
     }
 }
 

@@ -2,6 +2,7 @@
 //! answers, against those of the run.
 
 mod artifact;
+mod chats;
 mod limits;
 mod record;
 mod report;
@@ -18,21 +19,19 @@ use super::run_dir::date_of;
 use super::{Opened, sha256_file};
 use crate::progress::{counted, say};
 use artifact::Artifact;
+use chats::{read_rows, render_options, supervised};
 use galen_adapter::Adapter;
 use galen_data::template::{ChatTemplate, RenderOptions};
 use galen_export::{TensorError, adapter_errors, modelfile, tensor_errors};
 use galen_model::tokenizer::Tokenizer;
 use galen_model::{Divergence, LoadOptions, Model, Predictions};
 use galen_ops::hook::ProjectionHook;
-use galen_types::{Conversation, Message, Prompt};
 use limits::{coarsest, held_in_four_bits};
 use samples::Sample;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::path::{Path, PathBuf};
 use texts::{Served, Trained, end_of_turn};
 
-/// Rows whose chats are compared.
-const CHATS: usize = 8;
 /// Samples measured, unless the command line says otherwise.
 pub const SAMPLES: usize = 64;
 /// Tokens of all samples together.
@@ -63,9 +62,6 @@ pub fn format_of(path: &Path) -> Option<&'static str> {
 pub fn adapter_sha256(run: &Path) -> anyhow::Result<String> {
     sha256_file(&run.join("adapter_model.safetensors"))
 }
-
-/// A row as a chat: its messages, an answer last, and its tools.
-type Chat = (Vec<Message>, Option<Value>);
 
 impl<'a> Verifier<'a> {
     /// Reads the run's rows and model. `limit`: samples measured. Errors: no run, or its model cannot be read.
@@ -338,53 +334,4 @@ impl<'a> Verifier<'a> {
             prompts: prompts.into(),
         })
     }
-}
-
-/// The run's rows, and some of them as chats.
-fn read_rows(preparer: &Preparer) -> anyhow::Result<(Rows, Vec<Chat>)> {
-    let rows = preparer.prepare()?.rows;
-    let (train, _) = preparer.config.dataset_specs()?;
-    let supervised = preparer.config.alignment()?.is_none();
-    let mut chats = Vec::new();
-    for spec in &train {
-        if supervised {
-            let loaded = preparer.load(spec, preparer.config.bad_rows())?.rows;
-            chats.extend(loaded.into_iter().filter_map(|row| match row {
-                Conversation::Chat { messages, tools, template_kwargs, .. } if template_kwargs.is_empty() => {
-                    Some((messages, tools))
-                }
-                _ => None,
-            }));
-        } else {
-            let loaded = preparer.load_preferences(spec, preparer.config.bad_rows())?.rows;
-            chats.extend(loaded.iter().filter_map(|row| match row.prompt() {
-                Prompt::Chat { messages, tools, template_kwargs } if template_kwargs.is_empty() => {
-                    let mut messages = messages.clone();
-                    messages.push(texts::message("assistant", "Yes."));
-                    Some((messages, tools.clone()))
-                }
-                _ => None,
-            }));
-        }
-        chats.truncate(CHATS);
-    }
-    Ok((rows, chats))
-}
-
-/// As the first entry's rows are rendered.
-fn render_options(preparer: &Preparer) -> RenderOptions {
-    let specs = preparer.config.dataset_specs().map(|(train, _)| train).unwrap_or_default();
-    specs.first().map(|spec| preparer.render_options(spec)).unwrap_or_default()
-}
-
-/// Training rows with the stop token under the loss; nothing where answers are sampled.
-fn supervised(rows: &Rows, stop: u32) -> Option<(usize, usize)> {
-    if matches!(rows, Rows::Prompts(_)) {
-        return None;
-    }
-    let has = |row: usize| {
-        let sequences = rows.sequences(row);
-        sequences.iter().any(|s| s.ids().iter().zip(s.mask()).any(|(id, m)| *m && *id == stop))
-    };
-    Some(((0..rows.n_train()).filter(|row| has(*row)).count(), rows.n_train()))
 }

@@ -39,6 +39,12 @@ impl Record {
         paths.filter(|p| p.exists()).collect()
     }
 
+    /// Whether an artifact of that path was noted.
+    pub fn knows(&self, path: &Path) -> bool {
+        let path = absolute(path);
+        self.artifacts.iter().any(|a| a["path"] == path.as_str())
+    }
+
     /// Takes an artifact in the place of an earlier one of its path.
     pub fn put(&mut self, artifact: Value) {
         self.artifacts.retain(|a| a["path"] != artifact["path"]);

@@ -19,6 +19,9 @@ const CONTENTS: [&str; 6] = [
     "a",
 ];
 
+/// Tokens shown before a difference.
+const CONTEXT: usize = 12;
+
 /// Roles of the chats tried, each turn's content the next of [`CONTENTS`].
 const SHAPES: [&[&str]; 4] = [
     &["user", "assistant"],
@@ -56,7 +59,7 @@ pub struct TextReport {
     pub texts: usize,
     /// Shapes the template refuses, in training too.
     pub refused: Vec<String>,
-    /// `the run's`, `other text`, `none`, `of the base`.
+    /// `the run's`, `other text`, `none`, `of the base`: what template it is.
     pub template: &'static str,
     /// The first difference, in words.
     pub difference: Option<String>,
@@ -95,12 +98,15 @@ impl Trained {
         });
         let rows = rows.into_iter().enumerate();
         let rows = rows.map(|(i, (messages, tools))| (format!("row {} of the run", i + 1), messages, tools));
-        for (what, messages, tools) in own.chain(rows) {
+        for (what, mut messages, tools) in own.chain(rows) {
+            // Training encodes each answer apart from what stands before it, as it is generated; a client sends earlier
+            // answers back as text, where one that begins with a space is joined with the line end before it. So earlier
+            // turns are taken as text here too.
+            let last = messages.len().saturating_sub(1);
+            messages.iter_mut().enumerate().for_each(|(i, m)| m.train = i == last);
             match prompt_ids(tokenizer, template, render, &messages, tools.as_ref()) {
                 Some(ids) => {
-                    let until = messages.len().saturating_sub(1);
-                    let messages =
-                        messages.into_iter().take(until).map(|m| Value::Object(m.fields)).collect();
+                    let messages = messages.into_iter().take(last).map(|m| Value::Object(m.fields)).collect();
                     trained.chats.push(TrainedChat { what, messages, tools, ids });
                 }
                 None if !trained.refused.contains(&what) => trained.refused.push(what),
@@ -251,7 +257,7 @@ fn first_token(ours: &Tokenizer, want: &[u32], its: &Tokenizer, got: &[u32]) -> 
     let say = |tokenizer: &Tokenizer, id: Option<&u32>| {
         id.map_or("the end".to_owned(), |id| format!("{id} `{}`", text_of(tokenizer, *id)))
     };
-    let before = ours.decode(&want[at.saturating_sub(6)..at], false).unwrap_or_default();
+    let before = ours.decode(&want[at.saturating_sub(CONTEXT)..at], false).unwrap_or_default();
     let (got, want) = (say(its, got.get(at)), say(ours, want.get(at)));
     Some(format!("token {at} is {got} instead of {want}, behind `{}`", before.escape_debug()))
 }
