@@ -93,6 +93,10 @@ impl Bench {
         std::fs::write(self.path(name), text).expect("a file");
     }
 
+    pub fn write_bytes(&self, name: &str, bytes: &[u8]) {
+        std::fs::write(self.path(name), bytes).expect("a file");
+    }
+
     pub fn write_rows(&self, name: &str, rows: &[Value]) {
         self.write(name, &rows.iter().map(|r| format!("{r}\n")).collect::<String>());
     }

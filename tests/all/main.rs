@@ -37,3 +37,4 @@ mod serve_limits;
 #[cfg(unix)]
 mod serve_support;
 mod support;
+mod verify;

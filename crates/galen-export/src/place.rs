@@ -4,6 +4,9 @@ use crate::error::{Result, at, cannot};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+/// What `galen verify` leaves in a folder; it goes with what it speaks of.
+const PROOF: &str = "verify.json";
+
 fn parent(path: &Path) -> PathBuf {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
 }
@@ -85,7 +88,7 @@ fn refuse_foreign(out: &Path, owned: impl Fn(&str) -> bool) -> Result<()> {
     for entry in std::fs::read_dir(out).map_err(at(out))? {
         let entry = entry.map_err(at(out))?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if entry.path().is_dir() || !owned(&name) {
+        if entry.path().is_dir() || !(owned(&name) || name == PROOF) {
             let what = format!("{}: the folder holds `{name}`, which no export wrote", out.display());
             return cannot(what, "choose another `--out`, or move it away");
         }

@@ -55,16 +55,7 @@ impl Source<'_> {
     /// A tensor of the merged model, rows in Hugging Face order, in f32: `W + scale B A`. Norm weights are what the
     /// normalised values are multiplied by.
     pub fn values(&self, name: &str) -> Result<Vec<f32>> {
-        if self.weights.shape(name)?.len() == 1 {
-            return Ok(self.weights.vector(name)?);
-        }
-        let matrix = self.weights.matrix(name)?;
-        let mut values = matrix.to_f32();
-        matrix.data().release();
-        if let Some((adapter, (layer, module))) = self.adapter.zip(module_of(name)) {
-            adapter.merge_into(layer, module, &mut values);
-        }
-        Ok(values)
+        merged(self.weights, self.adapter, name)
     }
 
     /// The same with its rows in the given order (`None`: as they are).
@@ -82,6 +73,20 @@ impl Source<'_> {
         let cols = self.weights.shape(name)?.last().copied().unwrap_or(1);
         galen_ops::quant::quantize(dtype, cols, &self.ordered(name, order)?).map_err(of_tensor(name))
     }
+}
+
+/// A tensor of a base with an adapter over it: `W + scale B A` in f32.
+pub(crate) fn merged(weights: &Weights, adapter: Option<&Adapter>, name: &str) -> Result<Vec<f32>> {
+    if weights.shape(name)?.len() == 1 {
+        return Ok(weights.vector(name)?);
+    }
+    let matrix = weights.matrix(name)?;
+    let mut values = matrix.to_f32();
+    matrix.data().release();
+    if let Some((adapter, (layer, module))) = adapter.zip(module_of(name)) {
+        adapter.merge_into(layer, module, &mut values);
+    }
+    Ok(values)
 }
 
 /// The rows of a matrix in another order.

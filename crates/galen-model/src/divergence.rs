@@ -57,7 +57,8 @@ impl Divergence {
         Ok(result)
     }
 
-    fn add(&mut self, p_logits: &[f32], q_logits: &[f32]) {
+    /// One more prediction, as the logits of both.
+    pub(crate) fn add(&mut self, p_logits: &[f32], q_logits: &[f32]) {
         let kl = kl(p_logits, q_logits);
         self.mean_kl = (self.mean_kl * self.positions as f64 + kl) / (self.positions + 1) as f64;
         self.positions += 1;

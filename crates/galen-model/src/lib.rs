@@ -14,6 +14,7 @@ mod pooled;
 mod rollout;
 mod routed;
 mod sample;
+mod teacher;
 pub mod tokenizer;
 pub mod weights;
 
@@ -26,4 +27,5 @@ pub use pass::{Pass, PassOptions, Sink};
 pub use pooled::PooledPass;
 pub use rollout::{Completion, End, RolloutPrompt, Rollouts};
 pub use sample::{Sampling, argmax, log_prob};
+pub use teacher::Predictions;
 pub use weights::{ModelConfig, Weights, WeightsError};

@@ -2,7 +2,7 @@
 
 use crate::commands::{
     completions, data, doctor, eval, export, generate, init, man, merge, plan, quickstart, run_batch, serve,
-    train,
+    train, verify,
 };
 use clap::{Args, Parser, Subcommand};
 use std::num::NonZeroU16;
@@ -104,6 +104,8 @@ pub enum Command {
     Export(export::Args),
     /// Merge adapters into one, or into their base
     Merge(merge::Args),
+    /// Prove that what is served is what was trained: tokens, predictions, weights, the end of answers
+    Verify(verify::Args),
     /// Complete a prompt or answer in a chat
     Generate(generate::Args),
     /// Serve a model and adapters over it to OpenAI's clients

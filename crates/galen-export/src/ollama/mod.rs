@@ -13,8 +13,10 @@ use templates::TEMPLATES;
 
 pub(crate) struct Ollama;
 
-const MODEL: &str = "model.gguf";
-const MODELFILE: &str = "Modelfile";
+/// The model in the folder.
+pub const MODEL: &str = "model.gguf";
+/// What Ollama reads first.
+pub const MODELFILE: &str = "Modelfile";
 
 impl Format for Ollama {
     fn name(&self) -> &'static str {
@@ -51,7 +53,8 @@ impl Format for Ollama {
     }
 }
 
-fn modelfile(source: &Source) -> Result<String> {
+/// The Modelfile of a model. Errors: its template is none of those known.
+pub fn modelfile(source: &Source) -> Result<String> {
     let hint = "serve it with `--format gguf` and llama.cpp, which runs the template as it is";
     let Some(render) = source.render else {
         return cannot("the model has no chat template for Ollama to follow", hint);

@@ -1,9 +1,10 @@
 //! `galen export`.
 
+use super::verify::AfterExport;
 use crate::cli::Globals;
 use crate::error::UsageError;
 use crate::progress::say;
-use crate::session::{MergeArgs, Opened, write_out};
+use crate::session::{MergeArgs, Opened, Verdict, write_out};
 use crate::stdout;
 use clap::builder::PossibleValuesParser;
 use galen_export::{FORMATS, Format, Options, QUANTIZATIONS, Quantization, Written};
@@ -41,6 +42,9 @@ pub struct Args {
     /// The file or folder to write; one that an export wrote is replaced once the new one is whole
     #[arg(long, short, value_name = "PATH")]
     pub out: PathBuf,
+    /// Do not hold what was written of a run against the run (`galen verify`)
+    #[arg(long, alias = "no_verify")]
+    pub no_verify: bool,
 }
 
 /// Writes the model.
@@ -56,7 +60,11 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
     let opened = Opened::new(args.model, args.adapter, globals.offline)?.as_one()?;
     let started = std::time::Instant::now();
     let written = write_out(&opened, format, &options, &args.out, &args.merging, globals.offline)?;
-    tell(format, &args.out, &written, started.elapsed().as_secs_f64(), globals)
+    let seconds = started.elapsed().as_secs_f64();
+    let after = AfterExport::new(&opened, &args.out, format.name(), !args.no_verify, globals)?;
+    let verdict = after.as_ref().and_then(|a| a.verdict.as_ref());
+    tell(format, &args.out, &written, seconds, verdict, globals)?;
+    after.map_or(Ok(()), AfterExport::result)
 }
 
 /// Says what was written and how to serve it.
@@ -65,6 +73,7 @@ pub(super) fn tell(
     out: &std::path::Path,
     written: &Written,
     seconds: f64,
+    verdict: Option<&Verdict>,
     globals: &Globals,
 ) -> anyhow::Result<()> {
     let path = out.display().to_string();
@@ -76,7 +85,7 @@ pub(super) fn tell(
     if globals.json {
         return stdout::print_json(&json!({
             "path": path, "format": format.name(), "bytes": written.bytes, "launch": launch, "notes": written.notes,
-            "kl": written.divergence.map(|(kl, _, _)| kl),
+            "kl": written.divergence.map(|(kl, _, _)| kl), "verify": verdict,
         }));
     }
     if !launch.is_empty() {

@@ -125,7 +125,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
     let options = Options { quantize, ..Options::default() };
     let started = std::time::Instant::now();
     let written = write_out(&opened, format, &options, &args.out, &args.merging, globals.offline)?;
-    tell(format, &args.out, &written, started.elapsed().as_secs_f64(), globals)
+    tell(format, &args.out, &written, started.elapsed().as_secs_f64(), None, globals)
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod quickstart;
 pub mod run_batch;
 pub mod serve;
 pub mod train;
+pub mod verify;
 
 use crate::cli::{Command, Globals};
 
@@ -32,6 +33,7 @@ pub fn dispatch(command: Command, globals: &Globals) -> anyhow::Result<()> {
         Command::Generate(args) => generate::run(args, globals),
         Command::Serve(args) => serve::run(args, globals),
         Command::RunBatch(args) => run_batch::run(args, globals),
+        Command::Verify(args) => verify::run(&args, globals),
         Command::Merge(args) => merge::run(args, globals),
         Command::Data(args) => data::run(args, globals),
         Command::Doctor(args) => doctor::run(&args, globals),

@@ -20,6 +20,7 @@ mod serving;
 mod shown;
 mod summary;
 mod train;
+mod verify;
 mod write_out;
 
 pub use base::{Base, TemplateChoice, hub_bars};
@@ -38,5 +39,8 @@ pub(crate) use summary::write_reports;
 pub use train::{
     Start, Trained, command_of, is_adapter, open_adapter, open_adapter_over, resolve_run, saved_template,
     train,
+};
+pub use verify::{
+    LimitArgs, Record, SAMPLES, Verdict, Verifier, adapter_sha256, format_of, unverified, write_beside,
 };
 pub use write_out::{MergeArgs, write_out};

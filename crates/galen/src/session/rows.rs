@@ -112,6 +112,23 @@ impl Rows {
         }
     }
 
+    /// Rows as prompts with their (better) answers: of validation first, then of training. Where answers are sampled there
+    /// are none.
+    pub(super) fn samples_of_both(&self, n: usize) -> Vec<&Tokenized> {
+        match self {
+            Self::Supervised(parts) => parts.validation.iter().chain(&parts.train).take(n).collect(),
+            Self::Pairs(parts) => {
+                let all = parts.validation.iter().chain(&parts.train);
+                all.take(n).map(|pair| pair.chosen().tokens()).collect()
+            }
+            Self::Labelled(parts, _) => {
+                let all = parts.validation.iter().chain(&parts.train);
+                all.take(n).map(|row| row.answer.tokens()).collect()
+            }
+            Self::Prompts(_) => Vec::new(),
+        }
+    }
+
     /// SHA-256 of all tokens, masks and labels, training then validation.
     pub(super) fn sha256(&self) -> String {
         let mut hasher = Sha256::new();

@@ -23,7 +23,7 @@ const ANSWER_TOKENS: usize = 40;
 const MAX_BYTES: u64 = 16 << 20;
 
 /// Where nothing else is known: questions of many kinds, answered by the model itself.
-const PROMPTS: &str = include_str!("samples.txt");
+pub(super) const PROMPTS: &str = include_str!("samples.txt");
 
 /// Token ids of texts.
 pub struct Samples {
