@@ -12,11 +12,9 @@ pub struct Limits {
     pub max_kl: f64,
     /// Smallest share of answers behind which the stop token is the likeliest.
     pub min_stop: f64,
-    /// Largest relative error of a tensor.
-    pub max_weight_error: f64,
 }
 
-/// A row of the table: bits a weight from which it holds, and the thresholds.
+/// A row of the table: bits a weight from which it holds, the first two thresholds, the largest relative error of a tensor.
 const BY_BITS: [(f64, f64, f64, f64); 6] = [
     (16.0, 0.99, 1e-3, 5e-3),
     (8.0, 0.98, 2e-2, 2e-2),
@@ -79,20 +77,32 @@ pub(super) fn held_in_four_bits(base: &Weights, precision: Precision) -> bool {
     precision == Precision::Nf4 && stored.is_ok_and(|d| d.block_size() == 1)
 }
 
+/// The row of so many bits.
+fn row(bits: f64) -> (f64, f64, f64, f64) {
+    BY_BITS.into_iter().find(|(from, ..)| bits >= *from).unwrap_or(BY_BITS[BY_BITS.len() - 1])
+}
+
+/// Largest relative error of a tensor of that type.
+pub(super) fn max_weight_error(dtype: WeightDtype) -> f64 {
+    match dtype {
+        WeightDtype::F32 => 1e-4,
+        WeightDtype::F16 => 1e-3,
+        other => row(bits(other)).3,
+    }
+}
+
+/// Largest relative error of an adapter's matrix, whose small values half precision holds less well.
+pub(super) const MAX_ADAPTER_ERROR: f64 = 5e-3;
+
 impl Limits {
     /// Those of a type, or what the command line says.
     pub(super) fn of(dtype: Option<WeightDtype>, trained_in_four: bool, args: &LimitArgs) -> Self {
-        let row = |bits: f64| {
-            BY_BITS.iter().copied().find(|(from, ..)| bits >= *from).unwrap_or(BY_BITS[BY_BITS.len() - 1])
-        };
         let own = dtype.map_or(32.0, bits);
-        let (_, _, _, max_weight_error) = row(own);
         let (_, min_top1, max_kl, _) = row(if trained_in_four { own.min(4.5) } else { own });
         Self {
             min_top1: args.min_top1.unwrap_or(min_top1),
             max_kl: args.max_kl.unwrap_or(max_kl),
             min_stop: args.min_stop,
-            max_weight_error,
         }
     }
 }
@@ -119,7 +129,10 @@ mod tests {
             last = now;
         }
         assert_eq!(Limits::of(None, true, &args).max_kl, 0.3);
-        assert_eq!(Limits::of(None, true, &args).max_weight_error, 5e-3);
+        assert_eq!(
+            [WeightDtype::F16, WeightDtype::BF16, WeightDtype::Q4_1].map(max_weight_error),
+            [1e-3, 5e-3, 0.25]
+        );
         assert_eq!(Limits::of(None, false, &LimitArgs { max_kl: Some(7.0), ..args }).max_kl, 7.0);
     }
 }

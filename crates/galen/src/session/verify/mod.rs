@@ -26,7 +26,7 @@ use galen_export::{TensorError, adapter_errors, modelfile, tensor_errors};
 use galen_model::tokenizer::Tokenizer;
 use galen_model::{Divergence, LoadOptions, Model, Predictions};
 use galen_ops::hook::ProjectionHook;
-use limits::{coarsest, held_in_four_bits};
+use limits::{MAX_ADAPTER_ERROR, coarsest, held_in_four_bits, max_weight_error};
 use samples::Sample;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -183,7 +183,7 @@ impl<'a> Verifier<'a> {
         verdict.failures.extend(text.difference.iter().map(|d| format!("text: {d}")));
         verdict.text = Some(text);
         verdict.failures.extend(self.modelfile_difference(artifact));
-        let weights = self.weights(artifact, args)?;
+        let weights = self.weights(artifact)?;
         verdict.failures.extend(weights.difference.iter().map(|d| format!("weights: {d}")));
         verdict.weights = Some(weights);
         let mut stop = self.stop(artifact, verdict);
@@ -238,14 +238,17 @@ impl<'a> Verifier<'a> {
         Some(format!("Modelfile: it says `{its}` instead of `{ours}`"))
     }
 
-    fn weights(&self, artifact: &Artifact, args: &LimitArgs) -> anyhow::Result<WeightsReport> {
+    fn weights(&self, artifact: &Artifact) -> anyhow::Result<WeightsReport> {
         let source = self.run.source();
         let errors = match (&artifact.weights, &artifact.adapter) {
             (Some(weights), _) => tensor_errors(&source, weights)?,
             (None, Some(adapter)) => adapter_errors(self.adapter, adapter),
             (None, None) => Vec::new(),
         };
-        let most = |e: &TensorError| Limits::of(Some(e.dtype), false, args).max_weight_error;
+        let most = |e: &TensorError| match artifact.weights {
+            Some(_) => max_weight_error(e.dtype),
+            None => MAX_ADAPTER_ERROR,
+        };
         let beyond = errors.iter().find(|e| e.relative > most(e)).map(|e| {
             let (name, dtype, relative) = (&e.name, e.dtype, e.relative);
             format!("`{name}` ({dtype}) has a relative error of {relative:.1e}, more than {:.0e}", most(e))
