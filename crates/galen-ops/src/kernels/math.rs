@@ -2,14 +2,15 @@
 
 use super::isa::Fma;
 
-/// `e^x` to about 2 ulp (Cody-Waite reduction, degree 6 polynomial); 0 below -87.3, infinity above 88.7.
+/// Adding it rounds to the nearest integer, which lies in the low bits then: 1.5 * 2^23.
+const ROUND: f32 = 12_582_912.0;
+
+/// `x = n ln 2 + r` and `e^r` (Cody-Waite reduction, degree 6 polynomial): n as [`ROUND`] leaves it, and `e^r`.
 #[inline(always)]
-pub(crate) fn exp<F: Fma>(x: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to the nearest integer
-    let clamped = x.clamp(-87.336_54, 88.722_83);
-    let shifted = F::fma(clamped, std::f32::consts::LOG2_E, ROUND);
+fn reduced<F: Fma>(x: f32) -> (f32, f32) {
+    let shifted = F::fma(x, std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
-    let r = F::fma(n, -0.693_359_4, clamped);
+    let r = F::fma(n, -0.693_359_4, x);
     let r = F::fma(n, 2.121_944_4e-4, r);
     let mut p = 1.987_569_1e-4;
     p = F::fma(p, r, 1.398_199_9e-3);
@@ -17,9 +18,15 @@ pub(crate) fn exp<F: Fma>(x: f32) -> f32 {
     p = F::fma(p, r, 4.166_579_6e-2);
     p = F::fma(p, r, 1.666_666_5e-1);
     p = F::fma(p, r, 0.5);
-    let y = F::fma(p, r * r, r) + 1.0;
-    // 2^n in two steps, so that n = 128 does not overflow the exponent field. The integer lies in the low bits of the
-    // shifted number: a cast would have to heed numbers that no integer equals, one lane at a time.
+    (shifted, F::fma(p, r * r, r) + 1.0)
+}
+
+/// `e^x` to about 2 ulp; 0 below -87.3, infinity above 88.7.
+#[inline(always)]
+pub(crate) fn exp<F: Fma>(x: f32) -> f32 {
+    let (shifted, y) = reduced::<F>(x.clamp(-87.336_54, 88.722_83));
+    // 2^n in two steps, so that n = 128 does not overflow the exponent field. A cast of n would have to heed numbers that
+    // no integer equals, one lane at a time.
     let n = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
     let half = n >> 1;
     let power = |n: i32| f32::from_bits((n.wrapping_add(127) << 23) as u32);
@@ -38,20 +45,8 @@ pub(crate) fn exp<F: Fma>(x: f32) -> f32 {
 /// `e^x` for x at most a little above zero, as softmax has it: [`exp`] without what larger ones need.
 #[inline(always)]
 pub(crate) fn exp_of_negative<F: Fma>(x: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0;
-    let clamped = if x < -87.0 { -87.0 } else { x };
-    let shifted = F::fma(clamped, std::f32::consts::LOG2_E, ROUND);
-    let n = shifted - ROUND;
-    let r = F::fma(n, -0.693_359_4, clamped);
-    let r = F::fma(n, 2.121_944_4e-4, r);
-    let mut p = 1.987_569_1e-4;
-    p = F::fma(p, r, 1.398_199_9e-3);
-    p = F::fma(p, r, 8.333_452e-3);
-    p = F::fma(p, r, 4.166_579_6e-2);
-    p = F::fma(p, r, 1.666_666_5e-1);
-    p = F::fma(p, r, 0.5);
-    let y = F::fma(p, r * r, r) + 1.0;
-    // The integer in the low bits of the shifted number, added to y's exponent; of what is no number, y is none either.
+    let (shifted, y) = reduced::<F>(if x < -87.0 { -87.0 } else { x });
+    // n added to the exponent of one; of what is no number, y is none either.
     let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000));
     if x < -87.0 { 0.0 } else { y * power }
 }

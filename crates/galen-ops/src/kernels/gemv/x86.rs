@@ -2,6 +2,7 @@
 //! the bit. Written once over [`Lanes`]; compiled for 512-bit registers and for pairs of 256-bit ones.
 
 pub(super) mod digits;
+mod driver;
 mod grouped;
 pub(super) mod integer;
 pub(super) mod interleaved;

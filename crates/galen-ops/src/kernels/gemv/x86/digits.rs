@@ -1,10 +1,11 @@
 //! Exact products with interleaved rows in 512-bit registers, x in digits. The arithmetic: [`super::super::digits`].
 
-use super::grouped::{Grouped, Q4_0, Q4_1, Q8_0, ahead, put};
+use super::driver::{Left, Task, Tile};
+use super::grouped::{Grouped, Q4_0, Q4_1, Q8_0, ahead};
 use super::wide::Wide;
 use crate::kernels::gemv::digits::{DIGITS, Digits, RADIX};
 use crate::kernels::gemv::{Out, Weights};
-use crate::quant::{GROUP_BLOCK, Grouping, Interleaved};
+use crate::quant::{GROUP_BLOCK, Grouping};
 use std::arch::x86_64::{
     __m512, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_mul_ps, _mm512_set1_epi32,
     _mm512_set1_ps,
@@ -13,19 +14,54 @@ use std::ops::Range;
 
 /// One row of x: for each block its digits, what the codes' offset takes off each sum, its scale and its sum.
 #[derive(Clone, Copy)]
-struct Row {
+pub(in crate::kernels::gemv) struct Row {
     digits: *const i8,
     totals: *const i32,
     scales: *const f32,
     sums: *const f32,
 }
 
-/// `Y` of one group of W and `M` rows of x, a lane a row of W.
+impl Left for Digits<'_> {
+    type Row = Row;
+    const PAIRED: bool = false;
+
+    fn row(&self, i: usize, blocks: usize) -> Row {
+        let of_block = i * blocks..(i + 1) * blocks;
+        let codes = DIGITS * GROUP_BLOCK;
+        Row {
+            digits: self.codes[of_block.start * codes..of_block.end * codes].as_ptr(),
+            totals: self.totals[of_block.start * DIGITS..of_block.end * DIGITS].as_ptr(),
+            scales: self.scales[of_block.clone()].as_ptr(),
+            sums: self.sums[of_block].as_ptr(),
+        }
+    }
+}
+
+impl<F: Grouped<W = __m512>> Tile<F> for Digits<'_> {
+    #[inline(always)]
+    unsafe fn tile<const M: usize, const R: usize>(
+        groups: [*const u8; R],
+        blocks: usize,
+        x: [Row; M],
+    ) -> [[__m512; M]; R] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            // A plain loop: a closure is compiled without the caller's features, and runs at a thirtieth of the speed.
+            let mut y = [[__m512::zero(); M]; R];
+            for r in 0..R {
+                y[r] = one::<F, M>(groups[r], blocks, x);
+            }
+            y
+        }
+    }
+}
+
+/// One group.
 ///
 /// # Safety
-/// The group has `blocks` blocks, x as many of each row; the processor has the features.
+/// As [`Tile::tile`].
 #[inline(always)]
-unsafe fn tile<F: Grouped<W = __m512>, const M: usize>(
+unsafe fn one<F: Grouped<W = __m512>, const M: usize>(
     group: *const u8,
     blocks: usize,
     x: [Row; M],
@@ -67,62 +103,6 @@ unsafe fn tile<F: Grouped<W = __m512>, const M: usize>(
     }
 }
 
-struct Task<'a> {
-    w: &'a Interleaved,
-    x: &'a Digits<'a>,
-    rows: Range<usize>,
-    columns: Range<usize>,
-    out: Out,
-}
-
-impl Task<'_> {
-    /// # Safety
-    /// As [`columns`]; the format is F's.
-    #[inline(always)]
-    unsafe fn run<F: Grouped<W = __m512>, const M: usize>(&self) {
-        let blocks = self.w.blocks();
-        for i0 in self.rows.clone().step_by(M) {
-            // Rows that are not there repeat the last.
-            let rows = (self.rows.end - i0).min(M);
-            let x: [Row; M] = std::array::from_fn(|i| {
-                let row = (i0 + i.min(rows - 1)) * blocks;
-                let of_block = row..row + blocks;
-                Row {
-                    digits: self.x.codes[row * DIGITS * GROUP_BLOCK..][..blocks * DIGITS * GROUP_BLOCK]
-                        .as_ptr(),
-                    totals: self.x.totals[row * DIGITS..][..blocks * DIGITS].as_ptr(),
-                    scales: self.x.scales[of_block.clone()].as_ptr(),
-                    sums: self.x.sums[of_block].as_ptr(),
-                }
-            });
-            let (out, lanes) = (self.out.below(i0 - self.rows.start), __m512::ROWS);
-            for j in self.columns.clone().step_by(lanes) {
-                // SAFETY: the caller's promise; `group` checks that the blocks are there.
-                unsafe {
-                    let y = tile::<F, M>(self.w.group(j / lanes).as_ptr(), blocks, x);
-                    for (i, y) in y.into_iter().enumerate().take(rows) {
-                        put(out, i, j, self.columns.end, y);
-                    }
-                }
-            }
-        }
-    }
-
-    /// # Safety
-    /// As [`Self::run`].
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-    unsafe fn of_format<F: Grouped<W = __m512>>(&self) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match self.rows.len() {
-                1 => self.run::<F, 1>(),
-                2 => self.run::<F, 2>(),
-                _ => self.run::<F, 4>(),
-            }
-        }
-    }
-}
-
 /// Columns of Y.
 ///
 /// # Safety
@@ -141,9 +121,9 @@ pub(in crate::kernels::gemv) unsafe fn columns(
     // SAFETY: the caller's promise; the formats are the matrix's.
     unsafe {
         match w.grouping() {
-            Grouping::Q4_0 => task.of_format::<Q4_0<__m512>>(),
-            Grouping::Q4_1 => task.of_format::<Q4_1<__m512>>(),
-            Grouping::Q8_0 => task.of_format::<Q8_0<__m512>>(),
+            Grouping::Q4_0 => task.sixteen::<Q4_0<__m512>>(),
+            Grouping::Q4_1 => task.sixteen::<Q4_1<__m512>>(),
+            Grouping::Q8_0 => task.sixteen::<Q8_0<__m512>>(),
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Exact products with interleaved rows in 256-bit registers, a lane a row of W. The arithmetic: [`super::super::spread`].
 
-use super::grouped::{Grouped, Q4_0, Q4_1, Q8_0, ahead, put};
+use super::driver::{Left, Task, Tile};
+use super::grouped::{Grouped, Q4_0, Q4_1, Q8_0, ahead};
 use crate::kernels::gemv::spread::Spread;
 use crate::kernels::gemv::{Out, Weights};
-use crate::quant::{GROUP_BLOCK, Grouping, Interleaved};
+use crate::quant::{GROUP_BLOCK, Grouping};
 use std::arch::x86_64::{
     __m256, __m256i, _mm256_add_ps, _mm256_and_si256, _mm256_broadcast_ss, _mm256_cvtepi32_ps,
     _mm256_fmadd_ps, _mm256_loadu_si256, _mm256_mul_ps, _mm256_set1_epi32, _mm256_set1_ps,
@@ -78,123 +79,82 @@ impl Placed for Q8_0<__m256> {
     }
 }
 
-/// `Y` of `R` groups of W and `M` rows of x, a lane a row of W.
-///
-/// # Safety
-/// Each of `groups` has `blocks` blocks, `x` and `sums` as many elements of each row; the processor has the features.
-#[inline(always)]
-unsafe fn tile<F: Placed, const M: usize, const R: usize>(
-    groups: [*const u8; R],
-    blocks: usize,
-    x: [*const f32; M],
-    sums: [*const f32; M],
-) -> [[__m256; M]; R] {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let mut y = [[_mm256_setzero_ps(); M]; R];
-        for b in 0..blocks {
-            for group in groups {
-                ahead::<F>(group.add(b * F::BYTES), R * blocks);
-            }
-            let mut chains = [[[_mm256_setzero_ps(); 2]; M]; R];
-            // The two chains side by side, so that one's latency hides the other's.
-            for t in 0..F::REGISTERS / 2 {
-                let register = |c: usize| t + c * F::REGISTERS / 2;
-                let codes: [[__m256i; 2]; R] = std::array::from_fn(|r| {
-                    let block = groups[r].add(b * F::BYTES + F::HEAD);
-                    [0, 1].map(|c| _mm256_loadu_si256(block.add(register(c) * 32).cast()))
-                });
-                let firsts = [0, 1].map(|c| b * GROUP_BLOCK + register(c) * (GROUP_BLOCK / F::REGISTERS));
-                // Each code by its place: places are constants of the instructions.
-                macro_rules! place {
-                    ($($p:literal)*) => {$(
-                        for c in 0..2 {
-                            let each: [__m256; M] =
-                                std::array::from_fn(|i| _mm256_broadcast_ss(&*x[i].add(firsts[c] + $p)));
-                            for r in 0..R {
-                                let code = F::code::<$p>(codes[r][c]);
-                                for i in 0..M {
-                                    chains[r][i][c] = _mm256_fmadd_ps(code, each[i], chains[r][i][c]);
-                                }
-                            }
-                        }
-                    )*};
-                }
-                place!(0 1 2 3);
-                if F::REGISTERS == 4 {
-                    place!(4 5 6 7);
-                }
-            }
-            for r in 0..R {
-                let (factor, minimum) = F::factors(groups[r].add(b * F::BYTES));
-                for i in 0..M {
-                    let sum = _mm256_add_ps(chains[r][i][0], chains[r][i][1]);
-                    y[r][i] = _mm256_fmadd_ps(factor, sum, y[r][i]);
-                    if let Some(minimum) = minimum {
-                        y[r][i] = _mm256_fmadd_ps(minimum, _mm256_broadcast_ss(&*sums[i].add(b)), y[r][i]);
-                    }
-                }
-            }
+/// One row of x: its values as the codes lie, and for each block its sum.
+#[derive(Clone, Copy)]
+pub(in crate::kernels::gemv) struct Row {
+    values: *const f32,
+    sums: *const f32,
+}
+
+impl Left for Spread<'_> {
+    type Row = Row;
+    const PAIRED: bool = true;
+
+    fn row(&self, i: usize, blocks: usize) -> Row {
+        let of_block = i * blocks..(i + 1) * blocks;
+        Row {
+            values: self.values[of_block.start * GROUP_BLOCK..of_block.end * GROUP_BLOCK].as_ptr(),
+            sums: self.sums[of_block].as_ptr(),
         }
-        y
     }
 }
 
-struct Task<'a> {
-    w: &'a Interleaved,
-    x: &'a Spread<'a>,
-    rows: Range<usize>,
-    columns: Range<usize>,
-    out: Out,
-}
-
-impl Task<'_> {
-    /// # Safety
-    /// As [`columns`]; the format is F's.
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn run<F: Placed, const M: usize, const R: usize>(&self) {
-        let (k, blocks) = (self.x.k, self.w.blocks());
-        for i0 in self.rows.clone().step_by(M) {
-            // Rows that are not there repeat the last.
-            let rows = (self.rows.end - i0).min(M);
-            let row = |i: usize| i0 + i.min(rows - 1);
-            let x: [*const f32; M] =
-                std::array::from_fn(|i| self.x.values[row(i) * k..(row(i) + 1) * k].as_ptr());
-            let sums: [*const f32; M] =
-                std::array::from_fn(|i| self.x.sums[row(i) * blocks..(row(i) + 1) * blocks].as_ptr());
-            let (out, end) = (self.out.below(i0 - self.rows.start), self.columns.end);
-            let mut j = self.columns.start;
-            // SAFETY: the caller's promise; `group` checks that the blocks are there.
-            unsafe {
-                while j + (R - 1) * 8 < end {
-                    let group = |r: usize| self.w.group(j / 8 + r).as_ptr();
-                    let y = tile::<F, M, R>(std::array::from_fn(group), blocks, x, sums);
-                    for r in 0..R {
-                        for i in 0..rows {
-                            put(out, i, j + r * 8, end, y[r][i]);
-                        }
-                    }
-                    j += R * 8;
-                }
-                while j < end {
-                    let [y] = tile::<F, M, 1>([self.w.group(j / 8).as_ptr()], blocks, x, sums);
-                    (0..rows).for_each(|i| put(out, i, j, end, y[i]));
-                    j += 8;
-                }
-            }
-        }
-    }
-
-    /// # Safety
-    /// As [`Self::run`].
-    unsafe fn of_format<F: Placed>(&self) {
+impl<F: Placed> Tile<F> for Spread<'_> {
+    #[inline(always)]
+    unsafe fn tile<const M: usize, const R: usize>(
+        groups: [*const u8; R],
+        blocks: usize,
+        x: [Row; M],
+    ) -> [[__m256; M]; R] {
         // SAFETY: the caller's promise.
         unsafe {
-            match self.rows.len() {
-                1 => self.run::<F, 1, 2>(),
-                2 => self.run::<F, 2, 2>(),
-                _ => self.run::<F, 4, 1>(),
+            let mut y = [[_mm256_setzero_ps(); M]; R];
+            for b in 0..blocks {
+                for group in groups {
+                    ahead::<F>(group.add(b * F::BYTES), R * blocks);
+                }
+                let mut chains = [[[_mm256_setzero_ps(); 2]; M]; R];
+                // The two chains side by side, so that one's latency hides the other's.
+                for t in 0..F::REGISTERS / 2 {
+                    let register = |c: usize| t + c * F::REGISTERS / 2;
+                    let codes: [[__m256i; 2]; R] = std::array::from_fn(|r| {
+                        let block = groups[r].add(b * F::BYTES + F::HEAD);
+                        [0, 1].map(|c| _mm256_loadu_si256(block.add(register(c) * 32).cast()))
+                    });
+                    let firsts = [0, 1].map(|c| b * GROUP_BLOCK + register(c) * (GROUP_BLOCK / F::REGISTERS));
+                    // Each code by its place: places are constants of the instructions.
+                    macro_rules! place {
+                        ($($p:literal)*) => {$(
+                            for c in 0..2 {
+                                let each: [__m256; M] =
+                                    std::array::from_fn(|i| _mm256_broadcast_ss(&*x[i].values.add(firsts[c] + $p)));
+                                for r in 0..R {
+                                    let code = F::code::<$p>(codes[r][c]);
+                                    for i in 0..M {
+                                        chains[r][i][c] = _mm256_fmadd_ps(code, each[i], chains[r][i][c]);
+                                    }
+                                }
+                            }
+                        )*};
+                    }
+                    place!(0 1 2 3);
+                    if F::REGISTERS == 4 {
+                        place!(4 5 6 7);
+                    }
+                }
+                for r in 0..R {
+                    let (factor, minimum) = F::factors(groups[r].add(b * F::BYTES));
+                    for i in 0..M {
+                        let sum = _mm256_add_ps(chains[r][i][0], chains[r][i][1]);
+                        y[r][i] = _mm256_fmadd_ps(factor, sum, y[r][i]);
+                        if let Some(minimum) = minimum {
+                            y[r][i] =
+                                _mm256_fmadd_ps(minimum, _mm256_broadcast_ss(&*x[i].sums.add(b)), y[r][i]);
+                        }
+                    }
+                }
             }
+            y
         }
     }
 }
@@ -217,9 +177,9 @@ pub(in crate::kernels::gemv) unsafe fn columns(
     // SAFETY: the caller's promise; the formats are the matrix's.
     unsafe {
         match w.grouping() {
-            Grouping::Q4_0 => task.of_format::<Q4_0<__m256>>(),
-            Grouping::Q4_1 => task.of_format::<Q4_1<__m256>>(),
-            Grouping::Q8_0 => task.of_format::<Q8_0<__m256>>(),
+            Grouping::Q4_0 => task.eight::<Q4_0<__m256>>(),
+            Grouping::Q4_1 => task.eight::<Q4_1<__m256>>(),
+            Grouping::Q8_0 => task.eight::<Q8_0<__m256>>(),
         }
     }
 }

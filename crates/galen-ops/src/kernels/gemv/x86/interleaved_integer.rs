@@ -3,26 +3,62 @@
 //! Element (i, j) is the sum over blocks b, in their order, of `s_ib d_jb C + m_jb T_ib` with C the exact sum of code
 //! times rounded x and `T_ib = s_ib` times the sum of rounded x. The same bits whatever the rows, tasks or registers.
 
-use super::grouped::{Grouped, Q4_0, Q4_1, ahead, put};
+use super::driver::{Left, Task, Tile};
+use super::grouped::{Grouped, Q4_0, Q4_1, ahead};
 use super::wide::Wide;
 use crate::kernels::gemv::integer::Codes;
 use crate::kernels::gemv::{Out, Weights};
-use crate::quant::{GROUP_BLOCK, Grouping, Interleaved};
+use crate::quant::{GROUP_BLOCK, Grouping};
 use std::arch::x86_64::{__m256, __m512};
 use std::ops::Range;
 
-/// `Y` of one group of W and `M` rows of x.
+/// One row of x: its codes, and for each block its scale and its sum.
+#[derive(Clone, Copy)]
+pub(in crate::kernels::gemv) struct Row {
+    codes: *const i8,
+    scales: *const f32,
+    totals: *const f32,
+}
+
+impl Left for Codes<'_> {
+    type Row = Row;
+    const PAIRED: bool = false;
+
+    fn row(&self, i: usize, blocks: usize) -> Row {
+        let of_block = i * blocks..(i + 1) * blocks;
+        Row {
+            codes: self.q[of_block.start * GROUP_BLOCK..of_block.end * GROUP_BLOCK].as_ptr(),
+            scales: self.scales[of_block.clone()].as_ptr(),
+            totals: self.totals[of_block].as_ptr(),
+        }
+    }
+}
+
+impl<F: Grouped> Tile<F> for Codes<'_> {
+    #[inline(always)]
+    unsafe fn tile<const M: usize, const R: usize>(
+        groups: [*const u8; R],
+        blocks: usize,
+        x: [Row; M],
+    ) -> [[F::W; M]; R] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            // A plain loop: a closure is compiled without the caller's features, and runs at a thirtieth of the speed.
+            let mut y = [[F::W::zero(); M]; R];
+            for r in 0..R {
+                y[r] = one::<F, M>(groups[r], blocks, x);
+            }
+            y
+        }
+    }
+}
+
+/// One group.
 ///
 /// # Safety
-/// The group has `blocks` blocks, x as many elements of each row; the processor has the features.
+/// As [`Tile::tile`].
 #[inline(always)]
-unsafe fn tile<F: Grouped, const M: usize>(
-    group: *const u8,
-    blocks: usize,
-    x: [*const i8; M],
-    scales: [*const f32; M],
-    totals: [*const f32; M],
-) -> [F::W; M] {
+unsafe fn one<F: Grouped, const M: usize>(group: *const u8, blocks: usize, x: [Row; M]) -> [F::W; M] {
     // SAFETY: the caller's promise.
     unsafe {
         let mut y = [F::W::zero(); M];
@@ -36,87 +72,15 @@ unsafe fn tile<F: Grouped, const M: usize>(
             let offset = F::W::mul(factor, F::W::splat(-F::OFFSET as f32));
             let minimum = minimum.or((F::OFFSET != 0).then_some(offset));
             for i in 0..M {
-                let sum = F::W::dot(&codes, x[i].add(b * GROUP_BLOCK));
-                let scale = F::W::mul(factor, F::W::broadcast(scales[i].add(b)));
+                let sum = F::W::dot(&codes, x[i].codes.add(b * GROUP_BLOCK));
+                let scale = F::W::mul(factor, F::W::broadcast(x[i].scales.add(b)));
                 y[i] = F::W::fmadd(sum, scale, y[i]);
                 if let Some(minimum) = minimum {
-                    y[i] = F::W::fmadd(minimum, F::W::broadcast(totals[i].add(b)), y[i]);
+                    y[i] = F::W::fmadd(minimum, F::W::broadcast(x[i].totals.add(b)), y[i]);
                 }
             }
         }
         y
-    }
-}
-
-struct Task<'a> {
-    w: &'a Interleaved,
-    x: &'a Codes<'a>,
-    rows: Range<usize>,
-    columns: Range<usize>,
-    out: Out,
-}
-
-impl Task<'_> {
-    /// # Safety
-    /// As [`columns`]; the format is F's.
-    #[inline(always)]
-    unsafe fn run<F: Grouped, const M: usize>(&self) {
-        let blocks = self.w.blocks();
-        let k = blocks * GROUP_BLOCK;
-        for i0 in self.rows.clone().step_by(M) {
-            // Rows that are not there repeat the last.
-            let rows = (self.rows.end - i0).min(M);
-            let row = |i: usize| i0 + i.min(rows - 1);
-            let x: [*const i8; M] = std::array::from_fn(|i| self.x.q[row(i) * k..(row(i) + 1) * k].as_ptr());
-            let of_blocks =
-                |values: &[f32], i: usize| values[row(i) * blocks..(row(i) + 1) * blocks].as_ptr();
-            let scales: [*const f32; M] = std::array::from_fn(|i| of_blocks(&self.x.scales, i));
-            let totals: [*const f32; M] = std::array::from_fn(|i| of_blocks(&self.x.totals, i));
-            let out = self.out.below(i0 - self.rows.start);
-            for j in self.columns.clone().step_by(F::W::ROWS) {
-                // SAFETY: the caller's promise; `group` checks that the blocks are there.
-                unsafe {
-                    let group = self.w.group(j / F::W::ROWS).as_ptr();
-                    let y = tile::<F, M>(group, blocks, x, scales, totals);
-                    for i in 0..rows {
-                        put(out, i, j, self.columns.end, y[i]);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Eight rows to a register.
-    ///
-    /// # Safety
-    /// As [`Self::run`].
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn eight<F: Grouped>(&self) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match self.rows.len() {
-                1 => self.run::<F, 1>(),
-                2 => self.run::<F, 2>(),
-                _ => self.run::<F, 4>(),
-            }
-        }
-    }
-
-    /// Sixteen rows to a register, and twice the registers.
-    ///
-    /// # Safety
-    /// As [`Self::run`].
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-    unsafe fn sixteen<F: Grouped>(&self) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match self.rows.len() {
-                1 => self.run::<F, 1>(),
-                2 => self.run::<F, 2>(),
-                3 | 4 => self.run::<F, 4>(),
-                _ => self.run::<F, 8>(),
-            }
-        }
     }
 }
 
