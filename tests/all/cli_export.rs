@@ -107,6 +107,39 @@ fn what_is_read_is_not_replaced_and_no_flag_is_dropped() {
     assert!(!bench.path("x").exists() && !bench.path("x.gguf").exists());
 }
 
+#[cfg(unix)]
+#[test]
+fn an_interrupted_export_leaves_the_old_file_and_no_other() {
+    let bench = trained();
+    let args = ["export", "-m", "run", "--format", "gguf", "--quantize", "f32", "--out", "x/merged.gguf"];
+    bench.galen(&args).exits(0);
+    let before = std::fs::read(bench.path("x/merged.gguf")).expect("a file");
+    let names = || {
+        let mut names: Vec<_> = std::fs::read_dir(bench.path("x"))
+            .expect("a folder")
+            .map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    };
+    let (listed, mut during) = (names(), 0);
+    for delay in 0..40 {
+        let mut child = bench.command(&args).stderr(std::process::Stdio::null()).spawn().expect("starts");
+        // Whatever stage it has reached by then.
+        std::thread::sleep(std::time::Duration::from_millis(3 * delay));
+        if child.try_wait().expect("asked").is_none() {
+            crate::kill::signal(&child, "-TERM");
+        }
+        // Before it listens a signal ends it; at the end it may be done already.
+        let status = child.wait().expect("waited for");
+        during += u32::from(status.code() == Some(143));
+        assert!(matches!(status.code(), None | Some(0 | 143)), "{status}");
+        assert_eq!(std::fs::read(bench.path("x/merged.gguf")).expect("a file"), before);
+        assert_eq!(names(), listed, "after {delay}");
+    }
+    assert!(during > 0, "no signal came while it wrote or verified");
+}
+
 #[test]
 fn a_merge_that_loses_too_much_leaves_the_old_file() {
     let bench = trained();

@@ -24,4 +24,5 @@ pub use format::{FORMATS, Format, Kind, Options, Written, export, export_checked
 pub use gguf::{QUANTIZATIONS, Quantization};
 pub use import::{is_gguf_lora, load_gguf_lora};
 pub use ollama::{MODEL as OLLAMA_MODEL, MODELFILE, modelfile};
+pub use place::abandon;
 pub use source::{Render, Source, module_shapes};

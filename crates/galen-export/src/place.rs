@@ -1,8 +1,58 @@
 //! New files in the place of old ones, whole or not at all: a temporary name beside the target, synced, renamed.
 
-use crate::error::{Result, at, cannot};
+use crate::error::{Error, Result, at, cannot};
+use std::collections::BTreeSet;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What is being written under temporary names. Held while something is put in its place.
+static UNFINISHED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+fn unfinished() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes what is half written, for a process about to end. While the result is held nothing is put in its place, nor
+/// is something that is being put there interrupted.
+pub fn abandon() -> impl Sized {
+    let all = unfinished();
+    for path in &*all {
+        // One of the two; whatever cannot be removed stays.
+        let _ = std::fs::remove_file(path).or_else(|_| std::fs::remove_dir_all(path));
+    }
+    all
+}
+
+/// A temporary name that [`abandon`] knows.
+struct Unfinished(PathBuf);
+
+impl Unfinished {
+    fn new(path: &Path) -> Self {
+        unfinished().insert(path.to_owned());
+        Self(path.to_owned())
+    }
+
+    /// A complaint about the temporary in the name of what it was to become.
+    fn named(&self, out: &Path) -> impl Fn(Error) -> Error {
+        let (temporary, out) = (self.0.display().to_string(), out.display().to_string());
+        move |e| match e {
+            Error::Io { path, source } if source.kind() == ErrorKind::StorageFull => Error::Cannot {
+                what: format!("{}: {source}", path.replace(&temporary, &out)),
+                hint: "make room; nothing was replaced".into(),
+            },
+            Error::Io { path, source } => Error::Io { path: path.replace(&temporary, &out), source },
+            e => e,
+        }
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        unfinished().remove(&self.0);
+    }
+}
 
 /// What `galen verify` leaves in a folder; it goes with what it speaks of.
 const PROOF: &str = "verify.json";
@@ -30,9 +80,12 @@ pub(crate) fn file<T>(out: &Path, write: impl FnOnce(&Path) -> Result<T>) -> Res
     let dir = parent(out);
     std::fs::create_dir_all(&dir).map_err(at(&dir))?;
     let temporary = builder(out, 0o666).tempfile_in(&dir).map_err(at(&dir))?.into_temp_path();
-    let written = write(&temporary)?;
+    let unfinished_file = Unfinished::new(&temporary);
+    let written = write(&temporary).map_err(unfinished_file.named(out))?;
     File::open(&temporary).and_then(|f| f.sync_all()).map_err(at(out))?;
+    let placing = unfinished();
     temporary.persist(out).map_err(|e| at(out)(e.error))?;
+    drop(placing);
     sync(&dir)?;
     Ok(written)
 }
@@ -49,12 +102,14 @@ pub(crate) fn folder<T>(
     let dir = parent(out);
     std::fs::create_dir_all(&dir).map_err(at(&dir))?;
     let temporary = builder(out, 0o777).tempdir_in(&dir).map_err(at(&dir))?;
-    let written = write(temporary.path())?;
+    let unfinished_folder = Unfinished::new(temporary.path());
+    let written = write(temporary.path()).map_err(unfinished_folder.named(out))?;
     for entry in std::fs::read_dir(temporary.path()).map_err(at(out))? {
         let path = entry.map_err(at(out))?.path();
         File::open(&path).and_then(|f| f.sync_all()).map_err(at(&path))?;
     }
     sync(temporary.path())?;
+    let placing = unfinished();
     let old = if out.exists() {
         let old = builder(out, 0o777).tempdir_in(&dir).map_err(at(&dir))?;
         std::fs::rename(out, old.path().join("old")).map_err(at(out))?;
@@ -75,6 +130,7 @@ pub(crate) fn folder<T>(
         }
         return Err(at(out)(e));
     }
+    drop(placing);
     let _ = temporary.keep();
     sync(&dir)?;
     Ok(written)

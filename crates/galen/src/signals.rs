@@ -1,8 +1,13 @@
 //! Ctrl-C and SIGTERM: the first asks, the second ends.
 
 use crate::error::Interrupted;
+use crate::progress::say;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// How often [`exit_after`] looks.
+const ASK_EVERY: Duration = Duration::from_millis(20);
 
 /// Whether a signal asked the run to stop. Cheap to ask at every step.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +34,23 @@ impl Stop {
         let signal = self.signal.load(Ordering::Relaxed);
         (signal != 0).then(|| Interrupted { signal: u8::try_from(signal).unwrap_or(u8::MAX) })
     }
+}
+
+/// Ends the process at the first Ctrl-C or SIGTERM, with its exit code, after `clean`; what that gives is held to the end.
+/// For commands that keep nothing unfinished.
+pub fn exit_after<G>(clean: impl FnOnce() -> G + Send + 'static) -> std::io::Result<()> {
+    let stop = Stop::listen()?;
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        loop {
+            if let Some(stopped) = stop.asked() {
+                let _held = clean();
+                say(&format!("{stopped}: what was not finished is gone, what was there before is whole"));
+                std::process::exit(128 + i32::from(stopped.signal));
+            }
+            std::thread::sleep(ASK_EVERY);
+        }
+    })?;
+    Ok(())
 }
 
 #[cfg(all(test, unix))]

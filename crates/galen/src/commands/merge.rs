@@ -90,6 +90,10 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
         )
         .into());
     }
+    if !several && (args.density.is_some() || args.svd_rank.is_some()) {
+        let what = "`--density` and `--svd-rank` are for several adapters, and one is named";
+        return Err(UsageError::new(what, "leave them out, or name another with `--adapter`").into());
+    }
     let quantize = args.quantize.as_deref().and_then(Quantization::find);
     if quantize.is_some() && into == Into::Adapter {
         return Err(UsageError::new("`--quantize` is for a merged base", "add `--into base`").into());

@@ -31,7 +31,7 @@ pub use preference::AnswerRenderer;
 pub use prepare::{Prepared, Preparer, Read, Renderer};
 pub use record::{sha256_file, sha256_text};
 pub use rows::{Parts, Rows, RowsReport};
-pub(crate) use run_dir::replace;
+pub(crate) use run_dir::{no_replace, replace};
 pub use scorer::{FastDecoder, ModelScorer};
 pub(crate) use serving::positive;
 pub use serving::{Serving, ServingOptions};

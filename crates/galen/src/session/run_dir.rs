@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Keys that say where and how often to write, not what is learned: a resumed run may change them.
 const FREE_KEYS: &[&str] = &[
@@ -180,8 +181,17 @@ fn recorded_name(base: &Base) -> String {
     local.map_or_else(|| base.name.clone(), |path| path.display().to_string())
 }
 
+/// Held while [`replace`] works.
+static REPLACING: Mutex<()> = Mutex::new(());
+
+/// While this is held no [`replace`] is under way.
+pub(crate) fn no_replace() -> MutexGuard<'static, ()> {
+    REPLACING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Writes under a temporary name, syncs, renames.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let _under_way = no_replace();
     let write = || -> std::io::Result<()> {
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or("file");
         let temporary = path.with_file_name(format!(".tmp-{name}"));

@@ -53,6 +53,7 @@ pub fn write_out(
     offline: bool,
 ) -> anyhow::Result<Written> {
     opened.check_out(out)?;
+    crate::signals::exit_after(|| (galen_export::abandon(), super::no_replace()))?;
     let source = opened.source();
     let merged = source.adapter.filter(|_| !format.adapter_alone());
     let quantised = matches!(format.name(), "gguf" | "ollama") && becomes_codes(&source, options);
