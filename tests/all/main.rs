@@ -11,6 +11,7 @@ mod cli_data;
 mod cli_export;
 mod cli_machine;
 mod cli_misc;
+mod cli_models;
 mod exactness;
 mod export;
 mod fast_decode;
@@ -19,6 +20,8 @@ mod grpo_steps;
 #[cfg(unix)]
 mod kill;
 mod merge;
+#[cfg(feature = "mistralrs")]
+mod mistralrs;
 mod ops_gradients;
 mod parity;
 mod peft_steps;

@@ -243,6 +243,22 @@ fn a_stream_whose_reader_goes_leaves_the_batch() {
 }
 
 #[test]
+fn who_leaves_an_answer_unread_holds_no_connection() {
+    let bench = bench();
+    let limits = ["--max-num-seqs", "32", "--max-connections", "1", "--receive-timeout", "1"];
+    let server = Server::start(&bench, &limits);
+    let mut body = long(3);
+    body["stream"] = json!(true);
+    body["n"] = json!(32);
+    body["logprobs"] = json!(20);
+    let mut unread = server.connect();
+    unread.write_all(&request("/v1/completions", "", &body.to_string())).expect("sent");
+    // There is one connection to be had: this one waits until the other is given up.
+    server.get("/health").is(200);
+    drop(unread);
+}
+
+#[test]
 fn what_is_under_way_at_a_sigterm_is_answered() {
     let bench = bench();
     let server = Server::start(&bench, &["--max-num-seqs", "1"]);

@@ -4,9 +4,10 @@ use crate::answer::{Finish, Piece, TokenLogprobs};
 use crate::grammar::Constraint;
 use crate::request::Options;
 use crate::text::StopText;
-use galen_model::tokenizer::Tokenizer;
+use galen_model::tokenizer::{TextStream, Tokenizer};
 use galen_model::{Sampling, log_prob};
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::Arc;
 
 /// What follows a token.
@@ -18,9 +19,9 @@ pub enum Next {
     End(Finish),
 }
 
-/// One continuation on its way.
-pub struct Continuation<'a> {
-    tokenizer: &'a Tokenizer,
+/// One continuation on its way. `T` is a reference to the tokenizer, counted or not.
+pub struct Continuation<T> {
+    tokenizer: T,
     options: Arc<Options>,
     sampling: Sampling,
     max_tokens: usize,
@@ -28,21 +29,15 @@ pub struct Continuation<'a> {
     /// The prompt, then what was drawn, without an end-of-sequence token.
     seen: Vec<u32>,
     drawn: usize,
-    text: StopText<'a>,
+    text: StopText<T>,
     constraint: Option<Constraint>,
 }
 
-impl<'a> Continuation<'a> {
+impl<T: Deref<Target = Tokenizer> + Clone> Continuation<T> {
     /// Completion `which` of a prompt, of at most `max_tokens` tokens (`options.max_tokens` is not asked).
-    pub fn new(
-        tokenizer: &'a Tokenizer,
-        prompt: &[u32],
-        options: Arc<Options>,
-        which: usize,
-        max_tokens: usize,
-    ) -> Self {
+    pub fn new(tokenizer: T, prompt: &[u32], options: Arc<Options>, which: usize, max_tokens: usize) -> Self {
         let sampling = options.sampling_of(which);
-        let (seen, text) = (prompt.to_vec(), StopText::new(tokenizer.stream(true)));
+        let (seen, text) = (prompt.to_vec(), StopText::new(TextStream::new(tokenizer.clone(), true)));
         Self {
             tokenizer,
             options,

@@ -94,6 +94,12 @@ pub trait Engine: Send + Sync {
     /// Serves an adapter no longer. Requests under way keep it.
     fn unload_adapter(&self, name: &str) -> Result<(), EngineError>;
 
+    /// Takes no further requests; the worker ends once those it has are answered.
+    fn stop(&self);
+
+    /// The same, and drops those it has.
+    fn abort(&self);
+
     /// What it is doing.
     fn stats(&self) -> Stats;
 }

@@ -1,12 +1,13 @@
 //! Text held back where it may be the beginning of a stop text.
 
 use crate::answer::{Piece, TokenLogprobs};
-use galen_model::tokenizer::TextStream;
+use galen_model::tokenizer::{TextStream, Tokenizer};
 use std::collections::VecDeque;
+use std::ops::Deref;
 
 /// Text on its way from tokens to pieces that are certain, each with the tokens that begin in it.
-pub(crate) struct StopText<'a> {
-    stream: Option<TextStream<'a>>,
+pub(crate) struct StopText<T> {
+    stream: Option<TextStream<T>>,
     held: String,
     /// Bytes given out.
     given: usize,
@@ -14,8 +15,8 @@ pub(crate) struct StopText<'a> {
     pending: VecDeque<(usize, TokenLogprobs)>,
 }
 
-impl<'a> StopText<'a> {
-    pub fn new(stream: TextStream<'a>) -> Self {
+impl<T: Deref<Target = Tokenizer>> StopText<T> {
+    pub fn new(stream: TextStream<T>) -> Self {
         Self { stream: Some(stream), held: String::new(), given: 0, pending: VecDeque::new() }
     }
 

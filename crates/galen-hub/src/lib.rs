@@ -7,6 +7,7 @@ mod catalogue;
 mod disk;
 mod error;
 mod hub;
+mod inventory;
 mod names;
 mod options;
 mod reference;
@@ -17,6 +18,7 @@ mod store;
 
 pub use catalogue::{Entry, Kind, catalogue, find};
 pub use error::{HubError, Result};
+pub use inventory::{Held, What, inventory, remove};
 pub use options::{Lines, Options, Progress, Silent};
 pub use resolve::{Resolved, cached, resolve_adapter, resolve_data, resolve_dataset, resolve_model};
 pub use select::DatasetQuery;

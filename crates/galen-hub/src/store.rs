@@ -67,6 +67,11 @@ pub(crate) fn write_stamp(path: &Path, entry: &Entry, options: &Options<'_>) {
     }
 }
 
+/// Takes away what vouched for the entry's file.
+pub(crate) fn forget(entry: &Entry, options: &Options<'_>) {
+    let _ = fs::remove_file(stamp_path(entry, options));
+}
+
 /// Held while the entry is being fetched.
 pub(crate) fn lock(entry: &Entry, options: &Options<'_>) -> Result<Option<File>> {
     disk::lock(&options.galen_cache.join("locks").join(&entry.sha256), options.progress)

@@ -1,8 +1,8 @@
 //! The commands and the flags they share. Each command's own flags lie beside its code.
 
 use crate::commands::{
-    completions, data, doctor, eval, export, generate, init, man, merge, plan, quickstart, run_batch, serve,
-    train, verify,
+    completions, data, doctor, eval, export, generate, init, man, merge, models, plan, quickstart, run_batch,
+    serve, train, verify,
 };
 use clap::{Args, Parser, Subcommand};
 use std::num::NonZeroU16;
@@ -114,6 +114,8 @@ pub enum Command {
     RunBatch(run_batch::Args),
     /// Look at, check and split data sets
     Data(data::Args),
+    /// List, fetch and delete what lies in the caches
+    Models(models::Args),
     /// Say what was found on this machine and which kernels are in use
     Doctor(doctor::Args),
     /// Print shell completions

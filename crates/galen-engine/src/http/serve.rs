@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 
 /// How a server ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,12 +73,15 @@ async fn accept(listener: TcpListener, app: Arc<App>, stop: impl Future<Output =
         };
         // A streamed token is a small packet that must not wait for the next.
         let _ = stream.set_nodelay(true);
+        // Whoever reads nothing of an answer for so long has gone.
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(app.options.receive_timeout));
         let service = TowerToHyperService::new(router.clone());
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(app.options.receive_timeout)
             .max_buf_size(64 << 10)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Box::pin(stream)), service);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             // A client that breaks off is no failure of the server.

@@ -9,10 +9,11 @@ mod worker;
 pub use adapters::LoadedAdapter;
 pub use worker::Worker;
 
+use crate::admission::Limits;
 use crate::answer::Answer;
 use crate::engine::{Engine, EngineError, ModelCard, Stats};
 use crate::grammar::{Constraint, Grammars};
-use crate::request::{Encode, Input, Request};
+use crate::request::{Encode, Request};
 use adapters::Adapters;
 use galen_model::tokenizer::Tokenizer;
 use galen_model::{Model, StepKernels};
@@ -47,12 +48,10 @@ struct Shared {
     counts: Counts,
     tokenizer: Arc<Tokenizer>,
     grammars: Grammars,
-    max_model_tokens: usize,
-    max_sequences: usize,
+    limits: Limits,
     kernels: StepKernels,
     /// The bound on tokens whose keys and values are held.
     most_reserved_tokens: u64,
-    vocab_size: usize,
 }
 
 #[derive(Default)]
@@ -66,7 +65,7 @@ struct Counts {
 }
 
 /// The front of the engine: takes requests from any thread. Dropping it does not stop the worker;
-/// [`Native::stop`] does.
+/// [`Engine::stop`] does.
 #[derive(Clone)]
 pub struct Native {
     shared: Arc<Shared>,
@@ -96,11 +95,9 @@ impl Native {
             counts: Counts::default(),
             grammars: Grammars::new(tokenizer.clone(), vocab_size),
             tokenizer,
-            max_model_tokens,
-            max_sequences: options.max_sequences.max(1),
+            limits: Limits { vocab_size, max_model_tokens, max_sequences: options.max_sequences.max(1) },
             kernels: options.kernels,
             most_reserved_tokens: options.cache_bytes / token_bytes,
-            vocab_size,
         });
         (Self { shared: shared.clone() }, Worker::new(model, shared, loader))
     }
@@ -109,39 +106,11 @@ impl Native {
     pub fn serve_adapter(&self, name: &str, loaded: LoadedAdapter) -> Result<(), EngineError> {
         self.shared.adapters.insert(name, loaded)
     }
-
-    /// Takes no further requests; the worker ends once those it has are answered.
-    pub fn stop(&self) {
-        self.shared.queue.stop(false);
-    }
-
-    /// The same, and drops those it has.
-    pub fn abort(&self) {
-        self.shared.queue.stop(true);
-    }
-
-    /// Most tokens of prompt and answer.
-    pub fn max_model_tokens(&self) -> usize {
-        self.shared.max_model_tokens
-    }
-
-    fn check_ids(&self, field: &'static str, ids: &[u32]) -> Result<(), EngineError> {
-        let invalid = |what: String| Err(EngineError::Invalid { field, what });
-        if ids.is_empty() {
-            return invalid("the prompt has no token".into());
-        }
-        match ids.iter().find(|id| **id as usize >= self.shared.vocab_size) {
-            Some(id) => {
-                invalid(format!("token id `{id}` is not below the vocabulary's {}", self.shared.vocab_size))
-            }
-            None => Ok(()),
-        }
-    }
 }
 
 impl Engine for Native {
     fn models(&self) -> Vec<ModelCard> {
-        self.shared.adapters.cards(self.shared.max_model_tokens)
+        self.shared.adapters.cards(self.shared.limits.max_model_tokens)
     }
 
     fn generate(&self, request: Request) -> Result<Answer, EngineError> {
@@ -151,30 +120,14 @@ impl Engine for Native {
         };
         let invalid = |field, what| EngineError::Invalid { field, what };
         let (n, options) = (request.options.n, Arc::new(request.options));
-        if n == 0 || n > shared.max_sequences {
-            let what = format!("{n} completions, and this server makes 1 to {}", shared.max_sequences);
-            return Err(invalid("n", what));
-        }
-        if let Some((id, _)) = options.logit_bias.iter().find(|(id, _)| *id as usize >= shared.vocab_size) {
-            let what = format!("token id `{id}` is not below the vocabulary's {}", shared.vocab_size);
-            return Err(invalid("logit_bias", what));
-        }
+        shared.limits.check(&options)?;
         // Before the work of tokenising; the queue decides for good.
         shared.queue.has_room(request.inputs.len())?;
         let mut prompts = Vec::with_capacity(request.inputs.len());
         for input in &request.inputs {
-            let field = if matches!(input, Input::Chat(_)) { "messages" } else { "prompt" };
-            let ids = served.encode.encode(input).map_err(|what| invalid(field, what))?;
-            self.check_ids(field, &ids)?;
-            let limit = shared.max_model_tokens;
-            let room = limit.saturating_sub(ids.len());
             // Where nothing is asked for, what the cache has room for is enough.
             let held = (shared.most_reserved_tokens / n as u64) as usize;
-            let max_tokens = options.max_tokens.unwrap_or(room.min(held.saturating_sub(ids.len())));
-            if ids.len() >= limit || max_tokens > room {
-                let field = if ids.len() >= limit { field } else { "max_tokens" };
-                return Err(EngineError::TooLong { field, prompt: ids.len(), answer: max_tokens, limit });
-            }
+            let (ids, max_tokens) = shared.limits.admit(&*served.encode, input, &options, held)?;
             let reserved = ((ids.len() + max_tokens) * n) as u64;
             if reserved > shared.most_reserved_tokens {
                 let most = shared.most_reserved_tokens;
@@ -209,6 +162,14 @@ impl Engine for Native {
 
     fn unload_adapter(&self, name: &str) -> Result<(), EngineError> {
         self.shared.adapters.remove(name)
+    }
+
+    fn stop(&self) {
+        self.shared.queue.stop(false);
+    }
+
+    fn abort(&self) {
+        self.shared.queue.stop(true);
     }
 
     fn stats(&self) -> Stats {

@@ -20,7 +20,7 @@ pub(super) struct Live<'a> {
     pub job: Arc<Job>,
     choice: usize,
     pub session: Session<'a>,
-    continuation: Continuation<'a>,
+    continuation: Continuation<&'a Tokenizer>,
     /// What the model sees next.
     pub next: u32,
 }

@@ -121,7 +121,7 @@ impl Worker {
     fn next<'m>(&'m self, families: &mut Families<'m>, live: &[Live<'m>]) -> Option<Prefill<'m>> {
         let reserved = reserved(live);
         let fits = |job: &Job| {
-            live.len() + job.options.n <= self.shared.max_sequences
+            live.len() + job.options.n <= self.shared.limits.max_sequences
                 && reserved + job.reserved <= self.shared.most_reserved_tokens
         };
         let (job, gone) = self.shared.queue.take(fits);

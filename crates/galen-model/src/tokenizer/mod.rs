@@ -113,7 +113,7 @@ impl Tokenizer {
     }
 
     /// Decodes as ids come, giving out whole characters only.
-    pub fn stream(&self, skip_special: bool) -> TextStream<'_> {
+    pub fn stream(&self, skip_special: bool) -> TextStream<&Self> {
         TextStream::new(self, skip_special)
     }
 

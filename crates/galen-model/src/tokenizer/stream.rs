@@ -2,14 +2,16 @@
 
 use super::Tokenizer;
 use galen_types::TextEncoder;
+use std::ops::Deref;
 
 /// Longest run of tokens held back for an unfinished character before it is given out as it is.
 const MAX_HELD: usize = 16;
 
-/// Turns ids into text one by one: each gives the text it completes, never part of a character.
+/// Turns ids into text one by one: each gives the text it completes, never part of a character. `T` is a reference to the
+/// tokenizer, counted or not.
 #[derive(Debug)]
-pub struct TextStream<'a> {
-    tokenizer: &'a Tokenizer,
+pub struct TextStream<T> {
+    tokenizer: T,
     skip_special: bool,
     /// Ids that may still change how the next ones read (a few, not the whole text).
     ids: Vec<u32>,
@@ -17,8 +19,9 @@ pub struct TextStream<'a> {
     done: usize,
 }
 
-impl<'a> TextStream<'a> {
-    pub(super) fn new(tokenizer: &'a Tokenizer, skip_special: bool) -> Self {
+impl<T: Deref<Target = Tokenizer>> TextStream<T> {
+    /// At the beginning of a text.
+    pub fn new(tokenizer: T, skip_special: bool) -> Self {
         Self { tokenizer, skip_special, ids: Vec::new(), done: 0 }
     }
 

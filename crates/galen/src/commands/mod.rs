@@ -11,6 +11,7 @@ pub mod generate;
 pub mod init;
 pub mod man;
 pub mod merge;
+pub mod models;
 pub mod plan;
 pub mod quickstart;
 pub mod run_batch;
@@ -35,6 +36,7 @@ pub fn dispatch(command: Command, globals: &Globals) -> anyhow::Result<()> {
         Command::RunBatch(args) => run_batch::run(args, globals),
         Command::Verify(args) => verify::run(&args, globals),
         Command::Merge(args) => merge::run(args, globals),
+        Command::Models(args) => models::run(&args, globals),
         Command::Data(args) => data::run(args, globals),
         Command::Doctor(args) => doctor::run(&args, globals),
         Command::Completions(args) => completions::run(&args),

@@ -1,12 +1,13 @@
 //! `galen run-batch`.
 
 use crate::cli::Globals;
+use crate::error::UsageError;
 use crate::progress::{Progress, Unit, counted, say};
 use crate::session::{BatchFiles, Serving, ServingOptions, sha256_file};
 use crate::signals::Stop;
 use crate::stdout;
+use galen_engine::Engine;
 use galen_engine::openai::MAX_PROMPTS;
-use galen_engine::{Engine, Native};
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -33,6 +34,11 @@ const ASK_EVERY: Duration = Duration::from_millis(20);
 
 /// Answers every request.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
+    // Before the work of loading.
+    if !args.input.is_file() {
+        let hint = "`-i` takes a file of requests, a JSON object a line: `custom_id`, `method`, `url`, `body`";
+        return Err(UsageError::new(format!("{}: there is no such file", args.input.display()), hint).into());
+    }
     let at_once = 2 * args.serving.max_num_seqs;
     // Each line may hold many prompts; the threads that ask bound how many wait.
     let serving = Serving::open(args.serving, at_once.saturating_mul(MAX_PROMPTS), globals.offline)?;
@@ -48,12 +54,12 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
     }
     let stop = Stop::listen()?;
     let outcome = std::thread::scope(|scope| {
-        let (files, stop, engine) = (&files, &stop, &engine);
+        let (files, stop, engine) = (&files, &stop, &*engine);
         let asked = std::thread::Builder::new()
             .name("batch".into())
             .spawn_scoped(scope, move || ask(files, engine, at_once.min(all), stop))?;
         // On this thread, which is one of the pool's.
-        worker.run();
+        worker();
         asked.join().map_err(|_| anyhow::anyhow!("the thread that asks panicked"))?
     });
     outcome?;
@@ -71,8 +77,8 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
 }
 
 /// Has the requests answered that have none yet, `at_once` at a time; then stops the engine.
-fn ask(files: &BatchFiles, engine: &Native, at_once: usize, stop: &Stop) -> anyhow::Result<()> {
-    struct Ends<'a>(&'a Native);
+fn ask(files: &BatchFiles, engine: &dyn Engine, at_once: usize, stop: &Stop) -> anyhow::Result<()> {
+    struct Ends<'a>(&'a dyn Engine);
     impl Drop for Ends<'_> {
         fn drop(&mut self) {
             self.0.abort();
@@ -95,7 +101,7 @@ fn ask(files: &BatchFiles, engine: &Native, at_once: usize, stop: &Stop) -> anyh
                 continue;
             }
             // Without an answer the engine is stopping.
-            let Some(answer) = line.answer(engine as &dyn Engine) else { break };
+            let Some(answer) = line.answer(engine) else { break };
             if let Err(e) = files.add(line, &answer) {
                 give_up(e);
                 break;

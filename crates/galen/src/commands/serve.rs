@@ -6,7 +6,7 @@ use crate::progress::say;
 use crate::session::{Serving, ServingOptions};
 use crate::signals::Stop;
 use anyhow::Context as _;
-use galen_engine::Native;
+use galen_engine::Engine;
 use galen_engine::http::{ApiKeys, Drained, ServerOptions, serve};
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
@@ -52,7 +52,7 @@ pub struct Args {
     /// Largest body of a request, in KiB
     #[arg(long, alias = "max_body_kib", value_name = "KIB", default_value_t = 4096, value_parser = crate::session::positive)]
     pub max_body_kib: usize,
-    /// Seconds that a client may take to send headers, and a body
+    /// Seconds that a client may take to send headers, and a body, and that it may leave an answer unread
     #[arg(long, alias = "receive_timeout", value_name = "S", value_parser = clap::value_parser!(u64).range(1..=YEAR), default_value_t = 30)]
     pub receive_timeout: u64,
     /// Seconds that a request may take altogether
@@ -99,7 +99,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
     let Serving { engine, worker, model_bytes, .. } = serving;
     let stop = Stop::listen()?;
     let asked = stop.clone();
-    let front = Arc::new(engine.clone());
+    let front = engine.clone();
     let server = std::thread::Builder::new().name("http".into()).spawn(move || {
         // However the server ends, the worker ends with it.
         let _guard = Guard(engine);
@@ -109,7 +109,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
     say(&format!("serving {} ({mib} MiB of weights)", names.join(", ")));
     say(&format!("listening on http://{address}"));
     // On this thread, which is one of the pool's: no product has to wake another first.
-    worker.run();
+    worker();
     match server.join().map_err(|_| anyhow::anyhow!("the server's thread panicked"))?? {
         Drained::All => Ok(()),
         Drained::CutOff => {
@@ -119,7 +119,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
     }
 }
 
-struct Guard(Native);
+struct Guard(Arc<dyn Engine>);
 
 impl Drop for Guard {
     fn drop(&mut self) {

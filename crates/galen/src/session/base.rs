@@ -100,16 +100,7 @@ impl Base {
 
     /// The chat template of that choice; none where the model has none and nothing else was said.
     pub fn template(&self, choice: TemplateChoice<'_>) -> anyhow::Result<Option<ChatTemplate>> {
-        let own = self.tokenizer.chat_template();
-        let source = match (choice.name, choice.jinja) {
-            (_, Some(jinja)) => Some(text_or_file(jinja)?),
-            (None | Some("tokenizer_default"), None) => own.map(str::to_owned),
-            (Some(name), None) => match name.strip_prefix("tokenizer_default_fallback_") {
-                Some(fallback) => own.map(str::to_owned).or(Some(named(fallback)?)),
-                None => Some(named(name)?),
-            },
-        };
-        source.map(|s| self.compile(&s, choice.eot)).transpose()
+        template_of(&self.tokenizer, choice)
     }
 
     /// The chat template of that choice, or an error that says how to name one.
@@ -120,10 +111,23 @@ impl Base {
             format!("{}: the model has no chat template\nhint: set `chat_template:` (for a command without a configuration `--chat-template`) to one of {names}, or to a file", self.name)
         })
     }
+}
 
-    fn compile(&self, source: &str, eot: &[String]) -> anyhow::Result<ChatTemplate> {
-        compile_template(&self.tokenizer, source, eot)
-    }
+/// The chat template of that choice, for a tokenizer; none where it has none and nothing else was said.
+pub(super) fn template_of(
+    tokenizer: &Tokenizer,
+    choice: TemplateChoice<'_>,
+) -> anyhow::Result<Option<ChatTemplate>> {
+    let own = tokenizer.chat_template();
+    let source = match (choice.name, choice.jinja) {
+        (_, Some(jinja)) => Some(text_or_file(jinja)?),
+        (None | Some("tokenizer_default"), None) => own.map(str::to_owned),
+        (Some(name), None) => match name.strip_prefix("tokenizer_default_fallback_") {
+            Some(fallback) => own.map(str::to_owned).or(Some(named(fallback)?)),
+            None => Some(named(name)?),
+        },
+    };
+    source.map(|s| compile_template(tokenizer, &s, choice.eot)).transpose()
 }
 
 /// A template with the special tokens of a tokenizer.

@@ -24,7 +24,7 @@ fn begin<'a>(
     tokenizer: &'a Tokenizer,
     prompt: &[u32],
     options: &GenerateOptions<'_>,
-) -> anyhow::Result<Continuation<'a>> {
+) -> anyhow::Result<Continuation<&'a Tokenizer>> {
     anyhow::ensure!(!prompt.is_empty(), "the prompt has no token\nhint: write a prompt, or use `--chat`");
     let GenerateOptions { max_tokens, stop, sampling } = options;
     let options = Options { sampling: sampling.clone(), stop: stop.to_vec(), ..Options::default() };
@@ -33,7 +33,11 @@ fn begin<'a>(
 
 /// Draws the next token from the logits after what is there, and hands out what text is certain. Gives the token to
 /// append to the model's sequence; `None` at the end.
-fn take(continuation: &mut Continuation, logits: &[f32], out: Sink) -> anyhow::Result<Option<u32>> {
+fn take(
+    continuation: &mut Continuation<&Tokenizer>,
+    logits: &[f32],
+    out: Sink,
+) -> anyhow::Result<Option<u32>> {
     let (piece, next) = continuation.take(logits).map_err(anyhow::Error::msg)?;
     out(&piece.text)?;
     Ok(match next {
@@ -68,7 +72,7 @@ const TOGETHER: usize = 8;
 struct Live<'a> {
     request: usize,
     session: Session<'a>,
-    writer: Continuation<'a>,
+    writer: Continuation<&'a Tokenizer>,
     next: u32,
 }
 

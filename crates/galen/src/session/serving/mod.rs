@@ -1,15 +1,16 @@
 //! A model and its adapters made ready to answer many at a time.
 
-use super::base::{Base, TemplateChoice, compile_template};
-use super::train::{is_adapter, open_adapter, resolve_run, saved_template};
+mod encoder;
+#[cfg(feature = "mistralrs")]
+mod mistralrs;
+mod native;
+
+use super::base::TemplateChoice;
+use super::train::{is_adapter, resolve_run};
 use crate::config::native_compute;
 use crate::error::UsageError;
-use anyhow::Context as _;
-use galen_data::template::{ChatTemplate, RenderOptions};
-use galen_engine::{Encode, Engine as _, Input, LoadedAdapter, Loader, Native, NativeOptions, Worker};
-use galen_eval::{Prompt, encode_prompt};
-use galen_model::tokenizer::Tokenizer;
-use galen_model::{LoadOptions, Model, StepKernels};
+use galen_engine::Engine;
+use galen_model::LoadOptions;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -42,6 +43,13 @@ pub struct ServingOptions {
     /// Memory for keys and values, in MiB; default: half of what is free
     #[arg(long, alias = "cache_mib", value_name = "MIB", value_parser = positive)]
     pub cache_mib: Option<usize>,
+    /// What computes: `native`, galen's own model; `mistralrs`, mistralrs-core, which knows more architectures (one
+    /// adapter, over a folder of safetensors)
+    #[arg(long, value_name = "E", default_value = "native")]
+    pub engine: EngineName,
+    /// Quantise the weights of a folder when they are read: `Q8_0`, `Q4K`, `8`, `4` ... (`--engine mistralrs`)
+    #[arg(long, value_name = "Q")]
+    pub isq: Option<String>,
 }
 
 /// What a step of the batch goes through.
@@ -53,8 +61,14 @@ pub enum Kernels {
     Passes,
 }
 
-/// Sequences at a time from which [`Kernels::Passes`] is faster.
-const MANY: usize = 16;
+/// What computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum EngineName {
+    /// [`galen_engine::Native`].
+    Native,
+    /// mistralrs-core, behind the cargo feature `mistralrs`.
+    Mistralrs,
+}
 
 pub(crate) fn positive(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "takes a whole number of 1 or more".into())
@@ -63,15 +77,27 @@ pub(crate) fn positive(text: &str) -> Result<usize, String> {
 /// An engine with what it serves.
 pub struct Serving {
     /// Takes requests.
-    pub engine: Native,
-    /// Answers them, once it is run.
-    pub worker: Worker,
+    pub engine: Arc<dyn Engine>,
+    /// Answers them, until the engine is stopped.
+    pub worker: Box<dyn FnOnce()>,
     /// Bytes of the base's weights.
-    pub model_bytes: usize,
+    pub model_bytes: u64,
     /// What is served: names with their files, the base first.
     pub identity: Vec<(String, PathBuf)>,
     /// How answers are computed, as far as they depend on it.
     pub settings: String,
+}
+
+/// What an engine is opened with.
+struct Asked {
+    options: ServingOptions,
+    /// Names and adapters.
+    adapters: Vec<(String, String)>,
+    /// The base as the user, or the first adapter, names it.
+    base: String,
+    load: LoadOptions,
+    max_waiting: usize,
+    offline: bool,
 }
 
 impl Serving {
@@ -82,64 +108,41 @@ impl Serving {
         }
         let adapters =
             options.adapter.iter().map(|a| named_adapter(a)).collect::<anyhow::Result<Vec<_>>>()?;
-        let (name, load) = match (&options.model, adapters.first()) {
+        let (base, load) = match (&options.model, adapters.first()) {
             (Some(model), _) => {
                 (model.clone(), LoadOptions { compute: native_compute(), ..LoadOptions::default() })
             }
             (None, Some((_, adapter))) => resolve_run(adapter, offline)?,
             (None, None) => return Err(UsageError::new("no model", "`--model M`").into()),
         };
-        let base = Base::open(&name, offline)?;
-        let many = if options.max_num_seqs >= MANY { Kernels::Passes } else { Kernels::Blocks };
-        let (kernels, model) = match options.kernels.unwrap_or(many) {
-            Kernels::Blocks => (StepKernels::Blocks, base.model(load)?),
-            Kernels::Passes => (StepKernels::PassesApart, base.model_for_passes(load)?),
-        };
-        let chosen = options.chat_template.as_deref();
-        let template = base.template(TemplateChoice { name: chosen, ..TemplateChoice::default() })?;
-        let tokenizer = Arc::new(base.tokenizer);
-        let own: Arc<dyn Encode> = Arc::new(Encoder { tokenizer: tokenizer.clone(), template });
-        let reader =
-            Reader { tokenizer: tokenizer.clone(), base: own.clone(), keeps_base: chosen.is_some(), offline };
-        let read = adapters
-            .iter()
-            .map(|(name, path)| Ok((name, reader.read(path, &model)?)))
-            .collect::<anyhow::Result<Vec<_>>>()?;
-        let base_name = options.served_model_name.unwrap_or_else(|| served_name(&name));
-        let mut identity = vec![(base_name.clone(), base.resolved.path.clone())];
-        identity.extend(read.iter().map(|(name, (_, path))| ((*name).clone(), path.clone())));
-        let settings = format!(
-            "{:?} {:?} {kernels:?} {chosen:?} {:?}",
-            galen_ops::isa(),
-            load.compute,
-            options.max_model_len
-        );
-        let cache_bytes = options.cache_mib.map(|mib| (mib as u64) << 20);
-        let native = NativeOptions {
-            name: base_name,
-            encode: own,
-            kernels,
-            max_sequences: options.max_num_seqs,
-            max_waiting,
-            max_model_tokens: options.max_model_len,
-            cache_bytes: cache_bytes
-                .or_else(|| galen_train::available_bytes().map(|free| free / 2))
-                .unwrap_or(4 << 30),
-        };
-        let model_bytes = model.nbytes();
-        let loader: Loader = Box::new(move |path, model| {
-            reader.read(path, model).map(|(loaded, _)| loaded).map_err(|e| format!("{e:#}"))
-        });
-        let (engine, worker) = Native::new(model, tokenizer, native, loader);
-        for (name, (loaded, _)) in read {
-            engine.serve_adapter(name, loaded)?;
+        let asked = Asked { options, adapters, base, load, max_waiting, offline };
+        match asked.options.engine {
+            EngineName::Native => native::open(asked),
+            #[cfg(feature = "mistralrs")]
+            EngineName::Mistralrs => mistralrs::open(asked),
+            #[cfg(not(feature = "mistralrs"))]
+            EngineName::Mistralrs => {
+                let hint = "`cargo install --locked --features mistralrs`, or a released binary";
+                Err(UsageError::new("this galen was built without mistralrs-core", hint).into())
+            }
         }
-        Ok(Self { engine, worker, model_bytes, identity, settings })
     }
 
     /// The base's name and those of the adapters.
     pub fn names(&self) -> Vec<String> {
         self.engine.models().into_iter().map(|m| m.name).collect()
+    }
+}
+
+impl Asked {
+    /// The template that the command line names.
+    fn template(&self) -> TemplateChoice<'_> {
+        TemplateChoice { name: self.options.chat_template.as_deref(), ..TemplateChoice::default() }
+    }
+
+    /// What requests know the base by.
+    fn base_name(&self) -> String {
+        self.options.served_model_name.clone().unwrap_or_else(|| served_name(&self.base))
     }
 }
 
@@ -161,59 +164,6 @@ fn served_name(name: &str) -> String {
     let last = path.file_name().filter(|_| path.exists()).map(|n| n.to_string_lossy().into_owned());
     let last = last.unwrap_or_else(|| name.to_owned());
     last.strip_suffix(".gguf").map(str::to_owned).unwrap_or(last)
-}
-
-/// Reads adapters over the base.
-struct Reader {
-    tokenizer: Arc<Tokenizer>,
-    base: Arc<dyn Encode>,
-    /// Whether a template was chosen for all.
-    keeps_base: bool,
-    offline: bool,
-}
-
-impl Reader {
-    /// The adapter, and where it lies.
-    fn read(&self, path: &str, model: &Model) -> anyhow::Result<(LoadedAdapter, PathBuf)> {
-        let (adapter, found) = open_adapter(path, model, 0, self.offline)?;
-        let saved = if self.keeps_base { None } else { saved_template(path, self.offline)? };
-        let encode: Arc<dyn Encode> = match saved {
-            Some(source) => {
-                let template = compile_template(&self.tokenizer, &source, &[])
-                    .with_context(|| format!("{path}/chat_template.jinja"))?;
-                Arc::new(Encoder { tokenizer: self.tokenizer.clone(), template: Some(template) })
-            }
-            None => self.base.clone(),
-        };
-        Ok((LoadedAdapter { adapter, encode }, found))
-    }
-}
-
-/// The way that `galen generate` and `galen eval` go from prompts to tokens.
-struct Encoder {
-    tokenizer: Arc<Tokenizer>,
-    template: Option<ChatTemplate>,
-}
-
-impl Encode for Encoder {
-    fn encode(&self, input: &Input) -> Result<Vec<u32>, String> {
-        let prompt = match input {
-            Input::Tokens(ids) => return Ok(ids.clone()),
-            Input::Text(text) => Prompt::Plain(text.clone()),
-            Input::Chat(messages) => {
-                let Some(template) = &self.template else {
-                    return Err(
-                        "the model has no chat template: ask for a completion of a text, or have the server \
-                                started with `--chat-template`"
-                            .into(),
-                    );
-                };
-                let text = template.render_prompt(messages, None, true, &RenderOptions::default());
-                Prompt::Chat(text.map_err(|e| e.to_string())?)
-            }
-        };
-        encode_prompt(&*self.tokenizer, &prompt).map_err(|e| e.to_string())
-    }
 }
 
 #[cfg(test)]
