@@ -22,7 +22,8 @@ fn ask(name: &str, mut body: Value, more: Value) -> Value {
 
 /// Ids of an answer's tokens, by their bytes.
 fn tokens(response: &Value) -> Vec<String> {
-    let content = response["body"]["choices"][0]["logprobs"]["content"].as_array().expect("log-probabilities");
+    let content =
+        response["body"]["choices"][0]["logprobs"]["content"].as_array().expect("log-probabilities");
     content.iter().map(|t| t["bytes"].to_string()).collect()
 }
 
@@ -31,7 +32,8 @@ fn a_gguf_of_135_million_weights_gives_the_first_twenty_tokens_that_the_native_e
     let Some(model) = galen_testkit::models::real_model("smollm2-135m-instruct") else { return };
     let bench = Bench::new();
     let messages = json!([{"role": "user", "content": "What is the capital of France?"}]);
-    let body = json!({"model": "m", "messages": messages, "max_tokens": 20, "temperature": 0, "logprobs": true});
+    let body =
+        json!({"model": "m", "messages": messages, "max_tokens": 20, "temperature": 0, "logprobs": true});
     bench.write_rows("in.jsonl", &[ask("a", body, json!({}))]);
     let path = model.display().to_string();
     let served = ["-m", &path, "--served-model-name", "m"];
@@ -57,13 +59,18 @@ fn options_seeds_schemas_and_an_adapter_mean_the_same() {
         vec![
             ask("greedy", body.clone(), json!({"temperature": 0})),
             ask("drawn", body.clone(), json!({"temperature": 0.9, "top_p": 0.9, "n": 3})),
-            ask("penalised", body.clone(), json!({"temperature": 0, "frequency_penalty": 1.5, "logit_bias": {"65": 3}})),
+            ask(
+                "penalised",
+                body.clone(),
+                json!({"temperature": 0, "frequency_penalty": 1.5, "logit_bias": {"65": 3}}),
+            ),
             ask("stopped", body.clone(), json!({"temperature": 0, "stop": "t "})),
             ask("schema", body.clone(), json!({"temperature": 1, "response_format": json_schema})),
             ask("logprobs", body, json!({"temperature": 0, "logprobs": true, "top_logprobs": 2})),
         ]
     };
-    for (model, served) in [("base", vec!["-m", "base"]), ("x", vec!["-m", "base", "--adapter", "x=adapter"])] {
+    for (model, served) in [("base", vec!["-m", "base"]), ("x", vec!["-m", "base", "--adapter", "x=adapter"])]
+    {
         bench.write_rows("in.jsonl", &asked(model));
         let with = |engine: &str, isq: &[&str]| {
             let out = format!("{model}-{engine}.jsonl");

@@ -36,7 +36,8 @@ const ASK_EVERY: Duration = Duration::from_millis(20);
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
     // Before the work of loading.
     if !args.input.is_file() {
-        let hint = "`-i` takes a file of requests, a JSON object a line: `custom_id`, `method`, `url`, `body`";
+        let hint =
+            "`-i` takes a file of requests, a JSON object a line: `custom_id`, `method`, `url`, `body`";
         return Err(UsageError::new(format!("{}: there is no such file", args.input.display()), hint).into());
     }
     let at_once = 2 * args.serving.max_num_seqs;
