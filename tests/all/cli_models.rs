@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 #[test]
 fn caches_are_listed_and_emptied_of_what_is_left_over() {
     let bench = Bench::new();
-    let old = SystemTime::now() - Duration::from_secs(3600);
+    let old = SystemTime::now() - Duration::from_hours(1);
     let write = |name: &str, bytes: usize| {
         let path = bench.path(name);
         std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
