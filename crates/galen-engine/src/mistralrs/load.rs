@@ -34,8 +34,8 @@ fn read(options: &MistralrsOptions, runtime: &Runtime) -> Result<Arc<MistralRs>,
         None,
     );
     let pipeline = pipeline.map_err(|e| format!("{e:#}"))?;
-    let together = NonZeroUsize::new(options.max_sequences).unwrap_or(NonZeroUsize::MIN);
-    let scheduler = SchedulerConfig::DefaultScheduler { method: DefaultSchedulerMethod::Fixed(together) };
+    let method = DefaultSchedulerMethod::Fixed(NonZeroUsize::MIN);
+    let scheduler = SchedulerConfig::DefaultScheduler { method };
     Ok(runtime.block_on(MistralRsBuilder::new(pipeline, scheduler, false, None).build()))
 }
 

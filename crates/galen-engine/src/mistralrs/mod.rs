@@ -19,8 +19,8 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
-use tokio::sync::Notify;
-use tokio::sync::mpsc::channel;
+use tokio::sync::mpsc::{WeakUnboundedSender, channel};
+use tokio::sync::{Notify, Semaphore};
 
 /// How a [`Mistralrs`] engine is set up.
 #[derive(Clone)]
@@ -37,7 +37,7 @@ pub struct MistralrsOptions {
     pub adapter: Option<PathBuf>,
     /// Weights are quantised to this when they are read (`Q8_0`, `4` ...), those of a folder.
     pub isq: Option<String>,
-    /// Most sequences computed together, and most completions of a request.
+    /// Most completions of a request.
     pub max_sequences: usize,
     /// Most completions that wait.
     pub max_waiting: usize,
@@ -56,6 +56,9 @@ struct Shared {
     limits: Limits,
     max_waiting: usize,
     counts: Arc<Counts>,
+    /// One sequence at a time: of several at once on the CPU, mistralrs-core 0.8.1 gives some the logits of others
+    /// (LOG.md), whatever its scheduler is told.
+    turn: Semaphore,
     /// Something ended, or the engine is to stop.
     changed: Notify,
     runtime: tokio::runtime::Handle,
@@ -100,6 +103,7 @@ impl Mistralrs {
             limits: Limits { vocab_size, max_model_tokens, max_sequences: options.max_sequences.max(1) },
             max_waiting: options.max_waiting,
             counts: Arc::default(),
+            turn: Semaphore::new(1),
             changed: Notify::new(),
             runtime: runtime.handle().clone(),
         });
@@ -113,15 +117,35 @@ impl Shared {
         core.filter(|_| !self.counts.stopping.load(Relaxed)).ok_or(EngineError::Stopping)
     }
 
-    /// Hands one completion to mistralrs-core and watches over it.
-    fn begin(
-        self: &Arc<Self>,
+    /// Hands one completion to mistralrs-core when those before it have ended, and watches over it.
+    fn begin(self: &Arc<Self>, core: Arc<MistralRs>, draw: Draw, prompt: Vec<u32>, max_tokens: usize) {
+        let shared = self.clone();
+        self.runtime.spawn(async move {
+            let events = draw.events();
+            let closed =
+                || events.as_ref().and_then(WeakUnboundedSender::upgrade).is_none_or(|e| e.is_closed());
+            // Never closed, so there is always a permit in the end.
+            let _permit = shared.turn.acquire().await.ok();
+            if closed() {
+                shared.counts.cancelled.fetch_add(1, Relaxed);
+            } else if let Err(why) = shared.complete(&core, draw, prompt, max_tokens).await
+                && let Some(events) = events.and_then(|e| e.upgrade())
+            {
+                // Nothing is said of an answer that has ended.
+                let _ = events.send(Event::Failed(why));
+            }
+            shared.counts.open.fetch_sub(1, Relaxed);
+            shared.changed.notify_one();
+        });
+    }
+
+    async fn complete(
+        &self,
         core: &MistralRs,
         draw: Draw,
         prompt: Vec<u32>,
         max_tokens: usize,
-    ) -> Result<(), EngineError> {
-        let events = draw.events();
+    ) -> Result<(), String> {
         let (response, mut answered) = channel(1);
         // Draw ends an answer with the first of these; one more token than that can be is never drawn.
         let stops = StopTokens::Ids(self.tokenizer.eos_ids().to_vec());
@@ -134,24 +158,16 @@ impl Shared {
         let message = RequestMessage::CompletionTokens(prompt);
         let mut request = NormalRequest::new_simple(message, sampling, response, id, None, None);
         request.logits_processors = Some(vec![Arc::new(draw)]);
-        let gone = |_| EngineError::Stopping;
-        core.send_request(mistralrs_core::Request::Normal(Box::new(request))).map_err(gone)?;
-        let shared = self.clone();
-        self.runtime.spawn(async move {
-            let failed = match answered.recv().await {
-                Some(Response::InternalError(e) | Response::ValidationError(e)) => Some(e.to_string()),
-                Some(Response::ModelError(e, _) | Response::CompletionModelError(e, _)) => Some(e),
-                Some(_) => None,
-                None => Some("mistralrs-core gave no answer".into()),
-            };
-            if let (Some(why), Some(events)) = (failed, events.and_then(|e| e.upgrade())) {
-                // Nothing is said of an answer that has ended.
-                let _ = events.send(Event::Failed(why));
-            }
-            shared.counts.open.fetch_sub(1, Relaxed);
-            shared.changed.notify_one();
-        });
-        Ok(())
+        let sender = core.get_sender(None).map_err(|e| e.to_string())?;
+        let gone = "mistralrs-core gave no answer";
+        let request = mistralrs_core::Request::Normal(Box::new(request));
+        sender.send(request).await.map_err(|_| gone)?;
+        match answered.recv().await {
+            Some(Response::InternalError(e) | Response::ValidationError(e)) => Err(e.to_string()),
+            Some(Response::ModelError(e, _) | Response::CompletionModelError(e, _)) => Err(e),
+            Some(_) => Ok(()),
+            None => Err(gone.into()),
+        }
     }
 }
 
@@ -196,10 +212,7 @@ impl Engine for Mistralrs {
                 let counts = shared.counts.clone();
                 let choice = i * n + which;
                 let draw = Draw::new(continuation, choice, prompt.len(), events.clone(), end, counts);
-                if let Err(e) = shared.begin(&core, draw, prompt.clone(), max_tokens) {
-                    shared.counts.open.fetch_sub((choices - i * n - which) as u64, Relaxed);
-                    return Err(e);
-                }
+                shared.begin(core.clone(), draw, prompt.clone(), max_tokens);
             }
         }
         Ok(answer)
@@ -228,7 +241,7 @@ impl Engine for Mistralrs {
     fn stats(&self) -> Stats {
         let counts = &self.shared.counts;
         let open = counts.open.load(Relaxed);
-        let running = open.min(self.shared.limits.max_sequences as u64);
+        let running = open.min(1);
         Stats {
             running,
             waiting: open - running,
