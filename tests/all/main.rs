@@ -1,5 +1,6 @@
 //! The integration tests of galen, one binary. Goldens lie beside the scripts that made them in `goldens/`.
 
+mod adapters;
 mod adapters_together;
 mod align_steps;
 mod arch_gradients;

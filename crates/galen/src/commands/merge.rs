@@ -23,7 +23,7 @@ pub struct Args {
     /// What the result is: an adapter, or the base with it; default: the base for one adapter, an adapter for several
     #[arg(long, value_name = "WHAT")]
     pub into: Option<Into>,
-    /// How several adapters become one, by PEFT's names; default: cat, which adds their changes exactly
+    /// How several adapters become one, by PEFT's and mergekit's names; default: cat, which adds their changes exactly
     #[arg(long, alias = "combination_type", value_name = "METHOD", value_parser = PossibleValuesParser::new(METHODS.iter().map(|m| m.name)))]
     pub method: Option<String>,
     /// Share of the entries that stay (ties, dare, magnitude_prune)
@@ -35,6 +35,9 @@ pub struct Args {
     /// Rank of an adapter that is factored again; default: the largest of the adapters'
     #[arg(long, alias = "svd_rank", value_name = "R", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub svd_rank: Option<u32>,
+    /// Where between two adapters slerp ends: 0 is the first, 1 the second; default: 0.5
+    #[arg(long, value_name = "X")]
+    pub t: Option<f64>,
     /// Seed of what dare leaves out
     #[arg(long, short, value_name = "N", default_value_t = 42)]
     pub seed: u64,
@@ -90,8 +93,8 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
         )
         .into());
     }
-    if !several && (args.density.is_some() || args.svd_rank.is_some()) {
-        let what = "`--density` and `--svd-rank` are for several adapters, and one is named";
+    if !several && (args.density.is_some() || args.svd_rank.is_some() || args.t.is_some()) {
+        let what = "`--density`, `--svd-rank` and `--t` are for several adapters, and one is named";
         return Err(UsageError::new(what, "leave them out, or name another with `--adapter`").into());
     }
     let quantize = args.quantize.as_deref().and_then(Quantization::find);
@@ -110,6 +113,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
                 Sign::Frequency => MajoritySign::Frequency,
             },
             svd_rank: args.svd_rank.map(|r| r as usize),
+            t: args.t,
             seed: args.seed,
         };
         let adapters: Vec<(&Adapter, f64)> =

@@ -156,10 +156,6 @@ fn complaints_have_a_place_and_a_remedy() {
             "c.yaml:6: `center_rewards_coefficient` is of preference alignment, and `rl:` is not set\nhint: leave it out, or set `rl:`",
         ),
         (
-            "peft_use_dora: true",
-            "c.yaml:6: `peft_use_dora`: DoRA is not built yet\nhint: leave it out, or set `peft_use_rslora: true`",
-        ),
-        (
             "plugins: [a.b.KDPlugin]",
             "c.yaml:6: `plugins`: the plugin `a.b.KDPlugin` is Python and changes the training",
         ),

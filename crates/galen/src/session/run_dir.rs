@@ -84,9 +84,9 @@ pub(super) fn hashes(
         ("model".to_owned(), model),
     ]);
     if let Some(name) = &config.lora_model_dir {
-        let options = galen_hub::Options::from_env(offline, super::base::hub_bars());
-        let folder = galen_hub::resolve_adapter(name, &options)?.path;
-        hashes.insert("adapter".into(), sha256_file(&folder.join("adapter_model.safetensors"))?);
+        let path = super::adapters::find_adapter(name, offline)?;
+        let weights = galen_export::expect_adapter_files(&path)?.weights(&path);
+        hashes.insert("adapter".into(), sha256_file(&weights)?);
     }
     if let Some(template) = template {
         hashes.insert("template".into(), sha256_text(template.source()));
@@ -243,7 +243,7 @@ mod tests {
         let inputs = fuzz::run("run_record", &fuzz::corpus("run_record"), |bytes| {
             std::fs::write(&path, bytes).unwrap();
             dated += u64::from(date_of(dir.path()) < today);
-            sound += u64::from(super::super::train::resolve_run(&name, true).is_ok());
+            sound += u64::from(super::super::adapters::resolve_run(&name, true).is_ok());
         });
         println!("run_record: {inputs} inputs, {dated} with a date, {sound} that name a base");
         assert!(dated > 0 && sound > 0);

@@ -1,7 +1,7 @@
 //! A model and its adapters made ready to answer many at a time.
 
+use super::adapters::{is_adapter, open_adapter, resolve_run, saved_template};
 use super::base::{Base, TemplateChoice, compile_template};
-use super::train::{is_adapter, open_adapter, resolve_run, saved_template};
 use crate::config::native_compute;
 use crate::error::UsageError;
 use anyhow::Context as _;
