@@ -7,6 +7,7 @@ mod arch_gradients;
 #[cfg(unix)]
 mod batch_runs;
 mod cli;
+mod cli_adapters;
 mod cli_align;
 mod cli_data;
 mod cli_export;

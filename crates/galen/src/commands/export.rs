@@ -18,7 +18,7 @@ pub struct Args {
     /// default: the adapter's recorded base
     #[arg(long, short = 'm', value_name = "M", required_unless_present = "adapter")]
     pub model: Option<String>,
-    /// An adapter: a PEFT folder or a run directory; of several, all changes are added
+    /// An adapter: a folder of PEFT's or mlx-lm's, a GGUF adapter, a run directory; of several, all changes are added
     #[arg(long, alias = "lora", value_name = "A")]
     pub adapter: Vec<String>,
     /// The format

@@ -17,7 +17,7 @@ pub struct Args {
     /// The base: a folder, a `.gguf`, `ORG/REPO[@REV]`, a catalogue name; default: the first adapter's recorded base
     #[arg(long, short = 'm', value_name = "M")]
     pub model: Option<String>,
-    /// An adapter, and its weight (default 1); may be repeated
+    /// An adapter (a folder of PEFT's or mlx-lm's, a GGUF adapter, a run directory), and its weight (default 1); may be repeated
     #[arg(long, alias = "lora", value_name = "A[:WEIGHT]", required = true)]
     pub adapter: Vec<String>,
     /// What the result is: an adapter, or the base with it; default: the base for one adapter, an adapter for several

@@ -66,7 +66,7 @@ key_table! {
     lora_target_modules: Targets = Targets::Unset;
     /// Every linear layer of the blocks, also beside `lora_target_modules`.
     lora_target_linear: Option<bool> = None;
-    /// Go on training the adapter in this directory.
+    /// Go on training this adapter: a folder of PEFT's or mlx-lm's, a GGUF adapter. Its rank, scale and method stay.
     lora_model_dir: Option<String> = None;
     /// Rank-stabilised scale: `lora_alpha / sqrt(lora_r)`.
     peft_use_rslora: bool = false;
