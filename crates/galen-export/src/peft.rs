@@ -39,6 +39,10 @@ impl Format for Peft {
         true
     }
 
+    fn holds_score_head(&self) -> bool {
+        true
+    }
+
     fn owns(&self, name: &str) -> bool {
         TWO.contains(&name) || BESIDE.contains(&name)
     }

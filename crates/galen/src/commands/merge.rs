@@ -3,13 +3,11 @@
 use super::export::tell;
 use crate::cli::Globals;
 use crate::error::UsageError;
-use crate::session::{MergeArgs, Opened, write_out};
+use crate::session::{Opened, WriteArgs, write_out};
 use anyhow::Context as _;
 use clap::builder::PossibleValuesParser;
 use galen_adapter::Adapter;
 use galen_export::merge::{METHODS, MajoritySign, MergeOptions, combine, find};
-use galen_export::{Options, QUANTIZATIONS, Quantization};
-use std::path::PathBuf;
 
 /// Flags of `galen merge`.
 #[derive(Debug, clap::Args)]
@@ -20,7 +18,8 @@ pub struct Args {
     /// An adapter (a folder of PEFT's or mlx-lm's, a GGUF adapter, a run directory), and its weight (default 1); may be repeated
     #[arg(long, alias = "lora", value_name = "A[:WEIGHT]", required = true)]
     pub adapter: Vec<String>,
-    /// What the result is: an adapter, or the base with it; default: the base for one adapter, an adapter for several
+    /// What the result is: an adapter, or the base with it (GGUF where `--out` ends in `.gguf`, else a Hugging Face folder); default:
+    /// the base for one adapter, an adapter for several
     #[arg(long, value_name = "WHAT")]
     pub into: Option<Into>,
     /// How several adapters become one, by PEFT's and mergekit's names; default: cat, which adds their changes exactly
@@ -41,20 +40,9 @@ pub struct Args {
     /// Seed of what dare leaves out
     #[arg(long, short, value_name = "N", default_value_t = 42)]
     pub seed: u64,
-    /// Types of the tensors of a merged base; default: as the base has them
-    #[arg(
-        long,
-        value_name = "Q",
-        ignore_case = true,
-        value_parser = PossibleValuesParser::new(QUANTIZATIONS.iter().map(|q| q.name))
-    )]
-    pub quantize: Option<String>,
-    /// What is said of a merge into the base
+    /// What is written; `--out NAME.gguf` for a base as a GGUF file, else a folder
     #[command(flatten)]
-    pub merging: MergeArgs,
-    /// The folder to write; `NAME.gguf` for a base as a GGUF file
-    #[arg(long, short, value_name = "PATH")]
-    pub out: PathBuf,
+    pub writing: WriteArgs,
 }
 
 /// What comes out.
@@ -97,8 +85,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
         let what = "`--density`, `--svd-rank` and `--t` are for several adapters, and one is named";
         return Err(UsageError::new(what, "leave them out, or name another with `--adapter`").into());
     }
-    let quantize = args.quantize.as_deref().and_then(Quantization::find);
-    if quantize.is_some() && into == Into::Adapter {
+    if args.writing.quantize.is_some() && into == Into::Adapter {
         return Err(UsageError::new("`--quantize` is for a merged base", "add `--into base`").into());
     }
     let opened = Opened::new(args.model, names, globals.offline)?;
@@ -123,17 +110,17 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
     } else {
         opened
     };
-    let gguf = args.out.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
+    let out = &args.writing.out;
+    let gguf = out.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
     let format = match into {
         Into::Adapter => "peft",
         Into::Base if gguf => "gguf",
         Into::Base => "hf",
     };
     let format = galen_export::find(format).with_context(|| format!("format `{format}`"))?;
-    let options = Options { quantize, ..Options::default() };
     let started = std::time::Instant::now();
-    let written = write_out(&opened, format, &options, &args.out, &args.merging, globals.offline)?;
-    tell(format, &args.out, &written, started.elapsed().as_secs_f64(), None, globals)
+    let written = write_out(&opened, format, &args.writing, globals.offline)?;
+    tell(format, out, &written, started.elapsed().as_secs_f64(), None, globals)
 }
 
 #[cfg(test)]
