@@ -6,6 +6,8 @@ Versions: mlx 0.32.4 (its CPU backend runs on Linux: `pip install mlx[cpu]`), ml
 adapters/<name>/adapter_config.json, adapters.safetensors     as `mlx_lm.lora` saves them: the last block alone, or all
 adapters/<name>/golden.safetensors   logits f32 [40, V] of the row `ids0` of tiny/<base>/golden.safetensors; <base> is in its metadata
 """
+import shutil
+import tempfile
 from pathlib import Path
 
 import mlx.core as mx
@@ -21,14 +23,25 @@ CASES = {
 }
 
 
+def open_base(base: str):
+    """The base by the older form of its configuration: mlx-lm does not read `rope_parameters`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        shutil.copy(HERE / "tiny" / base / "config_legacy.json", Path(scratch) / "config.json")
+        shutil.copy(HERE / "tiny" / base / "model.safetensors", scratch)
+        model, _ = load_model(Path(scratch))
+        mx.eval(model.parameters())
+        return model
+
+
 def main():
     mx.set_default_device(mx.cpu)
     for number, (name, (base, kind, layers, parameters)) in enumerate(CASES.items()):
         mx.random.seed(5 + number)
         with safe_open(HERE / "tiny" / base / "golden.safetensors", "numpy") as file:
-            ids = mx.array(file.get_tensor("ids0"))[None]
-        model, _ = load_model(HERE / "tiny" / base)
+            ids, wanted = mx.array(file.get_tensor("ids0"))[None], mx.array(file.get_tensor("logits0"))
+        model = open_base(base)
         plain = model(ids)
+        assert mx.abs(plain[0] - wanted).max().item() < 1e-3, "mlx reads another base than transformers"
         model.freeze()
         linear_to_lora_layers(model, layers, parameters, use_dora=kind == "dora")
         values = {}
@@ -40,8 +53,10 @@ def main():
         mx.save_safetensors(str(folder / "adapters.safetensors"), values)
         config = dict(model=f"tiny/{base}", fine_tune_type=kind, num_layers=layers, lora_parameters=parameters)
         save_config(config, folder / "adapter_config.json")
-        model, _ = load_model(HERE / "tiny" / base)
-        logits = load_adapters(model, str(folder))(ids)[0]
+        model = open_base(base)
+        model = load_adapters(model, str(folder))
+        model.eval()
+        logits = model(ids)[0]
         mx.save_safetensors(str(folder / "golden.safetensors"), {"logits": logits.astype(mx.float32)}, metadata={"base": base})
         print(name, "differs from the base by", mx.abs(plain - logits).max().item(), list(values)[:3])
 
