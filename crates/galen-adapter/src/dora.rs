@@ -21,6 +21,10 @@ impl Method for Dora {
         "dora"
     }
 
+    fn shown(&self) -> &'static str {
+        "DoRA"
+    }
+
     fn about(&self) -> &'static str {
         "a low-rank change of each weight's direction, and the length of its rows"
     }

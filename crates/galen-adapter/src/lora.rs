@@ -12,6 +12,10 @@ impl Method for Lora {
         "lora"
     }
 
+    fn shown(&self) -> &'static str {
+        "LoRA"
+    }
+
     fn about(&self) -> &'static str {
         "a low-rank change of each weight"
     }

@@ -66,6 +66,9 @@ pub trait Method: Sync + Send {
     /// Name in the configuration.
     fn name(&self) -> &'static str;
 
+    /// Name as people write it.
+    fn shown(&self) -> &'static str;
+
     /// In a few words, for the documentation.
     fn about(&self) -> &'static str;
 

@@ -400,6 +400,7 @@ fn every_honoured_key_is_read() {
         ("lora_target_linear", "true"),
         ("lora_model_dir", "x"),
         ("peft_use_rslora", "true"),
+        ("peft_use_dora", "true"),
         ("peft_layers_to_transform", "[1]"),
         ("peft_init_lora_weights", "gaussian"),
         ("datasets", "[{path: x}]"),
