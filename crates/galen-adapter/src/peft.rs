@@ -9,7 +9,6 @@ use regex::{Regex, RegexBuilder};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
-use std::io::Write;
 use std::path::Path;
 
 /// Settings of PEFT's that change what an adapter computes, and are not built.
@@ -64,20 +63,7 @@ pub fn save_peft(adapter: &Adapter, base: &BaseRecord, dir: &Path) -> Result<()>
 }
 
 fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    let write = || -> std::io::Result<()> {
-        let dir = path.parent().unwrap_or(Path::new("."));
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".tmp-");
-        // Servers read these files: the mode of any new file, not a temporary's private one.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let mut file = builder.tempfile_in(dir)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        std::fs::File::open(dir)?.sync_all()
-    };
-    write().or_else(|e| file_error(path.display(), e.to_string()))
+    galen_files::replace(path, bytes).or_else(|e| file_error(path.display(), e.to_string()))
 }
 
 fn config_json(adapter: &Adapter, base: &BaseRecord) -> Value {

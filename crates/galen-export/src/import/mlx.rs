@@ -168,6 +168,44 @@ mod tests {
         }
     }
 
+    /// Either file mutated beside the other as it is: refused, or an adapter; never a panic.
+    #[test]
+    fn mutated_folders_do_not_panic() {
+        let folder = galen_testkit::fuzz::folder();
+        let base = folder.path().join("m.gguf");
+        std::fs::write(&base, galen_testkit::tiny_gguf::tiny_gguf(3)).unwrap();
+        let weights = galen_model::Weights::open(&base).unwrap();
+        let modules = crate::module_shapes(weights.config());
+        let shape = &modules[0];
+        let numbers = |n: usize| (0..n).flat_map(|i| (i as f32 / 7.0).to_le_bytes()).collect::<Vec<u8>>();
+        let key = |part: &str| format!("model.layers.{}.{}.{part}", shape.layer, shape.module);
+        let tensors = [
+            (key("lora_a"), vec![shape.inputs, 2], numbers(2 * shape.inputs)),
+            (key("lora_b"), vec![2, shape.outputs], numbers(2 * shape.outputs)),
+            (key("m"), vec![shape.outputs], numbers(shape.outputs)),
+        ];
+        let views = tensors.iter().map(|(key, dims, bytes)| {
+            let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, dims.clone(), bytes);
+            (key.clone(), view.unwrap())
+        });
+        let weights_bytes = safetensors::serialize(views, None).unwrap();
+        let config_bytes =
+            json!({"fine_tune_type": "dora", "lora_parameters": {"rank": 2, "scale": 2.0, "dropout": 0.0}})
+                .to_string()
+                .into_bytes();
+        let over = Over { config: weights.config(), modules: &modules };
+        for (name, sound) in [(WEIGHTS, &weights_bytes), (CONFIG, &config_bytes)] {
+            std::fs::write(folder.path().join(WEIGHTS), &weights_bytes).unwrap();
+            std::fs::write(folder.path().join(CONFIG), &config_bytes).unwrap();
+            let mut adapters = 0;
+            galen_testkit::fuzz::run(name, std::slice::from_ref(sound), |bytes| {
+                std::fs::write(folder.path().join(name), bytes).unwrap();
+                adapters += u32::from(Mlx.load(folder.path(), over, 0).is_ok());
+            });
+            assert!(adapters > 0, "the sound one is read");
+        }
+    }
+
     #[test]
     fn matrices_are_turned() {
         assert_eq!(transposed(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 3), [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
