@@ -45,8 +45,9 @@ impl AdapterFiles for GgufLora {
 /// The base's name: its repository where llama.cpp's converter wrote that, else the name it goes by.
 fn record(file: &Gguf) -> BaseRecord {
     let of_url = |url: &str| {
-        let (_, path) = url.trim_end_matches('/').split_once("huggingface.co/")?;
-        (path.split('/').filter(|part| !part.is_empty()).count() == 2).then(|| path.to_owned())
+        let (host, path) = url.trim_end_matches('/').split_once("://")?.1.split_once('/')?;
+        let is_id = path.split('/').filter(|part| !part.is_empty()).count() == 2;
+        (host.starts_with("huggingface.") && is_id).then(|| path.to_owned())
     };
     let repository = file.str("general.base_model.0.repo_url").and_then(of_url);
     let name = repository.or_else(|| file.str("general.base_model.0.name").map(str::to_owned));
