@@ -105,7 +105,8 @@ fn methods_that_mergekit_has_give_its_result() {
     .expect("a sum");
     let full = |o: MergeOptions| MergeOptions { svd_rank: Some(64), ..o };
     let (one, two, three) = (&all[0], &all[1], &all[2]);
-    let cases: [(&str, Vec<(&Adapter, f64)>, MergeOptions); 8] = [
+    type Weighed<'a> = Vec<(&'a Adapter, f64)>;
+    let cases: [(&str, Weighed, MergeOptions); 8] = [
         ("slerp_03", vec![(one, 1.0), (two, 1.0)], arc(0.3)),
         ("slerp_1", vec![(one, 1.0), (two, 1.0)], arc(1.0)),
         ("slerp_near", vec![(one, 1.0), (&near, 1.0)], arc(0.6)),

@@ -4,7 +4,8 @@ use super::super::Opened;
 use anyhow::Context as _;
 use galen_adapter::Adapter;
 use galen_export::{
-    MODELFILE, OLLAMA_MODEL, Over, adapter_files, expect_adapter_files, first_shape_difference, is_gguf_lora,
+    AdapterFiles, MODELFILE, OLLAMA_MODEL, Over, adapter_files, expect_adapter_files, first_shape_difference,
+    is_gguf_lora,
 };
 use galen_model::Weights;
 use galen_model::tokenizer::Tokenizer;
@@ -39,7 +40,7 @@ pub(super) fn kind_of(path: &Path) -> Option<&'static str> {
         ]
         .into_iter()
         .find_map(|(is, kind)| is.then_some(kind))
-        .or_else(|| adapter_files(path).map(|files| files.name()));
+        .or_else(|| adapter_files(path).map(AdapterFiles::name));
     }
     let gguf = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
     gguf.then_some("gguf")
