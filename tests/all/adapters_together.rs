@@ -16,7 +16,7 @@ fn follow(i: usize, t: usize) -> u32 {
     (11 * i + 5 * t + 1) as u32 % 60
 }
 
-/// Adapters of different ranks, scales and targets; one covers a single module of one block.
+/// Adapters of different methods, ranks, scales and targets; one covers a single module of one block.
 pub fn adapters(model: &Model) -> Vec<Arc<Adapter>> {
     let narrow = AdapterConfig {
         targets: Targets::Names(vec!["v_proj".into()]),
@@ -24,10 +24,8 @@ pub fn adapters(model: &Model) -> Vec<Arc<Adapter>> {
         seed: 11,
         ..lora(3, 5.0)
     };
-    [lora(4, 16.0), AdapterConfig { seed: 9, ..lora(2, 3.0) }, narrow]
-        .into_iter()
-        .map(|config| Arc::new(moved(adapter(model, config))))
-        .collect()
+    let dora = AdapterConfig { method: "dora".into(), seed: 9, ..lora(2, 3.0) };
+    [lora(4, 16.0), dora, narrow].into_iter().map(|config| Arc::new(moved(adapter(model, config)))).collect()
 }
 
 /// With B away from zero, so that it does something.

@@ -3,7 +3,7 @@
 use crate::goldens::path;
 use crate::random::{Random, direction, dot, ids, widen};
 use crate::support::{TINY, adapter, lora, row, settings, tiny};
-use galen_adapter::Adapter;
+use galen_adapter::{Adapter, AdapterConfig, METHODS};
 use galen_model::Weights;
 use galen_model::arch::ARCHITECTURES;
 use galen_testkit::reference::{Branches, LoraRef, ModelRef, directional};
@@ -86,18 +86,28 @@ fn every_trainable_matrix_of_every_architecture_has_a_finite_gradient_that_is_no
     for name in TINY {
         let model = tiny(name);
         left.retain(|a| *a != model.config.architecture);
-        let adapter = adapter(&model, lora(3, 5.0));
-        assert_eq!(adapter.tensors().count(), 2 * 7 * model.config.n_layers, "{name}: A and B of all seven");
-        let rows = rows(model.config.vocab_size);
-        let step = step_gradient(&model, &adapter, &[rows.iter().collect()], &settings(), 0).expect("a step");
-        for (layer, gradient) in adapter.layers().iter().zip(&step.gradients) {
-            for e in &layer.entries {
-                for range in &e.ranges {
-                    let g = &gradient[range.clone()];
-                    let what = format!("{name}: {} {} {range:?}", e.shape.layer, e.shape.module);
-                    assert!(g.iter().all(|g| g.is_finite()), "{what} is not finite");
-                    let zeros = g.iter().filter(|g| **g == 0.0).count();
-                    assert!(zeros * 10 <= g.len(), "{what}: {zeros} of {} are zero", g.len());
+        for method in METHODS {
+            let config = AdapterConfig { method: method.name().into(), ..lora(3, 5.0) };
+            let adapter = adapter(&model, config);
+            let of_one = method.parameters(3, 1, 1).len();
+            assert_eq!(adapter.tensors().count(), of_one * 7 * model.config.n_layers, "{name}: all seven");
+            let rows = rows(model.config.vocab_size);
+            let step =
+                step_gradient(&model, &adapter, &[rows.iter().collect()], &settings(), 0).expect("a step");
+            for (layer, gradient) in adapter.layers().iter().zip(&step.gradients) {
+                for e in &layer.entries {
+                    for range in &e.ranges {
+                        let g = &gradient[range.clone()];
+                        let what = format!(
+                            "{name}, {}: {} {} {range:?}",
+                            method.name(),
+                            e.shape.layer,
+                            e.shape.module
+                        );
+                        assert!(g.iter().all(|g| g.is_finite()), "{what} is not finite");
+                        let zeros = g.iter().filter(|g| **g == 0.0).count();
+                        assert!(zeros * 10 <= g.len(), "{what}: {zeros} of {} are zero", g.len());
+                    }
                 }
             }
         }

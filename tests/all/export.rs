@@ -2,8 +2,10 @@
 
 use crate::goldens::path;
 use crate::support::{TINY, lora};
-use galen_adapter::{Adapter, BaseRecord, load_peft, save_peft};
-use galen_export::{Options, QUANTIZATIONS, Quantization, Source, export, find, module_shapes};
+use galen_adapter::{Adapter, BaseRecord, METHODS, load_peft, save_peft};
+use galen_export::{
+    Options, Over, QUANTIZATIONS, Quantization, Source, export, find, module_shapes, open_adapter,
+};
 use galen_model::tokenizer::Tokenizer;
 use galen_model::weights::Gguf;
 use galen_model::{LoadOptions, Model, Session, Weights};
@@ -25,6 +27,20 @@ impl Case {
         let weights = Weights::open(base).unwrap_or_else(|e| panic!("{}: {e}", base.display()));
         let adapter = Adapter::new(lora(3, 5.0), &module_shapes(weights.config())).expect("the adapter fits");
         Self { tokenizer: Tokenizer::open(base).expect("a tokenizer"), weights, adapter }
+    }
+
+    /// The same with an adapter of any method, moved away from its start.
+    fn of(method: &str, base: &Path) -> Self {
+        let case = Self::new(base);
+        let model = Model::load(&case.weights, LoadOptions::default()).expect("a model");
+        let config = galen_adapter::AdapterConfig { method: method.into(), ..lora(3, 5.0) };
+        let mut adapter = crate::support::adapter(&model, config);
+        for buffer in adapter.buffers_mut() {
+            for (i, value) in buffer.iter_mut().enumerate() {
+                *value += ((i * 37 % 101) as f32 - 50.0) / 400.0;
+            }
+        }
+        Self { adapter, ..case }
     }
 
     fn source(&self) -> Source<'_> {
@@ -106,9 +122,12 @@ fn merged_models_compute_what_the_adapter_over_the_base_does() {
     for name in TINY {
         let dir = tempfile::tempdir().expect("a folder");
         let base = hf_base(name, dir.path());
-        let case = Case::new(&base);
-        let want = logits(&base, Some(&case.adapter));
-        for (format, out) in [("hf", "hf"), ("gguf", "m.gguf")] {
+        for (method, format, out) in METHODS.iter().flat_map(|m| {
+            [("hf", format!("hf-{}", m.name())), ("gguf", format!("{}.gguf", m.name()))]
+                .map(|(format, out)| (m.name(), format, out))
+        }) {
+            let case = Case::of(method, &base);
+            let want = logits(&base, Some(&case.adapter));
             let out = dir.path().join(out);
             match case.write(format, Some("f32"), &out) {
                 Err(e) if name == "gemma3" && format == "gguf" => {
@@ -117,7 +136,7 @@ fn merged_models_compute_what_the_adapter_over_the_base_does() {
                 }
                 result => result.unwrap_or_else(|e| panic!("{name} {format}: {e}")),
             }
-            close(&format!("{name} {format}"), &logits(&out, None), &want, 2e-6);
+            close(&format!("{name} {format} {method}"), &logits(&out, None), &want, 3e-6);
             assert_eq!(
                 ids(&Tokenizer::open(&out).expect("a tokenizer")),
                 ids(&case.tokenizer),
@@ -238,6 +257,53 @@ fn a_gguf_adapter_holds_the_same_change() {
         pairs += 1;
     }
     assert_eq!(pairs, 14);
+}
+
+#[test]
+fn a_dora_adapter_is_no_gguf_adapter_and_goes_out_and_in_as_pefts() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let base = gguf_base(dir.path());
+    let case = Case::of("dora", &base);
+    let error = case.write("gguf-lora", None, &dir.path().join("a.gguf")).expect_err("refused").to_string();
+    assert!(error.contains("`dora`") && error.contains("hint: merge it: `--format gguf`"), "{error}");
+    let out = dir.path().join("peft");
+    case.write("peft", None, &out).expect("written");
+    let (back, _) = load_peft(&out, &module_shapes(case.weights.config()), 7).expect("an adapter");
+    assert_eq!((back.method().name(), back.layers()), ("dora", case.adapter.layers()));
+    // Rounded by its inputs too, as each other adapter.
+    let model = Model::load(&case.weights, LoadOptions::default()).expect("a model");
+    let ids: Vec<u32> = (0..40).map(|i| (i * 37 + 5) % 60).collect();
+    let calibration = galen_export::Calibration::run(&model, &case.adapter, &[ids]).expect("inputs");
+    let options = Options {
+        quantize: Quantization::find("q8_0"),
+        calibration: Some(&calibration),
+        ..Options::default()
+    };
+    let merged = dir.path().join("m.gguf");
+    export(find("gguf").expect("a format"), &case.source(), &options, &merged).expect("written");
+    close("rounded", &logits(&merged, None), &logits(&base, Some(&case.adapter)), 0.05);
+}
+
+#[test]
+fn adapters_of_other_programs_go_out_as_pefts() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let base = gguf_base(dir.path());
+    let case = Case::new(&base);
+    let gguf = dir.path().join("a.gguf");
+    case.write("gguf-lora", None, &gguf).expect("written");
+    let modules = module_shapes(case.weights.config());
+    let over = Over { config: case.weights.config(), modules: &modules };
+    let (read, record) = open_adapter(&gguf, over, 0).expect("an adapter");
+    assert_eq!(record.name.as_deref(), Some("org/base"));
+    let out = dir.path().join("peft");
+    let source = Source { adapter: Some(&read), adapter_dir: Some(&gguf), ..case.source() };
+    export(find("peft").expect("a format"), &source, &Options::default(), &out).expect("written");
+    let (back, _) = load_peft(&out, &modules, 0).expect("an adapter");
+    close("gguf to peft", &logits(&base, Some(&back)), &logits(&base, Some(&case.adapter)), 1e-6);
+    let error = open_adapter(&base, over, 0).err().expect("a model is no adapter").to_string();
+    assert!(error.contains("`general.type` is "), "{error}");
+    let error = open_adapter(dir.path(), over, 0).err().expect("nothing is there").to_string();
+    assert!(error.contains("it is no adapter\nhint: galen reads mlx-lm's folders"), "{error}");
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! The integration tests of galen, one binary. Goldens lie beside the scripts that made them in `goldens/`.
 
+mod adapters;
 mod adapters_together;
 mod align_steps;
 mod arch_gradients;
 #[cfg(unix)]
 mod batch_runs;
 mod cli;
+mod cli_adapters;
 mod cli_align;
 mod cli_data;
 mod cli_export;

@@ -45,7 +45,7 @@ fn close(name: &str, got: &[f32], want: &[f32]) {
 
 fn options(name: &str, density: Option<f64>) -> MergeOptions {
     let method = find(name).expect("a method");
-    MergeOptions { method, density, majority_sign: MajoritySign::Total, svd_rank: None, seed: 1 }
+    MergeOptions { method, density, majority_sign: MajoritySign::Total, svd_rank: None, t: None, seed: 1 }
 }
 
 #[test]
@@ -88,6 +88,60 @@ fn every_method_gives_pefts_result() {
             }
         }
     }
+}
+
+/// As in `goldens/mergekit_merge.py`: what mergekit makes of the changes themselves.
+#[test]
+fn methods_that_mergekit_has_give_its_result() {
+    let golden = Golden::open("mergekit_merge.safetensors");
+    let all = adapters(&Golden::open("peft_merge.safetensors"));
+    let arc = |t: f64| MergeOptions { t: Some(t), ..options("slerp", None) };
+    // 1.01 times the first plus 0.001 times the second: nearly the same direction.
+    let near = combine(
+        &[(&all[0], 1.01), (&all[1], 0.001)],
+        &shapes(),
+        &MergeOptions { svd_rank: Some(8), ..options("task_arithmetic", None) },
+    )
+    .expect("a sum");
+    let full = |o: MergeOptions| MergeOptions { svd_rank: Some(64), ..o };
+    let (one, two, three) = (&all[0], &all[1], &all[2]);
+    type Weighed<'a> = Vec<(&'a Adapter, f64)>;
+    let cases: [(&str, Weighed, MergeOptions); 8] = [
+        ("slerp_03", vec![(one, 1.0), (two, 1.0)], arc(0.3)),
+        ("slerp_1", vec![(one, 1.0), (two, 1.0)], arc(1.0)),
+        ("slerp_near", vec![(one, 1.0), (&near, 1.0)], arc(0.6)),
+        ("linear", vec![(one, 0.7), (two, -0.4)], options("cat", None)),
+        ("task_arithmetic", vec![(one, 0.7), (two, -0.4), (three, 1.5)], options("task_arithmetic", None)),
+        ("ties", vec![(one, 1.0), (two, 1.0), (three, 1.0)], full(options("ties_svd", Some(0.4)))),
+        ("dare_linear", vec![(one, 0.7), (two, -0.4)], full(options("dare_linear_svd", Some(1.0)))),
+        ("dare_ties", vec![(one, 1.0), (two, 1.0)], full(options("dare_ties_svd", Some(1.0)))),
+    ];
+    for (name, chosen, options) in cases {
+        let merged = combine(&chosen, &shapes(), &options).unwrap_or_else(|e| panic!("{name}: {e}"));
+        for module in &MODULES[..2] {
+            let key = format!("{name}.0.{module}");
+            let want = golden.f32s(&key);
+            let mut got = vec![0f32; want.len()];
+            merged.merge_into(0, module, &mut got);
+            close(&key, &got, &want);
+        }
+    }
+}
+
+#[test]
+fn slerp_says_what_it_needs() {
+    let all = adapters(&Golden::open("peft_merge.safetensors"));
+    let error = |chosen: &[(&Adapter, f64)], options: &MergeOptions| {
+        combine(chosen, &shapes(), options).err().expect("refused").to_string()
+    };
+    let slerp = options("slerp", None);
+    let three: Vec<(&Adapter, f64)> = all.iter().map(|a| (a, 1.0)).collect();
+    assert!(error(&three, &slerp).contains("between two adapters, not 3"));
+    assert!(error(&[(&all[0], 0.5), (&all[1], 1.0)], &slerp).contains("takes no weights"));
+    let beyond = MergeOptions { t: Some(1.5), ..slerp };
+    assert!(error(&[(&all[0], 1.0), (&all[1], 1.0)], &beyond).contains("--t 1.5"));
+    let stray = MergeOptions { t: Some(0.5), ..options("cat", None) };
+    assert!(error(&[(&all[0], 1.0), (&all[1], 1.0)], &stray).contains("knows no arc"));
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use crate::random::{Random, direction, dot, numbers, widen};
 use galen_ops::Op;
 use galen_ops::ops::{
-    Activation, Add, Attention, AttentionShape, Branch, Compute, Dropout, DropoutKey, Frozen, Gated,
-    LogProbHead, Projection, Projections, Prologue, RmsNorm, Rope, RopeTable, SelectRows,
+    Activation, Add, Attention, AttentionShape, Branch, Compute, Dropout, DropoutKey, DroppedPart, Frozen,
+    Gated, LogProbHead, Magnitude, Projection, Projections, Prologue, RmsNorm, Rope, RopeTable, SelectRows,
 };
 use galen_ops::quant::{QuantMatrix, WeightDtype};
 use galen_ops::tensor::{f32_tensor, f32_view};
@@ -265,25 +265,51 @@ fn projections_of_one_input_together() {
         let branches = [Some(2.5), None, Some(0.5)].map(|s| s.map(|scale| Branch { scale, dropout: None }));
         let (weight, eps) = (numbers(r, inputs), 1e-5);
         let wide_norm = widen(&weight);
-        let prologues = [
+        let whole = [
             ("plain", Prologue::Plain),
             ("norm", Prologue::Norm(RmsNorm { weight: weight.into(), eps })),
             ("gated", Prologue::Gated(Gated { activation: Activation::Silu })),
         ];
-        for (tokens, (step, prologue)) in
-            [1, 29].into_iter().flat_map(|t| prologues.iter().map(move |p| (t, p)))
-        {
+        let part = |inner: &Prologue, tokens: usize, part: DroppedPart| Prologue::Dropped {
+            inner: Box::new(inner.clone()),
+            dropout: Dropout { p: 0.3, key: dropout_key(tokens) },
+            part,
+        };
+        let prologues = [1, 29].into_iter().flat_map(|tokens| {
+            whole.iter().flat_map(move |(name, inner)| {
+                let [kept, taken] = [DroppedPart::Kept, DroppedPart::Taken].map(|p| part(inner, tokens, p));
+                [
+                    (tokens, (*name).to_owned(), inner.clone()),
+                    (tokens, format!("{name} kept"), kept),
+                    (tokens, format!("{name} taken"), taken),
+                ]
+            })
+        });
+        for (tokens, step, prologue) in prologues {
+            let prologue = &prologue;
             let own = prologue.inputs();
+            let kept = kept(tokens, inputs);
             let mut x: Vec<Input> = (0..own).map(|_| input(r, &[tokens, inputs])).collect();
             for (outputs, rank) in [(37, 5), (32, 16)] {
                 x.push(input(r, &[rank, inputs]));
                 x.push(input(r, &[outputs, rank]));
             }
             let twin = |x: &[Vec<f64>]| {
-                let h = match prologue {
-                    Prologue::Plain => x[0].clone(),
+                let whole = |prologue: &Prologue| match prologue {
                     Prologue::Norm(_) => rms_norm_ref(&x[0], &wide_norm, f64::from(eps)),
                     Prologue::Gated(g) => gated_ref(g.activation, &x[0], &x[1]),
+                    Prologue::Plain | Prologue::Dropped { .. } => x[0].clone(),
+                };
+                let h = match prologue {
+                    Prologue::Dropped { inner, part, .. } => {
+                        let h = whole(inner);
+                        let dropped = dropout_ref(&h, &kept, f64::from(0.3f32));
+                        match part {
+                            DroppedPart::Kept => dropped,
+                            DroppedPart::Taken => h.iter().zip(dropped).map(|(h, d)| h - d).collect(),
+                        }
+                    }
+                    whole_one => whole(whole_one),
                 };
                 let low = |i: usize, s| lora_ref(&h, &x[own + i], &x[own + i + 1], inputs, s);
                 let base = |i: usize| projection_ref(&h, &wide[i], inputs, None);
@@ -304,6 +330,43 @@ fn projections_of_one_input_together() {
             }
         }
     }
+}
+
+/// Features that [`dropout_key`]'s mask keeps at 0.3.
+fn kept(tokens: usize, inputs: usize) -> Vec<bool> {
+    let dropout = Dropout { p: 0.3, key: dropout_key(tokens) };
+    let ones = dropout.apply(&vec![1.0; tokens * inputs], inputs).expect("a mask");
+    ones.iter().map(|m| *m > 0.0).collect()
+}
+
+/// Norms are constants: the twin's do not follow its inputs.
+#[test]
+fn magnitudes_over_constant_norms() {
+    let r = &mut Random::new(31);
+    for (tokens, outputs, biased) in [(1, 5, true), (29, 130, false), (7, 70, true)] {
+        let norms: Vec<f32> = numbers(r, outputs).iter().map(|n| n.abs() + 0.2).collect();
+        let bias = biased.then(|| numbers(r, outputs));
+        let wide = bias.as_ref().map_or(vec![0.0; outputs], |b| widen(b));
+        let twin = |x: &[Vec<f64>]| {
+            let of = |(at, h): (usize, &f64)| {
+                let o = at % outputs;
+                x[1][o] / f64::from(norms[o]) * (h - wide[o]) + wide[o]
+            };
+            x[0].iter().enumerate().map(of).collect()
+        };
+        for (compute, tolerance) in [(Compute::F32, EXACT), (Compute::Bf16, ROUNDED)] {
+            let bias = bias.clone().map(Into::into);
+            let op = Magnitude { norms: norms.clone().into(), bias, compute };
+            let x = [input(r, &[tokens, outputs]), input(r, &[outputs])];
+            check_within(tolerance, &format!("magnitude {compute:?} [{tokens}, {outputs}]"), &op, &x, &twin);
+        }
+    }
+    let op = Magnitude { norms: [0.0, 2.0].into(), bias: None, compute: Compute::F32 };
+    let (h, m) = (f32_tensor(vec![3.0, 4.0], (1, 2)), f32_tensor(vec![1.0, 1.0], 2));
+    let (h, m) = (h.expect("a tensor"), m.expect("a tensor"));
+    let y = op.infer(&[&h, &m]).expect("it runs").remove(0);
+    assert_eq!(f32_view(&y).expect("f32")[..], [0.0, 2.0], "a row of norm 0 gives 0");
+    assert!(op.infer(&[&m, &h]).is_err() && op.infer(&[&h, &h]).is_err());
 }
 
 /// Segments `(tokens, parent)` laid end to end.

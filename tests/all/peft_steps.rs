@@ -2,7 +2,7 @@
 
 use crate::goldens::path;
 use crate::support::{adapter, lora, real, row, settings};
-use galen_adapter::Adapter;
+use galen_adapter::{Adapter, AdapterConfig, Init};
 use galen_model::{Model, Precision, Weights};
 use galen_optim::{AdamW, AdamWConfig, clip_factor, global_norm};
 use galen_testkit::fuzz::Random;
@@ -14,7 +14,8 @@ use serde_json::Value;
 pub fn initialise(adapter: &mut Adapter, seed: u64) {
     let mut random = Random::new(seed);
     let keys: Vec<(String, usize)> = adapter.tensors().map(|(k, _, v)| (k, v.len())).collect();
-    for (key, n) in keys {
+    // DoRA's magnitudes start where they are: the norms of the base's rows.
+    for (key, n) in keys.into_iter().filter(|(key, _)| !key.ends_with("lora_magnitude_vector")) {
         let bound = match key.rsplit_once('.').map_or("", |(name, _)| name) {
             name if name.ends_with("lora_A") => 0.03f32,
             name if name.ends_with("score") => 0.05,
@@ -27,7 +28,7 @@ pub fn initialise(adapter: &mut Adapter, seed: u64) {
 }
 
 fn sum_abs(adapter: &Adapter, suffix: &str) -> f64 {
-    let of = |(key, _, values): (String, [usize; 2], &[f32])| {
+    let of = |(key, _, values): (String, Vec<usize>, &[f32])| {
         if key.ends_with(suffix) { values.iter().map(|v| f64::from(v.abs())).sum() } else { 0.0 }
     };
     adapter.tensors().map(of).sum()
@@ -42,13 +43,30 @@ fn close(what: &str, got: f64, want: &Value, tolerance: f64) {
 
 #[test]
 fn twenty_steps_follow_peft() {
+    steps_follow_peft("lora", "peft_steps.json");
+}
+
+/// `goldens/dora_steps.py`: the setting and rows of `peft_steps.py`.
+#[test]
+fn ten_dora_steps_follow_peft() {
+    steps_follow_peft("dora", "dora_steps.json");
+}
+
+fn steps_follow_peft(method: &str, steps: &str) {
     let Some(file) = real("smollm2-135m-instruct", "SmolLM2-135M-Instruct.Q4_1.gguf") else { return };
     let text = std::fs::read_to_string(path("peft_steps.json")).expect("the golden file");
     let golden: Value = serde_json::from_str(&text).expect("the golden file is JSON");
     let weights = Weights::open(&file).expect("the model opens");
     let model = Model::load(&weights, Precision::Stored).expect("the model loads");
     let number = |key: &str| golden[key].as_f64().expect("a number");
-    let mut adapter = adapter(&model, lora(number("lora_r") as usize, number("lora_alpha")));
+    let own = std::fs::read_to_string(path(steps)).expect("the golden file");
+    let own: Value = serde_json::from_str(&own).expect("the golden file is JSON");
+    let config = AdapterConfig {
+        method: method.into(),
+        init: Init::Kaiming,
+        ..lora(number("lora_r") as usize, number("lora_alpha"))
+    };
+    let mut adapter = adapter(&model, config);
     initialise(&mut adapter, golden["init"]["seed"].as_u64().expect("a seed"));
     let first = adapter.tensors().next().expect("a matrix").2[..8].to_vec();
     let want: Vec<f32> = golden["init"]["first_values"]
@@ -60,6 +78,10 @@ fn twenty_steps_follow_peft() {
     assert_eq!(first, want);
     close("sum of |A| at the start", sum_abs(&adapter, "lora_A.weight"), &golden["init"]["sum_abs_a"], 1e-9);
     close("sum of |B| at the start", sum_abs(&adapter, "lora_B.weight"), &golden["init"]["sum_abs_b"], 1e-9);
+
+    if method == "dora" {
+        close("sum of m at the start", sum_abs(&adapter, "vector"), &own["start"]["sum_m"], 1e-6);
+    }
 
     let rows = golden["rows"].as_array().expect("rows").iter().enumerate().map(|(i, r)| {
         let list = |key: &str| {
@@ -73,7 +95,7 @@ fn twenty_steps_follow_peft() {
     let config =
         AdamWConfig { eps: number("eps"), weight_decay: number("weight_decay"), ..AdamWConfig::default() };
     let mut optimizer = AdamW::new(config, lengths);
-    for (k, step) in golden["steps"].as_array().expect("steps").iter().enumerate() {
+    for (k, step) in own["steps"].as_array().expect("steps").iter().enumerate() {
         let batch: Vec<&Tokenized> = rows[k % 5 * 4..k % 5 * 4 + 4].iter().collect();
         let ours = step_gradient(&model, &adapter, &[batch], &settings(), 0).expect("a step");
         assert_eq!(Some(ours.supervised_tokens), step["supervised_tokens"].as_u64());
@@ -83,6 +105,9 @@ fn twenty_steps_follow_peft() {
         let factor = clip_factor(norm, number("max_grad_norm"));
         optimizer.step(adapter.buffers_mut(), &ours.gradients, number("learning_rate"), factor);
     }
-    close("sum of |A| at the end", sum_abs(&adapter, "lora_A.weight"), &golden["after"]["sum_abs_a"], 1e-5);
-    close("sum of |B| at the end", sum_abs(&adapter, "lora_B.weight"), &golden["after"]["sum_abs_b"], 1e-4);
+    close("sum of |A| at the end", sum_abs(&adapter, "lora_A.weight"), &own["after"]["sum_abs_a"], 1e-5);
+    close("sum of |B| at the end", sum_abs(&adapter, "lora_B.weight"), &own["after"]["sum_abs_b"], 1e-4);
+    if method == "dora" {
+        close("sum of m at the end", sum_abs(&adapter, "vector"), &own["after"]["sum_m"], 1e-6);
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::random::{Random, ids};
 use crate::support::{adapter, lora, row, settings, tiny};
-use galen_adapter::{Adapter, AdapterConfig, BaseRecord, load_peft};
+use galen_adapter::{Adapter, AdapterConfig, BaseRecord, METHODS, load_peft};
 use galen_model::Model;
 use galen_train::{
     Cadence, Error, Observer, Outcome, Run, Sft, TrainSettings, Validation, checkpoint, module_shapes,
@@ -18,6 +18,7 @@ use tempfile::{TempDir, tempdir};
 /// smaller.
 struct Lab {
     model: Model,
+    method: &'static str,
     train: Vec<Tokenized>,
     validation: Vec<Tokenized>,
     fingerprint: BTreeMap<String, String>,
@@ -61,7 +62,7 @@ impl Lab {
         let (train, validation) = (made(10, 0), made(3, 100));
         let fingerprint = [("learning_rate", "0.001"), ("train.jsonl", "ab12")];
         let fingerprint = fingerprint.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
-        Self { model, train, validation, fingerprint }
+        Self { model, method: "lora", train, validation, fingerprint }
     }
 
     fn settings() -> TrainSettings {
@@ -90,7 +91,7 @@ impl Lab {
     }
 
     fn adapter(&self) -> Adapter {
-        adapter(&self.model, AdapterConfig { dropout: 0.2, ..lora(4, 8.0) })
+        adapter(&self.model, AdapterConfig { method: self.method.into(), dropout: 0.2, ..lora(4, 8.0) })
     }
 
     fn run_with(
@@ -202,6 +203,28 @@ fn a_run_interrupted_after_any_step_goes_on_to_the_same_bits() {
     let again = lab.run(dir.path(), Lab::settings(), true, &mut Watch::default()).expect("a run");
     assert!(again.reports.is_empty() && values(&again.adapter) == values(&want.adapter));
     assert_eq!(log(dir.path()), before);
+}
+
+#[test]
+fn a_run_of_every_method_goes_on_to_the_same_bits() {
+    for method in METHODS.iter().map(|m| m.name()).filter(|m| *m != "lora") {
+        let lab = Lab { method, ..Lab::new() };
+        let (want_dir, want) = whole(&lab);
+        let losses: Vec<f64> = want.reports.iter().map(|r| r.loss).collect();
+        assert!(losses[7] < losses[0], "{method} learns: {losses:?}");
+        let start = lab.adapter();
+        for (layer, was) in want.adapter.layers().iter().zip(start.layers()) {
+            for range in layer.entries.iter().flat_map(|e| &e.ranges) {
+                assert!(layer.values[range.clone()] != was.values[range.clone()], "{method}: not trained");
+            }
+        }
+        for step in [1, 4] {
+            let dir = tempdir().expect("a directory");
+            lab.until(dir.path(), step, false);
+            let got = lab.run(dir.path(), Lab::settings(), true, &mut Watch::default()).expect("a run");
+            assert_same_run(&format!("{method} after {step}"), (&got, dir.path()), (&want, want_dir.path()));
+        }
+    }
 }
 
 #[test]

@@ -316,6 +316,9 @@ fn adapters_come_and_go_where_that_is_allowed() {
     std::fs::rename(bench.path("a1"), bench.path("allowed/a1")).expect("moved");
     #[cfg(unix)]
     std::os::unix::fs::symlink(bench.path("a2"), bench.path("allowed/out")).expect("a link");
+    let export =
+        ["export", "-m", "m.gguf", "--adapter", "a0", "--format", "gguf-lora", "--out", "allowed/g.gguf"];
+    bench.galen(&export).exits(0);
     let args = ["serve", "-m", "m.gguf", "--port", "0", "--adapter-dir", "allowed"];
     let server = Server::start_with(&bench, &args);
     let ask = |model: &str| {
@@ -328,7 +331,13 @@ fn adapters_come_and_go_where_that_is_allowed() {
     let (base, late) = (text("m"), text("late"));
     assert_ne!(base, late);
     server.post("/v1/load_lora_adapter", &load).is(400);
-    for path in ["../a0", "a9", "out", "broken", ".", "", bench.path("a0").to_str().expect("text")] {
+    // A GGUF adapter too; a model's file is none, and one elsewhere is not looked at.
+    server.post("/v1/load_lora_adapter", &json!({"lora_name": "file", "lora_path": "g.gguf"})).is(200);
+    assert!(![&base, &late].contains(&&text("file")));
+    server.post("/v1/unload_lora_adapter", &json!({"lora_name": "file"})).is(200);
+    for path in
+        ["../m.gguf", "../a0", "a9", "out", "broken", ".", "", bench.path("a0").to_str().expect("text")]
+    {
         let reply =
             server.post("/v1/load_lora_adapter", &json!({"lora_name": "x", "lora_path": path})).is(400);
         assert!(!reply.body.contains("secret"), "{reply:?}");

@@ -32,7 +32,7 @@ pub fn lora(r: usize, alpha: f64) -> AdapterConfig {
 }
 
 pub fn adapter(model: &Model, config: AdapterConfig) -> Adapter {
-    Adapter::new(config, &galen_train::module_shapes(model)).expect("the adapter fits")
+    Adapter::over(config, &galen_train::module_shapes(model), model).expect("the adapter fits")
 }
 
 /// One row as a batch with the given (index, token) predictions.

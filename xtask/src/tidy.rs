@@ -49,16 +49,20 @@ const RULES: &[(&str, Rule)] = &[
 /// Which of our crates each may import (`[dependencies]`; tests may import anything).
 const IMPORTS: &[(&str, &[&str])] = &[
     ("galen-types", &[]),
-    ("galen-hub", &[]),
+    ("galen-files", &[]),
+    ("galen-hub", &["files"]),
     ("galen-data", &["types"]),
     ("galen-ops", &["types"]),
     ("galen-model", &["ops", "types"]),
-    ("galen-adapter", &["ops", "types"]),
+    ("galen-adapter", &["ops", "types", "files"]),
     ("galen-loss", &["types"]),
     ("galen-optim", &["types"]),
     ("galen-reward", &["types"]),
-    ("galen-train", &["types", "data", "ops", "model", "adapter", "loss", "optim", "reward", "eval"]),
-    ("galen-export", &["model", "adapter", "ops", "types"]),
+    (
+        "galen-train",
+        &["types", "files", "data", "ops", "model", "adapter", "loss", "optim", "reward", "eval"],
+    ),
+    ("galen-export", &["model", "adapter", "ops", "types", "files"]),
     ("galen-engine", &["model", "adapter", "types"]),
     ("galen-synth", &["data", "engine", "types"]),
     ("galen-eval", &["data", "model", "adapter", "engine", "types"]),
@@ -66,8 +70,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     (
         "galen",
         &[
-            "types", "hub", "data", "ops", "model", "adapter", "loss", "optim", "reward", "train", "export",
-            "engine", "synth", "eval",
+            "types", "files", "hub", "data", "ops", "model", "adapter", "loss", "optim", "reward", "train",
+            "export", "engine", "synth", "eval",
         ],
     ),
 ];

@@ -2,10 +2,10 @@
 
 use crate::config::{AdapterConfig, scale};
 use crate::error::{Error, Result};
-use crate::method::{self, Adapted, Member, Method, dropout};
+use crate::method::{self, Adapted, Extent, Member, Method, dropout};
 use crate::score;
 use crate::targets::ModuleShape;
-use galen_ops::hook::{HookContext, ProjectionHook, Site};
+use galen_ops::hook::{Bases, HookContext, ProjectionHook, Site};
 use galen_ops::ops::{Projection, Prologue};
 use galen_ops::tensor::f32_tensor;
 use galen_ops::{Tape, Traced};
@@ -23,6 +23,17 @@ pub struct Entry {
     pub scale: f32,
     /// Where each of its matrices lies in the block's buffer, in the method's order.
     pub ranges: Vec<Range<usize>>,
+}
+
+impl Entry {
+    pub(crate) fn extent(&self) -> Extent {
+        let ModuleShape { inputs, outputs, .. } = self.shape;
+        Extent { r: self.r, inputs, outputs, scale: self.scale }
+    }
+
+    fn site(&self) -> Site {
+        Site { layer: self.shape.layer, module: self.shape.module }
+    }
 }
 
 /// A block's part of the adapter.
@@ -45,24 +56,36 @@ pub struct Adapter {
 }
 
 impl Adapter {
-    /// A fresh adapter over the chosen subset of `modules`.
+    /// A fresh adapter over the chosen subset of `modules`. Errors: a method that starts from the base's weights, which
+    /// [`Adapter::over`] has.
     pub fn new(config: AdapterConfig, modules: &[ModuleShape]) -> Result<Self> {
+        Self::over(config, modules, &Nowhere)
+    }
+
+    /// The same over a model at hand, for every method.
+    pub fn over(config: AdapterConfig, modules: &[ModuleShape], bases: &dyn Bases) -> Result<Self> {
         let chosen = config.targets.select(modules, config.layers.as_deref())?;
         let (r, rslora, alpha) = (config.r, config.rslora, config.alpha);
         let with_rank = chosen.into_iter().map(|shape| (shape, r, scale(alpha, r, rslora) as f32)).collect();
         let mut adapter = Self::zeros(config, with_rank)?;
         let (init, seed) = (adapter.config.init, adapter.config.seed);
         let method = adapter.method;
-        adapter.layers.par_iter_mut().for_each(|layer| {
+        adapter.layers.par_iter_mut().try_for_each(|layer| {
             for entry in &layer.entries {
                 let s = &entry.shape;
                 let key = [seed, s.layer as u64, name_key(s.module)];
-                let start = method.init(init, entry.r, s.inputs, s.outputs, key);
+                let start = method.init(init, entry.extent(), bases.base(entry.site()), key)?;
                 for (range, values) in entry.ranges.iter().zip(start) {
+                    if range.len() != values.len() {
+                        let (layer, module) = (s.layer, s.module);
+                        let what = format!("`layers.{layer}.{module}` of the base has another size");
+                        return Err(Error::Config(what));
+                    }
                     layer.values[range.clone()].copy_from_slice(&values);
                 }
             }
-        });
+            Ok(())
+        })?;
         Ok(adapter)
     }
 
@@ -86,7 +109,7 @@ impl Adapter {
             let mut ranges = Vec::new();
             for p in method.parameters(r, shape.inputs, shape.outputs) {
                 let start = layer.values.len();
-                layer.values.resize(start + p.dims[0] * p.dims[1], 0.0);
+                layer.values.resize(start + p.len(), 0.0);
                 ranges.push(start..layer.values.len());
             }
             layer.entries.push(Entry { shape, r, scale, ranges });
@@ -120,9 +143,9 @@ impl Adapter {
         self.method
     }
 
-    /// Every matrix by PEFT's key, with its rows and columns and values, in order of blocks; then the score head.
-    pub fn tensors(&self) -> impl Iterator<Item = (String, [usize; 2], &[f32])> {
-        let head = self.score_head.iter().map(|w| (score::KEY.to_owned(), [1, w.len()], &w[..]));
+    /// Every matrix by PEFT's key, with its shape and values, in order of blocks; then the score head.
+    pub fn tensors(&self) -> impl Iterator<Item = (String, Vec<usize>, &[f32])> {
+        let head = self.score_head.iter().map(|w| (score::KEY.to_owned(), vec![1, w.len()], &w[..]));
         let of_blocks = self.layers.iter().flat_map(move |layer| {
             layer.entries.iter().flat_map(move |e| {
                 let s = &e.shape;
@@ -136,6 +159,11 @@ impl Adapter {
             })
         });
         of_blocks.chain(head)
+    }
+
+    /// Whether it changes that projection.
+    pub fn covers(&self, layer: usize, module: &str) -> bool {
+        self.layers.get(layer).is_some_and(|l| l.entries.iter().any(|e| e.shape.module == module))
     }
 
     /// Replaces one matrix's values. `key` is one of [`Adapter::tensors`]; the length must fit.
@@ -168,18 +196,33 @@ pub(crate) fn name_key(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }
 
+/// No model at hand.
+struct Nowhere;
+
+impl Bases for Nowhere {
+    fn base(&self, _: Site) -> Option<&Projection> {
+        None
+    }
+}
+
 impl ProjectionHook for Adapter {
-    fn leaves(&self, layer: usize, tape: &mut Tape) -> galen_ops::Result<Vec<Traced>> {
+    fn leaves(&self, layer: usize, bases: &dyn Bases, tape: &mut Tape) -> galen_ops::Result<Vec<Traced>> {
         let Some(layer) = self.layers.get(layer) else { return Ok(vec![]) };
-        let mut leaves = Vec::new();
+        let (mut leaves, mut constants) = (Vec::new(), Vec::new());
         for e in &layer.entries {
+            let values: Vec<&[f32]> = e.ranges.iter().map(|r| &layer.values[r.clone()]).collect();
             let parameters = self.method.parameters(e.r, e.shape.inputs, e.shape.outputs);
-            for (p, range) in parameters.iter().zip(&e.ranges) {
-                leaves.push(
-                    tape.leaf(f32_tensor(layer.values[range.clone()].to_vec(), (p.dims[0], p.dims[1]))?),
-                );
+            for (p, values) in parameters.into_iter().zip(&values) {
+                leaves.push(tape.leaf(f32_tensor(values.to_vec(), p.dims)?));
             }
+            let Some(base) = bases.base(e.site()) else {
+                let what = format!("the base has no `layers.{}.{}`", e.shape.layer, e.shape.module);
+                return Err(galen_ops::Error::Shape { op: "adapter", what });
+            };
+            let of_base = self.method.constants(&values, e.extent(), base)?;
+            constants.extend(of_base.into_iter().map(Traced::constant));
         }
+        leaves.append(&mut constants);
         Ok(leaves)
     }
 
@@ -200,15 +243,18 @@ impl ProjectionHook for Adapter {
         let mut members = Vec::with_capacity(bases.len());
         for (site, base) in sites.iter().zip(bases) {
             let entries = self.layers.get(site.layer).map_or(&[][..], |l| &l.entries);
+            let trained = entries.iter().map(|e| e.ranges.len()).sum::<usize>().min(leaves.len());
+            let (leaves, constants) = leaves.split_at(trained);
+            let each = constants.len() / entries.len().max(1);
             let mut adapted = None;
             let mut first = 0;
-            for e in entries {
+            for (i, e) in entries.iter().enumerate() {
                 let n = e.ranges.len();
                 if e.shape.module == site.module {
                     let module = (site.layer as u64) << 32 ^ name_key(site.module);
                     let dropout = dropout(self.config.dropout, self.config.seed, module, context);
-                    let leaves = &leaves[first..first + n];
-                    adapted = Some(Adapted { leaves, dropout, scale: e.scale });
+                    let (leaves, constants) = (&leaves[first..first + n], &constants[i * each..][..each]);
+                    adapted = Some(Adapted { leaves, constants, dropout, scale: e.scale });
                 }
                 first += n;
             }

@@ -6,6 +6,7 @@
 
 mod adapter;
 mod config;
+mod dora;
 mod error;
 mod init;
 mod lora;
@@ -20,7 +21,7 @@ pub use adapter::{Adapter, Entry, Layer};
 pub use config::{AdapterConfig, Init};
 pub use error::{Error, Result};
 pub use merge::LowRank;
-pub use method::{METHODS, Method, Parameter};
-pub use peft::{BaseRecord, load_peft, save_peft};
+pub use method::{Extent, METHODS, Method, Parameter};
+pub use peft::{BaseRecord, floats, load_peft, peft_base, save_peft};
 pub use random::uniform;
 pub use targets::{ModuleShape, Targets};

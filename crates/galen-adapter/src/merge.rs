@@ -22,13 +22,17 @@ impl Adapter {
         Some((entry, entry.ranges.iter().map(|r| &layer.values[r.clone()]).collect()))
     }
 
-    /// Adds the adapter's change to a projection's weight `[outputs, inputs]`, row-major, in f32. Whether it changes that
+    /// Makes the adapter's change to a projection's weight `[outputs, inputs]`, row-major, in f32. Whether it changes that
     /// projection.
     pub fn merge_into(&self, layer: usize, module: &str, weight: &mut [f32]) -> bool {
         let Some((e, values)) = self.entry(layer, module) else { return false };
-        let delta = self.method().delta(&values, e.r, e.shape.inputs, e.shape.outputs, e.scale);
-        weight.iter_mut().zip(&delta).for_each(|(w, d)| *w += d);
+        self.method().merge(&values, e.extent(), weight);
         true
+    }
+
+    /// Whether all its changes are low-rank branches, pairs of matrices.
+    pub fn is_low_rank(&self) -> bool {
+        self.layers().iter().flat_map(|l| &l.entries).all(|e| e.ranges.len() == 2)
     }
 
     /// The projection's change as two matrices; none where the adapter does not change it, or by more than two matrices.

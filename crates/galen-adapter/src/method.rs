@@ -1,6 +1,7 @@
 //! What an adapter method is.
 
 use crate::config::Init;
+use candle_core::Tensor;
 use galen_ops::hook::HookContext;
 use galen_ops::ops::{Dropout, DropoutKey, Projection, Prologue};
 use galen_ops::{Result, Tape, Traced};
@@ -10,8 +11,33 @@ use galen_ops::{Result, Tape, Traced};
 pub struct Parameter {
     /// PEFT's suffix: `lora_A.weight`.
     pub suffix: &'static str,
-    /// Rows and columns.
-    pub dims: [usize; 2],
+    /// Rows and columns, or a vector's length.
+    pub dims: Vec<usize>,
+}
+
+impl Parameter {
+    /// Number of its values.
+    pub fn len(&self) -> usize {
+        self.dims.iter().product()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// An adapted projection's size and factor.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Extent {
+    /// Rank R.
+    pub r: usize,
+    /// Input features.
+    pub inputs: usize,
+    /// Output features.
+    pub outputs: usize,
+    /// Factor of the change.
+    pub scale: f32,
 }
 
 /// A projection among those that read one input.
@@ -26,6 +52,8 @@ pub struct Member<'a> {
 pub struct Adapted<'a> {
     /// Its matrices, in the order of [`Method::parameters`].
     pub leaves: &'a [Traced],
+    /// What [`Method::constants`] made of them.
+    pub constants: &'a [Traced],
     /// Of its input, where there is any.
     pub dropout: Option<Dropout>,
     /// Factor of the change.
@@ -38,11 +66,32 @@ pub trait Method: Sync + Send {
     /// Name in the configuration.
     fn name(&self) -> &'static str;
 
-    /// Its matrices for a projection of `inputs` to `outputs` at rank `r`, in the order of the buffers.
+    /// Name as people write it.
+    fn shown(&self) -> &'static str;
+
+    /// In a few words, for the documentation.
+    fn about(&self) -> &'static str;
+
+    /// Its matrices for a projection of `inputs` to `outputs` at rank `r`, in the order of the buffers. The pair of a
+    /// low-rank branch comes first.
     fn parameters(&self, r: usize, inputs: usize, outputs: usize) -> Vec<Parameter>;
 
-    /// Their starting values, in the same order.
-    fn init(&self, init: Init, r: usize, inputs: usize, outputs: usize, key: [u64; 3]) -> Vec<Vec<f32>>;
+    /// Their starting values, in the same order. `base` is there where the caller has the model's weights.
+    ///
+    /// Errors: a method that starts from the weights, without them.
+    fn init(
+        &self,
+        init: Init,
+        extent: Extent,
+        base: Option<&Projection>,
+        key: [u64; 3],
+    ) -> crate::Result<Vec<Vec<f32>>>;
+
+    /// What it computes of its values and the frozen weight once for a pass or a sequence, always as many tensors. No
+    /// gradient goes through them.
+    fn constants(&self, _values: &[&[f32]], _extent: Extent, _base: &Projection) -> Result<Vec<Tensor>> {
+        Ok(Vec::new())
+    }
 
     /// Projections of one x, which comes from `inputs` by the prologue, in order, each adapted or not.
     fn project(
@@ -53,12 +102,12 @@ pub trait Method: Sync + Send {
         members: Vec<Member>,
     ) -> Result<Vec<Traced>>;
 
-    /// The change of the weight `[outputs, inputs]`, row-major, that has the same effect without dropout.
-    fn delta(&self, values: &[&[f32]], r: usize, inputs: usize, outputs: usize, scale: f32) -> Vec<f32>;
+    /// Changes the weight `[outputs, inputs]`, row-major, to the same effect without dropout, in f32.
+    fn merge(&self, values: &[&[f32]], extent: Extent, weight: &mut [f32]);
 }
 
 /// Every method. Adding one is its file and its line here.
-pub static METHODS: &[&dyn Method] = &[&crate::lora::Lora];
+pub static METHODS: &[&dyn Method] = &[&crate::lora::Lora, &crate::dora::Dora];
 
 pub(crate) fn find(name: &str) -> Option<&'static dyn Method> {
     METHODS.iter().copied().find(|m| m.name() == name)

@@ -5,12 +5,29 @@ use crate::config::{AdapterConfig, Init, scale};
 use crate::error::{Error, Result, file_error};
 use crate::score;
 use crate::targets::{ModuleShape, Targets};
+use regex::{Regex, RegexBuilder};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
-use std::io::Write;
 use std::path::Path;
 
+/// Settings of PEFT's that change what an adapter computes, and are not built.
+const UNSUPPORTED: [&str; 12] = [
+    "lora_bias",
+    "fan_in_fan_out",
+    "layer_replication",
+    "trainable_token_indices",
+    "target_parameters",
+    "alora_invocation_tokens",
+    "use_qalora",
+    "use_bdlora",
+    "velora_config",
+    "monteclora_config",
+    "arrow_config",
+    "kasa_config",
+];
+/// Starts of PEFT's `init_lora_weights` that take their matrices out of the base.
+const CHANGES_BASE: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"];
 /// Largest `adapter_config.json` read.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
@@ -26,13 +43,13 @@ pub struct BaseRecord {
 /// Writes `adapter_model.safetensors` and `adapter_config.json` into an existing directory, each under a
 /// temporary name, synced and renamed.
 pub fn save_peft(adapter: &Adapter, base: &BaseRecord, dir: &Path) -> Result<()> {
-    let tensors: Vec<(String, [usize; 2], Vec<u8>)> = adapter
+    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = adapter
         .tensors()
         .map(|(key, dims, values)| (key, dims, values.iter().flat_map(|v| v.to_le_bytes()).collect()))
         .collect();
     let mut views = BTreeMap::new();
     for (key, dims, bytes) in &tensors {
-        let view = TensorView::new(Dtype::F32, dims.to_vec(), bytes);
+        let view = TensorView::new(Dtype::F32, dims.clone(), bytes);
         views.insert(key.clone(), view.map_err(|e| Error::Config(format!("{key}: {e}")))?);
     }
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
@@ -46,20 +63,7 @@ pub fn save_peft(adapter: &Adapter, base: &BaseRecord, dir: &Path) -> Result<()>
 }
 
 fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    let write = || -> std::io::Result<()> {
-        let dir = path.parent().unwrap_or(Path::new("."));
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".tmp-");
-        // Servers read these files: the mode of any new file, not a temporary's private one.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let mut file = builder.tempfile_in(dir)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        std::fs::File::open(dir)?.sync_all()
-    };
-    write().or_else(|e| file_error(path.display(), e.to_string()))
+    galen_files::replace(path, bytes).or_else(|e| file_error(path.display(), e.to_string()))
 }
 
 fn config_json(adapter: &Adapter, base: &BaseRecord) -> Value {
@@ -113,7 +117,7 @@ fn config_json(adapter: &Adapter, base: &BaseRecord) -> Value {
         "revision": base.revision,
         "target_modules": names,
         "task_type": if adapter.score_head().is_some() { "SEQ_CLS" } else { "CAUSAL_LM" },
-        "use_dora": false,
+        "use_dora": c.method == "dora",
         "use_rslora": c.rslora,
     })
 }
@@ -123,8 +127,8 @@ fn number(x: f64) -> Value {
     if x.fract() == 0.0 && x.abs() < 1e15 { json!(x as i64) } else { json!(x) }
 }
 
-/// Reads an adapter made by PEFT or by us. `modules` are the base model's projections.
-pub fn load_peft(dir: &Path, modules: &[ModuleShape], seed: u64) -> Result<(Adapter, BaseRecord)> {
+/// `adapter_config.json` of a folder, and where it lies.
+fn read_config(dir: &Path) -> Result<(Value, String)> {
     let config_path = dir.join("adapter_config.json");
     let origin = config_path.display().to_string();
     let size = std::fs::metadata(&config_path).or_else(|e| file_error(&origin, e.to_string()))?.len();
@@ -132,15 +136,46 @@ pub fn load_peft(dir: &Path, modules: &[ModuleShape], seed: u64) -> Result<(Adap
         return file_error(&origin, format!("{size} bytes is too large for a configuration"));
     }
     let text = std::fs::read_to_string(&config_path).or_else(|e| file_error(&origin, e.to_string()))?;
-    let value: Value = serde_json::from_str(&text).or_else(|e| file_error(&origin, e.to_string()))?;
+    let value = serde_json::from_str(&text).or_else(|e| file_error(&origin, e.to_string()))?;
+    Ok((value, origin))
+}
+
+fn record(value: &Value) -> BaseRecord {
+    let text_of = |key: &str| value[key].as_str().map(String::from);
+    BaseRecord { name: text_of("base_model_name_or_path"), revision: text_of("revision") }
+}
+
+/// The base that an adapter's configuration names.
+pub fn peft_base(dir: &Path) -> Result<BaseRecord> {
+    Ok(record(&read_config(dir)?.0))
+}
+
+/// Reads an adapter made by PEFT or by us. `modules` are the base model's projections.
+pub fn load_peft(dir: &Path, modules: &[ModuleShape], seed: u64) -> Result<(Adapter, BaseRecord)> {
+    let (value, origin) = read_config(dir)?;
     let fail = |what: String| file_error(&origin, what);
     if value["peft_type"].as_str() != Some("LORA") {
         return fail(format!("`peft_type` is `{}`, only `LORA` is supported", value["peft_type"]));
     }
-    for key in ["use_dora", "lora_bias", "fan_in_fan_out"] {
-        if value[key].as_bool() == Some(true) {
-            return fail(format!("`{key}: true` is not supported"));
+    for key in UNSUPPORTED {
+        let plain = match &value[key] {
+            Value::Null | Value::Bool(false) => true,
+            Value::Array(list) => list.is_empty(),
+            Value::Object(map) => map.is_empty(),
+            _ => false,
+        };
+        if !plain {
+            return fail(format!("`{key}: {}` is not supported", value[key]));
         }
+    }
+    // These split the base's own weights: the adapter means something over what is left of them alone.
+    if let Some(init) = value["init_lora_weights"].as_str()
+        && let Some(which) = CHANGES_BASE.iter().find(|name| init.starts_with(*name))
+    {
+        return fail(format!(
+            "`init_lora_weights: {init}`: {which} changes the base's weights, so the adapter is not one over the base\nhint: \
+             save it in PEFT with `save_pretrained(..., path_initial_model_for_weight_conversion=...)`"
+        ));
     }
     let whole = value["modules_to_save"].as_array().map_or(&[][..], Vec::as_slice);
     if let Some(other) = whole.iter().find(|m| !m.as_str().is_some_and(|m| score::MODULES.contains(&m))) {
@@ -158,6 +193,8 @@ pub fn load_peft(dir: &Path, modules: &[ModuleShape], seed: u64) -> Result<(Adap
         return fail(format!("`lora_alpha` is `{}`", value["lora_alpha"]));
     };
     let rslora = value["use_rslora"].as_bool().unwrap_or(false);
+    let dora = value["use_dora"].as_bool().unwrap_or(false);
+    let alphas = Patterns::read(&value["alpha_pattern"]).or_else(|e| file_error(&origin, e))?;
     let weights_path = dir.join("adapter_model.safetensors");
     let weights_origin = weights_path.display().to_string();
     let bytes = galen_ops::mmap::Bytes::open(&weights_path)
@@ -176,7 +213,7 @@ pub fn load_peft(dir: &Path, modules: &[ModuleShape], seed: u64) -> Result<(Adap
         other => return fail(format!("`target_modules` is `{other}`")),
     };
     let config = AdapterConfig {
-        method: "lora".into(),
+        method: if dora { "dora" } else { "lora" }.into(),
         r,
         alpha,
         dropout: value["lora_dropout"].as_f64().unwrap_or(0.0) as f32,
@@ -200,10 +237,13 @@ pub fn load_peft(dir: &Path, modules: &[ModuleShape], seed: u64) -> Result<(Adap
             return file_error(&weights_origin, what);
         }
         let name = format!("model.layers.{}.{}", m.layer, m.module);
-        let alpha = pattern(&value["alpha_pattern"], &name).unwrap_or(alpha);
+        let alpha = alphas.find(&name).unwrap_or(alpha);
         chosen.push((m.clone(), rank, scale(alpha, rank.max(1), rslora) as f32));
         known.insert(format!("{prefix}lora_A.weight"));
         known.insert(format!("{prefix}lora_B.weight"));
+        if dora {
+            known.insert(format!("{prefix}lora_magnitude_vector"));
+        }
     }
     let head = match tensors.tensor(score::KEY) {
         Err(_) => None,
@@ -232,7 +272,7 @@ pub fn load_peft(dir: &Path, modules: &[ModuleShape], seed: u64) -> Result<(Adap
     }
     let mut adapter = Adapter::zeros(config, chosen)?;
     adapter.score_head = head.map(|width| vec![0.0; width]);
-    let wanted: Vec<(String, [usize; 2])> = adapter.tensors().map(|(k, d, _)| (k, d)).collect();
+    let wanted: Vec<(String, Vec<usize>)> = adapter.tensors().map(|(k, d, _)| (k, d)).collect();
     for (key, dims) in wanted {
         let Ok(t) = tensors.tensor(&key) else {
             return file_error(&weights_origin, format!("tensor `{key}` is missing"));
@@ -243,25 +283,38 @@ pub fn load_peft(dir: &Path, modules: &[ModuleShape], seed: u64) -> Result<(Adap
                 format!("`{key}` is `{:?}` instead of `{dims:?}`", t.shape()),
             );
         }
-        let Some(values) = floats(&t) else {
+        let Some(values) = floats(t.dtype(), t.data()) else {
             return file_error(&weights_origin, format!("`{key}` has the dtype `{:?}`", t.dtype()));
         };
         adapter.set(&key, &values);
     }
-    let text_of = |key: &str| value[key].as_str().map(String::from);
-    Ok((adapter, BaseRecord { name: text_of("base_model_name_or_path"), revision: text_of("revision") }))
+    Ok((adapter, record(&value)))
 }
 
-/// PEFT's pattern look-up: a key matches a module name or its end after a dot.
-fn pattern(patterns: &Value, name: &str) -> Option<f64> {
-    let patterns = patterns.as_object()?;
-    let matches = |key: &str| name == key || name.strip_suffix(key).is_some_and(|rest| rest.ends_with('.'));
-    patterns.iter().find(|(key, _)| matches(key)).and_then(|(_, v)| v.as_f64())
+/// PEFT's patterns: a key is a regular expression that matches a module's name or its end after a dot; the first that
+/// does counts.
+struct Patterns(Vec<(Regex, f64)>);
+
+impl Patterns {
+    fn read(patterns: &Value) -> std::result::Result<Self, String> {
+        let read = |(key, value): (&String, &Value)| {
+            // A pattern may state repetitions that fill the memory.
+            let regex = RegexBuilder::new(&format!("^(?:.*\\.)?(?:{key})$")).size_limit(1 << 20).build();
+            let regex = regex.map_err(|e| format!("`alpha_pattern` has the key `{key}`: {e}"))?;
+            let number = value.as_f64().ok_or_else(|| format!("`alpha_pattern` of `{key}` is `{value}`"))?;
+            Ok((regex, number))
+        };
+        patterns.as_object().into_iter().flatten().map(read).collect::<std::result::Result<_, _>>().map(Self)
+    }
+
+    fn find(&self, name: &str) -> Option<f64> {
+        self.0.iter().find(|(regex, _)| regex.is_match(name)).map(|(_, number)| *number)
+    }
 }
 
-fn floats(t: &TensorView) -> Option<Vec<f32>> {
-    let data = t.data();
-    Some(match t.dtype() {
+/// A tensor's values, where its type is one of the usual floats.
+pub fn floats(dtype: Dtype, data: &[u8]) -> Option<Vec<f32>> {
+    Some(match dtype {
         Dtype::F32 => data.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
         Dtype::BF16 => data
             .as_chunks()
@@ -329,7 +382,9 @@ mod tests {
         let config = std::fs::read_to_string(dir.path().join("adapter_config.json")).unwrap();
         for (from, to) in [
             ("\"LORA\"", "\"IA3\""),
-            ("\"use_dora\": false", "\"use_dora\": true"),
+            ("\"alpha_pattern\": {}", "\"alpha_pattern\": {\"(\": 1}"),
+            ("\"init_lora_weights\": false", "\"init_lora_weights\": \"pissa_niter_4\""),
+            ("\"layer_replication\": null", "\"layer_replication\": [[0, 1]]"),
             ("\"r\": 2", "\"r\": 0"),
             ("\"bias\": \"none\"", "\"bias\": \"all\""),
             ("{", "["),
@@ -338,6 +393,10 @@ mod tests {
             let Err(e) = load_peft(dir.path(), &modules(), 0) else { panic!("{to} was accepted") };
             assert!(e.to_string().contains("adapter_config.json"), "{e}");
         }
+        let dora = config.replacen("\"use_dora\": false", "\"use_dora\": true", 1);
+        std::fs::write(dir.path().join("adapter_config.json"), dora).unwrap();
+        let Err(e) = load_peft(dir.path(), &modules(), 0) else { panic!("DoRA without magnitudes") };
+        assert!(e.to_string().contains("lora_magnitude_vector` is missing"), "{e}");
         std::fs::write(dir.path().join("adapter_config.json"), &config).unwrap();
         assert!(load_peft(dir.path(), &modules()[..2], 0).is_err(), "stray tensors");
         std::fs::write(dir.path().join("adapter_model.safetensors"), [255u8; 64]).unwrap();

@@ -1,11 +1,12 @@
 //! Two models tensor by tensor: what was written against what should have been.
 
 use crate::error::{Result, cannot};
-use crate::source::{Source, merged};
+use crate::source::{Source, merged, module_of};
 use galen_adapter::Adapter;
 use galen_model::{ModelConfig, Weights};
 use galen_ops::quant::WeightDtype;
 use rayon::prelude::*;
+use std::collections::BTreeMap;
 
 /// How far a tensor is from what it should hold.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,20 +48,28 @@ pub fn tensor_errors(source: &Source, written: &Weights) -> Result<Vec<TensorErr
         .collect()
 }
 
-/// Every pair of matrices of `other` against those of `adapter`: A, and B times the branch's factor.
+/// Every matrix of `other` against that of `adapter`; B times the branch's factor.
 pub fn adapter_errors(adapter: &Adapter, other: &Adapter) -> Vec<TensorError> {
     let mut errors = Vec::new();
-    for shape in adapter.layers().iter().flat_map(|l| &l.entries).map(|e| &e.shape) {
-        let Some(ours) = adapter.low_rank(shape.layer, shape.module) else { continue };
-        let theirs = other.low_rank(shape.layer, shape.module).filter(|b| b.r == ours.r);
-        for which in ["lora_A", "lora_B"] {
-            let relative = theirs.as_ref().map_or(f64::INFINITY, |theirs| match which {
-                "lora_A" => relative(ours.a, theirs.a, 1.0),
-                _ => relative(ours.b, theirs.b, theirs.scale / ours.scale),
-            });
-            let name = format!("model.layers.{}.{}.{which}", shape.layer, shape.module);
-            errors.push(TensorError { name, dtype: WeightDtype::F32, relative });
-        }
+    let theirs: BTreeMap<String, &[f32]> = other.tensors().map(|(key, _, values)| (key, values)).collect();
+    let scales = |of: &Adapter| -> BTreeMap<(usize, &'static str), f32> {
+        let entries = of.layers().iter().flat_map(|l| &l.entries);
+        entries.map(|e| ((e.shape.layer, e.shape.module), e.scale)).collect()
+    };
+    let (our_scales, their_scales) = (scales(adapter), scales(other));
+    for (key, _, ours) in adapter.tensors() {
+        let name = key.trim_start_matches("base_model.model.").trim_end_matches(".weight").to_owned();
+        let factor =
+            match module_of(&format!("{}.weight", name.rsplit_once('.').map_or("", |(module, _)| module))) {
+                Some(place) if name.ends_with(".lora_B") => {
+                    let (ours, theirs) = (our_scales.get(&place), their_scales.get(&place));
+                    theirs.zip(ours).map_or(f32::NAN, |(theirs, ours)| theirs / ours)
+                }
+                _ => 1.0,
+            };
+        let theirs = theirs.get(&key).filter(|t| t.len() == ours.len());
+        let relative = theirs.map_or(f64::INFINITY, |theirs| relative(ours, theirs, factor));
+        errors.push(TensorError { name, dtype: WeightDtype::F32, relative });
     }
     errors
 }

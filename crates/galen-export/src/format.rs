@@ -5,7 +5,7 @@ use crate::feedback::Calibration;
 use crate::gguf::Quantization;
 use crate::place;
 use crate::source::Source;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What a format leaves behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +66,21 @@ pub trait Format: Sync + Send {
         false
     }
 
+    /// Whether it can write weights as quantised blocks.
+    fn writes_blocks(&self) -> bool {
+        false
+    }
+
+    /// Whether it can hold a reward model's head.
+    fn holds_score_head(&self) -> bool {
+        false
+    }
+
+    /// Of what was written at `out`, the part that opens as a model.
+    fn model(&self, out: &Path) -> PathBuf {
+        out.to_owned()
+    }
+
     /// Whether it can hold the model, as far as that is known without work on the weights.
     fn check(&self, _source: &Source) -> Result<()> {
         Ok(())
@@ -108,9 +123,11 @@ pub fn export_checked(
     if format.adapter_alone() && source.adapter.is_none() {
         return cannot(format!("`{name}` holds an adapter, and there is none"), "name one with `--adapter`");
     }
-    if source.adapter.is_some_and(|a| a.score_head().is_some()) && name != "peft" {
+    if source.adapter.is_some_and(|a| a.score_head().is_some()) && !format.holds_score_head() {
         let what = format!("the adapter is a reward model's, whose head `{name}` cannot hold");
-        return cannot(what, "export it as `peft`");
+        let able: Vec<String> =
+            FORMATS.iter().filter(|f| f.holds_score_head()).map(|f| format!("`{}`", f.name())).collect();
+        return cannot(what, format!("export it as {}", able.join(" or ")));
     }
     let write = |path: &Path| {
         let written = format.write(source, options, path)?;

@@ -22,7 +22,9 @@ pub use error::{Error, Result};
 pub use feedback::Calibration;
 pub use format::{FORMATS, Format, Kind, Options, Written, export, export_checked, find};
 pub use gguf::{QUANTIZATIONS, Quantization};
-pub use import::{is_gguf_lora, load_gguf_lora};
+pub use import::{
+    ADAPTERS, AdapterFiles, Over, adapter_files, expect_adapter_files, is_gguf_lora, open_adapter,
+};
 pub use ollama::{MODEL as OLLAMA_MODEL, MODELFILE, modelfile};
 pub use place::abandon;
 pub use source::{Render, Source, module_shapes};

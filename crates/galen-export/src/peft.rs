@@ -2,6 +2,7 @@
 
 use crate::error::{Result, at, cannot};
 use crate::format::{Format, Kind, Options, Written};
+use crate::import::adapter_files;
 use crate::source::Source;
 use galen_adapter::save_peft;
 use std::path::Path;
@@ -38,6 +39,10 @@ impl Format for Peft {
         true
     }
 
+    fn holds_score_head(&self) -> bool {
+        true
+    }
+
     fn owns(&self, name: &str) -> bool {
         TWO.contains(&name) || BESIDE.contains(&name)
     }
@@ -51,7 +56,9 @@ impl Format for Peft {
             return cannot("there is no adapter", "name one with `--adapter`");
         };
         source.tokenizer.save_to(out, source.template())?;
-        match source.adapter_dir {
+        // Another program's files are no PEFT folder: such an adapter is written anew.
+        let own = |dir: &&Path| adapter_files(dir).is_some_and(|files| files.name() == self.name());
+        match source.adapter_dir.filter(own) {
             Some(dir) => {
                 for name in TWO.iter().chain(&BESIDE[..1]) {
                     let from = dir.join(name);
@@ -70,6 +77,13 @@ impl Format for Peft {
         let rank = adapter.layers().iter().flat_map(|l| &l.entries).map(|e| e.r).max().unwrap_or(0);
         let mut notes = Vec::new();
         let mut launch = Vec::new();
+        if !adapter.is_low_rank() {
+            let method = adapter.method().name();
+            notes.push(format!(
+                "PEFT loads an adapter of method `{method}`; vLLM and mistral.rs do not: merge it for them"
+            ));
+            return Ok(Written { bytes, launch, notes, ..Written::default() });
+        }
         match VLLM_RANKS.iter().find(|r| **r >= rank) {
             Some(most) => {
                 let template = source.template().map(|_| " --chat-template {}/chat_template.jinja");

@@ -1,6 +1,7 @@
 //! New files in the place of old ones, whole or not at all: a temporary name beside the target, synced, renamed.
 
 use crate::error::{Error, Result, at, cannot};
+use galen_files::{file_beside, folder_beside, parent, sync_folder};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::ErrorKind;
@@ -57,20 +58,6 @@ impl Drop for Unfinished {
 /// What `galen verify` leaves in a folder; it goes with what it speaks of.
 const PROOF: &str = "verify.json";
 
-fn parent(path: &Path) -> PathBuf {
-    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
-}
-
-fn builder(out: &Path, mode: u32) -> tempfile::Builder<'static, 'static> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".tmp-export-");
-    // Servers read what is exported: the mode of any new file, not a temporary's private one.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
-    let _ = (out, mode);
-    builder
-}
-
 /// Writes a file. `out` may exist.
 pub(crate) fn file<T>(out: &Path, write: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
     if out.is_dir() {
@@ -79,14 +66,14 @@ pub(crate) fn file<T>(out: &Path, write: impl FnOnce(&Path) -> Result<T>) -> Res
     }
     let dir = parent(out);
     std::fs::create_dir_all(&dir).map_err(at(&dir))?;
-    let temporary = builder(out, 0o666).tempfile_in(&dir).map_err(at(&dir))?.into_temp_path();
+    let temporary = file_beside(out).map_err(at(&dir))?.into_temp_path();
     let unfinished_file = Unfinished::new(&temporary);
     let written = write(&temporary).map_err(unfinished_file.named(out))?;
     File::open(&temporary).and_then(|f| f.sync_all()).map_err(at(out))?;
     let placing = unfinished();
     temporary.persist(out).map_err(|e| at(out)(e.error))?;
     drop(placing);
-    sync(&dir)?;
+    sync_folder(&dir).map_err(at(&dir))?;
     Ok(written)
 }
 
@@ -101,17 +88,17 @@ pub(crate) fn folder<T>(
     }
     let dir = parent(out);
     std::fs::create_dir_all(&dir).map_err(at(&dir))?;
-    let temporary = builder(out, 0o777).tempdir_in(&dir).map_err(at(&dir))?;
+    let temporary = folder_beside(out).map_err(at(&dir))?;
     let unfinished_folder = Unfinished::new(temporary.path());
     let written = write(temporary.path()).map_err(unfinished_folder.named(out))?;
     for entry in std::fs::read_dir(temporary.path()).map_err(at(out))? {
         let path = entry.map_err(at(out))?.path();
         File::open(&path).and_then(|f| f.sync_all()).map_err(at(&path))?;
     }
-    sync(temporary.path())?;
+    sync_folder(temporary.path()).map_err(at(temporary.path()))?;
     let placing = unfinished();
     let old = if out.exists() {
-        let old = builder(out, 0o777).tempdir_in(&dir).map_err(at(&dir))?;
+        let old = folder_beside(out).map_err(at(&dir))?;
         std::fs::rename(out, old.path().join("old")).map_err(at(out))?;
         Some(old)
     } else {
@@ -132,7 +119,7 @@ pub(crate) fn folder<T>(
     }
     drop(placing);
     let _ = temporary.keep();
-    sync(&dir)?;
+    sync_folder(&dir).map_err(at(&dir))?;
     Ok(written)
 }
 
@@ -149,11 +136,5 @@ fn refuse_foreign(out: &Path, owned: impl Fn(&str) -> bool) -> Result<()> {
             return cannot(what, "choose another `--out`, or move it away");
         }
     }
-    Ok(())
-}
-
-fn sync(dir: &Path) -> Result<()> {
-    #[cfg(unix)]
-    File::open(dir).and_then(|d| d.sync_all()).map_err(at(dir))?;
     Ok(())
 }

@@ -15,7 +15,7 @@ pub struct Source<'a> {
     pub tokenizer: &'a Tokenizer,
     /// Over it.
     pub adapter: Option<&'a Adapter>,
-    /// The folder the adapter came from, where it is one adapter as it was saved.
+    /// The folder or file the adapter came from, where it is one adapter as it was saved.
     pub adapter_dir: Option<&'a Path>,
     /// What the adapter's files call the base.
     pub base: BaseRecord,
@@ -42,9 +42,7 @@ impl Source<'_> {
     /// Whether the adapter changes a tensor, by its Hugging Face name.
     pub fn changes(&self, name: &str) -> bool {
         let adapter = self.adapter.zip(module_of(name));
-        adapter.is_some_and(|(a, (layer, module))| {
-            a.layers().get(layer).is_some_and(|l| l.entries.iter().any(|e| e.shape.module == module))
-        })
+        adapter.is_some_and(|(a, (layer, module))| a.covers(layer, module))
     }
 
     /// How the base stores a tensor.
@@ -52,7 +50,7 @@ impl Source<'_> {
         Ok(self.weights.dtype(name)?)
     }
 
-    /// A tensor of the merged model, rows in Hugging Face order, in f32: `W + scale B A`. Norm weights are what the
+    /// A tensor of the merged model, rows in Hugging Face order, in f32. Norm weights are what the
     /// normalised values are multiplied by.
     pub fn values(&self, name: &str) -> Result<Vec<f32>> {
         merged(self.weights, self.adapter, name)
@@ -75,7 +73,7 @@ impl Source<'_> {
     }
 }
 
-/// A tensor of a base with an adapter over it: `W + scale B A` in f32.
+/// A tensor of a base with an adapter over it, in f32.
 pub(crate) fn merged(weights: &Weights, adapter: Option<&Adapter>, name: &str) -> Result<Vec<f32>> {
     if weights.shape(name)?.len() == 1 {
         return Ok(weights.vector(name)?);

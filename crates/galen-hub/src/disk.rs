@@ -114,7 +114,8 @@ impl Partial {
         drop(self.file);
         fs::rename(&self.path, target).map_err(|e| HubError::io(target, e))?;
         if let Some(parent) = target.parent() {
-            sync_dir(parent);
+            // What was fetched can be fetched again: as durable as the system makes it.
+            let _ = galen_files::sync_folder(parent);
         }
         Ok(())
     }
@@ -125,22 +126,11 @@ impl Partial {
     }
 }
 
-/// Makes a rename last. Not every file system can; then the rename is as durable as that system makes it.
-fn sync_dir(path: &Path) {
-    if let Ok(dir) = File::open(path) {
-        let _ = dir.sync_all();
-    }
-}
-
 /// A small file, whole or not at all.
 pub(crate) fn write_small(target: &Path, text: &str) -> Result<()> {
     let parent = target.parent().unwrap_or(Path::new("."));
     create_dir(parent)?;
-    let io = |e| HubError::io(target, e);
-    let mut temporary = tempfile::NamedTempFile::new_in(parent).map_err(io)?;
-    temporary.write_all(text.as_bytes()).map_err(io)?;
-    temporary.persist(target).map_err(|e| HubError::io(target, e.error))?;
-    Ok(())
+    galen_files::replace(target, text.as_bytes()).map_err(|e| HubError::io(target, e))
 }
 
 /// Held until dropped: no other process fetches the same thing meanwhile. `None` where the file system

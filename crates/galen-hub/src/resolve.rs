@@ -81,14 +81,18 @@ pub fn resolve_model(name: &str, options: &Options<'_>) -> Result<Resolved> {
     }
 }
 
-/// A PEFT adapter: a local folder or `ORG/REPO[@REV]`.
+/// An adapter: a local folder of PEFT's or mlx-lm's, a `.gguf`, or `ORG/REPO[@REV]` with one of them. `path` is the folder, or the
+/// GGUF file.
 pub fn resolve_adapter(name: &str, options: &Options<'_>) -> Result<Resolved> {
     match Reference::parse(name, None)? {
         Reference::Local(path) => {
+            if path.is_file() && select::has_extension(name, "gguf") {
+                return Ok(Resolved::local(path.clone(), vec![path]));
+            }
             let names = if path.is_dir() { select::list_dir(&path, MAX_LOCAL_FILES)? } else { Vec::new() };
-            let files = select::adapter_files(&names, name)?;
-            let files = files.iter().map(|f| path.join(f)).collect();
-            Ok(Resolved::local(path, files))
+            let adapter = select::adapter_files(&names, name)?;
+            let files = adapter.files.iter().map(|f| path.join(f)).collect();
+            Ok(Resolved::local(adapter.gguf.map_or(path.clone(), |gguf| path.join(gguf)), files))
         }
         Reference::Hub { quant: Some(_), .. } => {
             Err(HubError::BadName { name: name.into(), why: "an adapter has no `:QUANT`" })
@@ -96,9 +100,10 @@ pub fn resolve_adapter(name: &str, options: &Options<'_>) -> Result<Resolved> {
         Reference::Hub { id, revision, .. } => {
             let repo = Repo::new(RepoKind::Model, &id, revision.as_deref())?;
             let snapshot = Snapshot::open(&repo, options)?;
-            let names = select::adapter_files(&snapshot.files, &snapshot.shown())?;
-            let files = fetch_all(&snapshot, &names)?;
-            Ok(Resolved { hf_id: Some(id), ..Resolved::snapshot(&snapshot, snapshot.dir(), files) })
+            let adapter = select::adapter_files(&snapshot.files, &snapshot.shown())?;
+            let files = fetch_all(&snapshot, &adapter.files)?;
+            let path = adapter.gguf.map_or_else(|| snapshot.dir(), |gguf| snapshot.dir().join(gguf));
+            Ok(Resolved { hf_id: Some(id), ..Resolved::snapshot(&snapshot, path, files) })
         }
         Reference::Catalogue(_) => Err(HubError::NoSuchPath(name.into())),
     }

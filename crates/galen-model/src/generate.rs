@@ -141,7 +141,7 @@ impl<'a> Session<'a> {
         let mut made = Vec::with_capacity(self.layers.len());
         if let Some(hook) = self.hook.get() {
             for layer in 0..self.layers.len() {
-                made.push(hook.leaves(layer, &mut Tape::frozen())?);
+                made.push(hook.leaves(layer, self.model, &mut Tape::frozen())?);
             }
         }
         Ok(self.leaves.get_or_init(|| made))

@@ -3,6 +3,7 @@
 use crate::arch::{self, Architecture};
 use crate::block::{Block, MODULES};
 use crate::weights::{ModelConfig, Weights, WeightsError};
+use galen_ops::hook::{Bases, Site};
 use galen_ops::ops::{AttentionShape, Compute, Frozen, Projection, RopeTable};
 use galen_ops::quant::{Dots, QuantMatrix};
 use std::sync::Arc;
@@ -221,5 +222,12 @@ impl Model {
     /// Angles of these positions, for each of the model's rotary bases.
     pub(crate) fn rope_tables(&self, positions: &[u32]) -> Vec<RopeTable> {
         self.frequencies.iter().map(|f| RopeTable::new(positions, f)).collect()
+    }
+}
+
+impl Bases for Model {
+    fn base(&self, site: Site) -> Option<&Projection> {
+        let module = MODULES.iter().position(|(_, name)| *name == site.module)?;
+        self.blocks.get(site.layer)?.projections.get(module)
     }
 }

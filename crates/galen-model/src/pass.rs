@@ -78,7 +78,7 @@ impl Shared<'_> {
         let mut tape = if recording { Tape::new() } else { Tape::frozen() };
         let input = if wanted { tape.leaf(input.clone()) } else { Traced::constant(input.clone()) };
         let leaves = match self.hook {
-            Some(hook) => hook.leaves(layer, &mut tape)?,
+            Some(hook) => hook.leaves(layer, self.model, &mut tape)?,
             None => vec![],
         };
         let mut run = BlockRun {
@@ -224,7 +224,8 @@ impl<'a> Chain<'a> {
             let Record { tape, input, leaves, output } = record;
             let mut gradients = tape.backward(&[(&output, gradient)])?;
             flowing = gradients.take(&input);
-            sink(layer, leaves.iter().map(|l| gradients.take(l)).collect())?;
+            let trained = leaves.iter().filter(|l| l.needs_grad());
+            sink(layer, trained.map(|l| gradients.take(l)).collect())?;
         }
         Ok(())
     }

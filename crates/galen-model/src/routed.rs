@@ -1,6 +1,6 @@
 //! Adapters of different rows of one step of generation.
 
-use galen_ops::hook::{HookContext, ProjectionHook, Site};
+use galen_ops::hook::{Bases, HookContext, ProjectionHook, Site};
 use galen_ops::ops::{Projection, Projections, Prologue};
 use galen_ops::tensor::{f32_tensor, f32_view};
 use galen_ops::{Result, Tape, Traced};
@@ -27,7 +27,7 @@ pub(crate) struct Routed<'a> {
 }
 
 impl ProjectionHook for Routed<'_> {
-    fn leaves(&self, _: usize, _: &mut Tape) -> Result<Vec<Traced>> {
+    fn leaves(&self, _: usize, _: &dyn Bases, _: &mut Tape) -> Result<Vec<Traced>> {
         Ok(Vec::new())
     }
 

@@ -27,10 +27,17 @@ pub struct HookContext {
     pub training: bool,
 }
 
+/// A model's frozen projections, by their places.
+pub trait Bases: Sync {
+    /// The projection there; none where there is none.
+    fn base(&self, site: Site) -> Option<&Projection>;
+}
+
 /// An adapter over the projections of a model.
 pub trait ProjectionHook: Sync {
-    /// Enters a block's trainable tensors into its tape, in a fixed order.
-    fn leaves(&self, layer: usize, tape: &mut Tape) -> Result<Vec<Traced>>;
+    /// Enters a block's trainable tensors into its tape, in a fixed order; behind them, without gradients, what the adapter
+    /// computes of them and of the bases once for a pass or a sequence.
+    fn leaves(&self, layer: usize, bases: &dyn Bases, tape: &mut Tape) -> Result<Vec<Traced>>;
 
     /// Whether a block has any.
     fn has_leaves(&self, layer: usize) -> bool;

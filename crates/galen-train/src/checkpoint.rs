@@ -7,6 +7,7 @@ use crate::error::{Result, run_error};
 use crate::hacking::RewardHacking;
 use crate::objective::Validation;
 use galen_adapter::{Adapter, BaseRecord, save_peft};
+use galen_files::{sync_folder, write_synced};
 use galen_ops::mmap::Bytes;
 use galen_optim::AdamW;
 use safetensors::tensor::{Dtype, SafeTensors, View};
@@ -15,7 +16,6 @@ use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// What besides the adapter and the optimiser a run must remember.
@@ -58,7 +58,7 @@ pub fn save(
 ) -> Result<PathBuf> {
     let target = dir.join(format!("checkpoint-{}", state.step));
     let io = |e: std::io::Error| run_error::<()>(target.display(), e.to_string());
-    let temporary = match tempfile::Builder::new().prefix(".tmp-checkpoint-").tempdir_in(dir) {
+    let temporary = match galen_files::folder_beside(&target) {
         Ok(t) => t,
         Err(e) => return run_error(target.display(), e.to_string()),
     };
@@ -66,14 +66,14 @@ pub fn save(
     write_optimizer(&temporary.path().join(OPTIMIZER_FILE), optimizer, &target)?;
     let text = serde_json::to_vec_pretty(state).or_else(|e| run_error(target.display(), e.to_string()))?;
     write_synced(&temporary.path().join(STATE_FILE), &text).or_else(io)?;
-    sync_dir(temporary.path()).or_else(io)?;
+    sync_folder(temporary.path()).or_else(io)?;
     let path = temporary.keep();
     // Repeating a step after a resume writes the same bits again.
     if target.exists() {
         std::fs::remove_dir_all(&target).or_else(io)?;
     }
     std::fs::rename(&path, &target).or_else(io)?;
-    sync_dir(dir).or_else(io)?;
+    sync_folder(dir).or_else(io)?;
     Ok(target)
 }
 
@@ -211,7 +211,7 @@ pub fn prune(dir: &Path, limit: Option<usize>, best: Option<u64>) -> Result<()> 
 /// Removes temporary files and directories of writes that were cut off.
 pub fn remove_leftovers(dir: &Path) -> Result<()> {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.file_name().to_str().is_some_and(|n| n.starts_with(".tmp-")) {
+        if entry.file_name().to_str().is_some_and(|n| n.starts_with(galen_files::PREFIX)) {
             let path = entry.path();
             let removed =
                 if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
@@ -219,15 +219,4 @@ pub fn remove_leftovers(dir: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Writes a file and waits until it is on the disk.
-pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
-pub(crate) fn sync_dir(dir: &Path) -> std::io::Result<()> {
-    File::open(dir)?.sync_all()
 }

@@ -1,6 +1,5 @@
 //! `log.jsonl`: one object a step.
 
-use crate::checkpoint::{sync_dir, write_synced};
 use crate::error::{Result, run_error};
 use serde::Serialize;
 use serde_json::Value;
@@ -32,10 +31,7 @@ impl Log {
                 .flat_map(|line| [line, "\n"])
                 .collect();
             if keep != old {
-                let temporary = path.with_file_name(".tmp-log.jsonl");
-                write_synced(&temporary, keep.as_bytes()).or_else(fail)?;
-                std::fs::rename(&temporary, path).or_else(fail)?;
-                sync_dir(path.parent().unwrap_or(Path::new("."))).or_else(fail)?;
+                galen_files::replace(path, keep.as_bytes()).or_else(fail)?;
             }
         }
         let file = OpenOptions::new().create(true).append(true).open(path);

@@ -69,14 +69,23 @@ fn required(fields: &mut Fields, name: &str) -> Result<String, ApiError> {
 
 fn refused() -> ApiError {
     // The same whether there is something or not: a client learns nothing of the machine.
-    ApiError::value("lora_path", "`lora_path` is no directory below the one that adapters are loaded from")
+    ApiError::value(
+        "lora_path",
+        "`lora_path` is no directory, and no GGUF file, below the one that adapters are loaded from",
+    )
 }
 
-/// The directory meant by `path`, links followed, where it lies below `dir`.
+/// The directory or GGUF file meant by `path`, links followed, where it lies below `dir`.
 fn within(dir: &Path, path: &str) -> Result<PathBuf, ApiError> {
     let dir = dir.canonicalize().map_err(|_| refused())?;
     let path = dir.join(path).canonicalize().map_err(|_| refused())?;
-    if !path.starts_with(&dir) || path == dir || !path.is_dir() {
+    if !path.starts_with(&dir) || path == dir {
+        return Err(refused());
+    }
+    if path.is_file() && path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) {
+        return Ok(path);
+    }
+    if !path.is_dir() {
         return Err(refused());
     }
     // Its files too: a link among them would bring in another one's.

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use galen_adapter::Adapter;
 use galen_model::{Model, Session};
-use galen_ops::hook::{HookContext, ProjectionHook, Site};
+use galen_ops::hook::{Bases, HookContext, ProjectionHook, Site};
 use galen_ops::ops::{Compute, Frozen, Projection, Projections, Prologue};
 use galen_ops::quant::{QuantError, QuantMatrix};
 use galen_ops::tensor::f32_view;
@@ -117,8 +117,8 @@ impl Capture<'_> {
 }
 
 impl ProjectionHook for Capture<'_> {
-    fn leaves(&self, layer: usize, tape: &mut Tape) -> galen_ops::Result<Vec<Traced>> {
-        self.adapter.leaves(layer, tape)
+    fn leaves(&self, layer: usize, bases: &dyn Bases, tape: &mut Tape) -> galen_ops::Result<Vec<Traced>> {
+        self.adapter.leaves(layer, bases, tape)
     }
 
     fn has_leaves(&self, layer: usize) -> bool {
@@ -135,7 +135,7 @@ impl ProjectionHook for Capture<'_> {
         bases: &[&Projection],
         context: &HookContext,
     ) -> galen_ops::Result<Vec<Traced>> {
-        let changed = |s: &Site| self.adapter.low_rank(s.layer, s.module).is_some();
+        let changed = |s: &Site| self.adapter.covers(s.layer, s.module);
         if let (Some(first), Some(base), true) = (sites.first(), bases.first(), sites.iter().any(changed)) {
             let cols = base.in_features();
             let members = vec![(self.eye(cols)?, None)];

@@ -38,6 +38,10 @@ impl Format for GgufModel {
         false
     }
 
+    fn writes_blocks(&self) -> bool {
+        true
+    }
+
     fn write(&self, source: &Source, options: &Options, out: &Path) -> Result<Written> {
         let config = source.config();
         let mut metadata = match source.weights.gguf() {

@@ -1,29 +1,64 @@
 //! llama.cpp's adapters: a GGUF file of type `adapter`, pairs `NAME.lora_a` [r, in] and `NAME.lora_b` [out, r], whose product
 //! counts `alpha / r` times. What `gguf_lora.rs` writes, and llama.cpp's own `convert_lora_to_gguf.py`.
 
-use super::{Branch, adapter_of};
+use super::{AdapterFiles, Branch, Over, adapter_of};
 use crate::error::{Result, cannot, of_tensor};
-use galen_adapter::{Adapter, BaseRecord, ModuleShape};
-use galen_model::ModelConfig;
+use galen_adapter::{Adapter, BaseRecord};
 use galen_model::weights::{Gguf, gguf_name, gguf_rows};
 use galen_ops::quant::dequantize;
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Whether a GGUF file is an adapter.
 pub fn is_gguf_lora(file: &Gguf) -> bool {
     file.str("general.type") == Some("adapter")
 }
 
-/// Reads an adapter over the base of that configuration; `modules` are its projections. The rows of B are brought into
-/// Hugging Face order.
+pub(super) struct GgufLora;
+
+impl AdapterFiles for GgufLora {
+    fn name(&self) -> &'static str {
+        "gguf-lora"
+    }
+
+    fn about(&self) -> &'static str {
+        "llama.cpp's GGUF files of type `adapter`"
+    }
+
+    fn holds(&self, path: &Path) -> bool {
+        path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) && path.is_file()
+    }
+
+    fn weights(&self, path: &Path) -> PathBuf {
+        path.to_owned()
+    }
+
+    fn base(&self, path: &Path) -> Result<BaseRecord> {
+        Ok(record(&Gguf::open(path)?))
+    }
+
+    fn load(&self, path: &Path, over: Over, seed: u64) -> Result<(Adapter, BaseRecord)> {
+        load(path, over, seed)
+    }
+}
+
+/// The base's name: its repository where llama.cpp's converter wrote that, else the name it goes by.
+fn record(file: &Gguf) -> BaseRecord {
+    let of_url = |url: &str| {
+        let (host, path) = url.trim_end_matches('/').split_once("://")?.1.split_once('/')?;
+        let is_id = path.split('/').filter(|part| !part.is_empty()).count() == 2;
+        (host.starts_with("huggingface.") && is_id).then(|| path.to_owned())
+    };
+    let repository = file.str("general.base_model.0.repo_url").and_then(of_url);
+    let name = repository.or_else(|| file.str("general.base_model.0.name").map(str::to_owned));
+    BaseRecord { name, revision: None }
+}
+
+/// Reads an adapter. The rows of B are brought into Hugging Face order.
 ///
 /// Errors: another kind of file or of adapter, another architecture, tensors of other shapes or of no projection.
-pub fn load_gguf_lora(
-    path: &Path,
-    config: &ModelConfig,
-    modules: &[ModuleShape],
-) -> Result<(Adapter, BaseRecord)> {
+fn load(path: &Path, over: Over, seed: u64) -> Result<(Adapter, BaseRecord)> {
+    let Over { config, modules } = over;
     let file = Gguf::open(path)?;
     let at = path.display();
     let text = |key: &str| file.str(key).unwrap_or("(nothing)");
@@ -75,13 +110,12 @@ pub fn load_gguf_lora(
             }
         }
         let scale = alpha.map_or(1.0, |alpha| alpha as f32 / r as f32);
-        branches.push(Branch { shape: shape.clone(), a, b, r, scale });
+        branches.push(Branch { shape: shape.clone(), a, b, magnitude: None, r, scale });
         known.extend(keys);
     }
     if let Some(stray) = file.tensor_names().find(|n| !known.contains(*n)) {
         let what = format!("{at}: tensor `{stray}` belongs to no projection of the base");
         return cannot(what, "adapters of embeddings, heads and norms are not supported");
     }
-    let name = file.str("general.base_model.0.name").map(str::to_owned);
-    Ok((adapter_of(path, branches, 0.0)?, BaseRecord { name, revision: None }))
+    Ok((adapter_of(path, branches, 0.0, seed)?, record(&file)))
 }

@@ -3,7 +3,9 @@
 //! A method is a row of [`METHODS`]: what it works on, what it leaves out of each adapter first, and whether signs are
 //! elected. What it works on: the factors (A with A, B with B; each weighed by the root of its weight and scale), their
 //! concatenation, or the changes `scale B A` themselves, which are factored again. The merged adapter has scale 1.
+//! `slerp` is mergekit's.
 
+mod slerp;
 mod svd;
 mod tensors;
 
@@ -21,6 +23,8 @@ pub enum On {
     Concatenated,
     /// `scale B A`, then the best approximation of a rank (Eckart and Young 1936).
     Changes,
+    /// The same of two adapters, one turned towards the other (Shoemake 1985).
+    Arc,
 }
 
 /// What is left out of each tensor before they are added.
@@ -51,7 +55,7 @@ const fn method(name: &'static str, on: On, sparsify: Sparsify, elect: bool) -> 
     Method { name, on, sparsify, elect }
 }
 
-/// Every method. `task_arithmetic` is mergekit's: the sum of the changes, factored at full rank unless one is given.
+/// Every method. `task_arithmetic` and `slerp` are mergekit's: sums of the changes, factored at full rank unless one is given.
 pub static METHODS: &[Method] = &[
     method("linear", On::Factors, Sparsify::Nothing, false),
     method("cat", On::Concatenated, Sparsify::Nothing, false),
@@ -65,6 +69,7 @@ pub static METHODS: &[Method] = &[
     method("magnitude_prune", On::Factors, Sparsify::Magnitude, false),
     method("magnitude_prune_svd", On::Changes, Sparsify::Magnitude, false),
     method("task_arithmetic", On::Changes, Sparsify::Nothing, false),
+    method("slerp", On::Arc, Sparsify::Nothing, false),
 ];
 
 /// The method of that name.
@@ -91,8 +96,10 @@ pub struct MergeOptions {
     pub density: Option<f64>,
     /// Whose sign wins.
     pub majority_sign: MajoritySign,
-    /// Rank of what is factored again; default: the largest of the adapters' (task arithmetic: their sum).
+    /// Rank of what is factored again; default: the largest of the adapters' (task arithmetic, slerp: their sum).
     pub svd_rank: Option<usize>,
+    /// Where on the arc from the first adapter (0) to the second (1), for slerp; default: half way.
+    pub t: Option<f64>,
     /// Of random choices.
     pub seed: u64,
 }
@@ -138,7 +145,8 @@ pub fn combine(
         }
         _ => {}
     }
-    if options.svd_rank.is_some() && method.on != On::Changes {
+    slerp::check(adapters, &options)?;
+    if options.svd_rank.is_some() && !matches!(method.on, On::Changes | On::Arc) {
         let what = format!("`--svd-rank`, and `{}` factors nothing", method.name);
         return cannot(what, "leave it out, or `--method svd`");
     }
@@ -147,6 +155,7 @@ pub fn combine(
     let r = match method.on {
         On::Factors => greatest,
         On::Concatenated => ranks.iter().sum(),
+        On::Arc => options.svd_rank.unwrap_or(ranks.iter().sum()),
         On::Changes if method.name == "task_arithmetic" => options.svd_rank.unwrap_or(ranks.iter().sum()),
         On::Changes => options.svd_rank.unwrap_or(greatest),
     };
@@ -245,6 +254,12 @@ fn one(
                 at += l.r;
             }
             a.resize(r * m, 0.0);
+            (r, a, b)
+        }
+        On::Arc => {
+            // One that lacks the projection changes it by nothing: the other's place on the arc is kept.
+            let weighed = slerp::weighed(adapters, shape, options.t.unwrap_or(slerp::HALF_WAY));
+            let (a, b) = svd::of_branches(&weighed, n, m, r);
             (r, a, b)
         }
         On::Changes if options.method.sparsify == Sparsify::Nothing && !options.method.elect => {

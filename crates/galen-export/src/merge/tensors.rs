@@ -75,6 +75,7 @@ mod tests {
             density: Some(density),
             majority_sign: MajoritySign::Total,
             svd_rank: None,
+            t: None,
             seed: 1,
         }
     }

@@ -8,7 +8,7 @@ use crate::format::{Format, Kind, Options, Written};
 use crate::gguf::GgufModel;
 use crate::source::Source;
 use galen_types::TextEncoder as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use templates::TEMPLATES;
 
 pub(crate) struct Ollama;
@@ -33,6 +33,14 @@ impl Format for Ollama {
 
     fn adapter_alone(&self) -> bool {
         false
+    }
+
+    fn writes_blocks(&self) -> bool {
+        true
+    }
+
+    fn model(&self, out: &Path) -> PathBuf {
+        out.join(MODEL)
     }
 
     fn owns(&self, name: &str) -> bool {

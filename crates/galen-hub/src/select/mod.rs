@@ -25,12 +25,16 @@ const COMPANIONS: &[&str] = &[
     "merges.txt",
 ];
 
-/// A model's files.
+/// What a folder with an adapter holds, and its weights: PEFT's or mlx-lm's.
+const ADAPTER_CONFIG: &str = "adapter_config.json";
+const ADAPTER_WEIGHTS: [&str; 2] = ["adapter_model.safetensors", "adapters.safetensors"];
+
+/// A model's or an adapter's files.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ModelFiles {
     /// Everything to fetch.
     pub(crate) files: Vec<String>,
-    /// The GGUF to open (the first of a split one); `None`: the folder is the model.
+    /// The GGUF to open (the first of a split one); `None`: the folder is the model or the adapter.
     pub(crate) gguf: Option<String>,
 }
 
@@ -42,7 +46,7 @@ fn base(name: &str) -> &str {
     name.rsplit('/').next().unwrap_or(name)
 }
 
-fn has_extension(name: &str, extension: &str) -> bool {
+pub(crate) fn has_extension(name: &str, extension: &str) -> bool {
     base(name).rsplit_once('.').is_some_and(|(_, e)| e.eq_ignore_ascii_case(extension))
 }
 
@@ -148,22 +152,44 @@ fn gguf_files(names: &[String], quant: Option<&str>, what: &str) -> Result<Model
     Ok(ModelFiles { files, gguf })
 }
 
-/// A PEFT adapter's files.
-pub(crate) fn adapter_files(names: &[String], what: &str) -> Result<Vec<String>> {
-    for needed in ["adapter_config.json", "adapter_model.safetensors"] {
-        if !names.iter().any(|n| n == needed) {
-            let pickled = names.iter().any(|n| n == "adapter_model.bin");
-            let more = if pickled && needed.ends_with("safetensors") {
+/// An adapter's files: PEFT's or mlx-lm's two, or llama.cpp's GGUF where it is the only one.
+pub(crate) fn adapter_files(names: &[String], what: &str) -> Result<ModelFiles> {
+    let has = |needed: &str| names.iter().any(|n| n == needed);
+    let in_folder = has(ADAPTER_CONFIG) && ADAPTER_WEIGHTS.iter().any(|w| has(w));
+    let top = |n: &&String| !n.contains('/');
+    let ggufs: Vec<&String> = names.iter().filter(top).filter(|n| has_extension(n, "gguf")).collect();
+    match &ggufs[..] {
+        [only] if !in_folder => {
+            let gguf = Some((*only).clone());
+            Ok(ModelFiles { files: vec![(*only).clone()], gguf })
+        }
+        [_, _, ..] if !in_folder => {
+            let list: Vec<&str> = ggufs.iter().map(|g| g.as_str()).collect();
+            contents(
+                what,
+                format!("it has several GGUF files\nhint: name the file of one: {}", list.join(", ")),
+            )
+        }
+        _ if !in_folder => {
+            let needed = if has(ADAPTER_CONFIG) { ADAPTER_WEIGHTS[0] } else { ADAPTER_CONFIG };
+            let pickled = needed != ADAPTER_CONFIG && has("adapter_model.bin");
+            let more = if pickled {
                 "\nhint: it has pickled weights only (`adapter_model.bin`), which galen does not open"
             } else {
-                ""
+                "\nhint: an adapter is PEFT's or mlx-lm's folder, or llama.cpp's `.gguf`"
             };
-            return contents(what, format!("no PEFT adapter: `{needed}` is missing{more}"));
+            contents(what, format!("no adapter: `{needed}` is missing{more}"))
+        }
+        _ => {
+            let wanted = |n: &&String| {
+                n.starts_with("adapter_")
+                    || ADAPTER_WEIGHTS.contains(&n.as_str())
+                    || COMPANIONS.contains(&n.as_str())
+            };
+            let kept = |n: &&String| top(n) && !has_extension(n, "bin");
+            Ok(ModelFiles { files: names.iter().filter(wanted).filter(kept).cloned().collect(), gguf: None })
         }
     }
-    let wanted = |n: &&String| n.starts_with("adapter_") || COMPANIONS.contains(&n.as_str());
-    let kept = |n: &&String| !n.contains('/') && !has_extension(n, "bin");
-    Ok(names.iter().filter(wanted).filter(kept).cloned().collect())
 }
 
 /// Names of the files below `dir`, `/` between folders, sorted; hidden ones left out. Links to files count,
@@ -254,10 +280,19 @@ mod tests {
         let names = list(
             "adapter_config.json adapter_model.safetensors README.md tokenizer.json checkpoint-1/adapter_config.json",
         );
+        let found = |names: &[String]| adapter_files(names, "x").map(|a| (a.files, a.gguf));
+        let folder = |files: &str| (list(files), None);
         assert_eq!(
-            adapter_files(&names, "x").unwrap(),
-            list("adapter_config.json adapter_model.safetensors tokenizer.json")
+            found(&names).unwrap(),
+            folder("adapter_config.json adapter_model.safetensors tokenizer.json")
         );
+        let mlx = list("0000100_adapters.safetensors adapter_config.json adapters.safetensors");
+        assert_eq!(found(&mlx).unwrap(), folder("adapter_config.json adapters.safetensors"));
+        let gguf = (list("lora-f16.gguf"), Some("lora-f16.gguf".to_owned()));
+        assert_eq!(found(&list("README.md lora-f16.gguf other/b.gguf")).unwrap(), gguf);
+        assert!(found(&list("a.gguf b.gguf")).unwrap_err().to_string().contains("several"));
+        let e = found(&list("README.md")).unwrap_err().to_string();
+        assert!(e.contains("`adapter_config.json` is missing"), "{e}");
         assert!(adapter_files(&list("adapter_config.json adapter_model.bin"), "x").is_err());
     }
 }

@@ -10,11 +10,13 @@ mod embedding;
 mod frozen;
 mod gated;
 mod log_prob;
+mod magnitude;
 mod projection;
 mod rms_norm;
 mod rope;
 mod select_rows;
 mod softmax;
+mod weight_norm;
 
 pub use add::Add;
 pub use attention::{Attention, AttentionShape, CachedAttention};
@@ -24,11 +26,13 @@ pub use embedding::embed;
 pub use frozen::{Compute, Frozen};
 pub use gated::{Activation, Gated};
 pub use log_prob::{LogProbHead, LogProbs, logits};
-pub use projection::{Branch, Projection, Projections, Prologue};
+pub use magnitude::Magnitude;
+pub use projection::{Branch, DroppedPart, Projection, Projections, Prologue};
 pub use rms_norm::RmsNorm;
 pub use rope::{Rope, RopeTable};
 pub use select_rows::SelectRows;
 pub use softmax::{SoftmaxNorm, softmax_weights};
+pub use weight_norm::adapted_norms;
 
 use rayon::prelude::*;
 use std::mem::MaybeUninit;

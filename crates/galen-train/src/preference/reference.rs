@@ -1,7 +1,6 @@
 //! The reference policy: where training started. No second model: the base with the adapter off, or with a frozen copy of the
 //! adapter that training goes on from.
 
-use crate::checkpoint::{sync_dir, write_synced};
 use crate::error::{Result, run_error};
 use galen_adapter::Adapter;
 use galen_data::pack::{Sharing, pack_sequences};
@@ -154,11 +153,7 @@ fn write(file: &Path, key: &str, known: &[Vec<Vec<f32>>; 2]) -> std::result::Res
     let parent = file.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).map_err(|e| text(&e))?;
     // Two runs may write the same file at once: each has a name of its own until it is whole.
-    let temporary =
-        tempfile::Builder::new().prefix(".tmp-reference-").tempfile_in(parent).map_err(|e| text(&e))?;
-    write_synced(temporary.path(), &all).map_err(|e| text(&e))?;
-    temporary.persist(file).map_err(|e| text(&e))?;
-    sync_dir(parent).map_err(|e| text(&e))
+    galen_files::replace(file, &all).map_err(|e| text(&e))
 }
 
 /// What a file holds of these rows; nothing where it is not there, is broken, or has another key.

@@ -76,6 +76,8 @@ pub fn model_card(card: &ModelCard<'_>, run: &RunSummary) -> Result<String, Repo
             languages => card.languages,
             chat => card.chat,
             scores => card.scores,
+            method => run.method,
+            low_rank => run.low_rank,
             evaluation, training,
             settings => run.settings,
             data => run.data,
@@ -142,6 +144,17 @@ mod tests {
             assert!(text.contains(part), "{part}\n{text}");
         }
         assert!(!text.contains("vllm serve") && !text.contains("galen generate"), "{text}");
+    }
+
+    #[test]
+    fn what_other_servers_do_not_load_is_merged_for_them() {
+        let run = RunSummary { method: "DoRA".into(), low_rank: false, ..sample_run() };
+        let text = model_card(&card(), &run).unwrap();
+        for part in ["\n- dora\n", "A DoRA adapter for", "galen merge --adapter", "llama-cli -m merged.gguf"]
+        {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
+        assert!(!text.contains("--enable-lora") && !text.contains("convert_lora_to_gguf"), "{text}");
     }
 
     #[test]

@@ -85,6 +85,10 @@ pub struct RunSummary {
     pub title: String,
     /// The base model as the user named it.
     pub base_model: String,
+    /// The adapter's method, as people write it: `LoRA`.
+    pub method: String,
+    /// Whether the adapter is pairs of matrices, which vLLM and llama.cpp serve as they are.
+    pub low_rank: bool,
     /// When the run ended, as shown.
     pub finished: String,
     /// Every optimiser step.
@@ -163,6 +167,8 @@ pub(super) mod tests {
         RunSummary {
             title: "icd10-letters".into(),
             base_model: "smollm2-135m-instruct (Q4_1)".into(),
+            method: "LoRA".into(),
+            low_rank: true,
             finished: "2026-11-23 09:30".into(),
             steps: (1..=225).map(step).collect(),
             eval_losses: [(75, 1.02), (150, 0.81), (225, 0.78)].into(),

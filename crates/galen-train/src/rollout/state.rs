@@ -2,7 +2,6 @@
 
 use super::Keep;
 use super::journal::Journal;
-use crate::checkpoint::{sync_dir, write_synced};
 use crate::error::{Result, run_error};
 use galen_model::{Completion, End};
 use serde::{Deserialize, Serialize};
@@ -120,12 +119,7 @@ impl Sampled {
     /// Writes the answers into a run directory, whole or not at all.
     pub fn keep(&self, dir: &Path) -> Result<()> {
         let path = dir.join(PENDING);
-        let write = || -> std::io::Result<()> {
-            let temporary = tempfile::Builder::new().prefix(".tmp-rollouts-").tempfile_in(dir)?;
-            write_synced(temporary.path(), &serde_json::to_vec(self)?)?;
-            temporary.persist(&path)?;
-            sync_dir(dir)
-        };
+        let write = || -> std::io::Result<()> { galen_files::replace(&path, &serde_json::to_vec(self)?) };
         write().or_else(|e| run_error(path.display(), e.to_string()))
     }
 

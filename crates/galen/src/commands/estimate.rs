@@ -99,7 +99,7 @@ pub fn plan(config: &Config, weights: &Weights, sample: &Sample, flops: f64) -> 
     let model = ModelShape::from(weights.config());
     let wanted = config.adapter_config();
     let covered = wanted.targets.select(&model.modules(), wanted.layers.as_deref())?;
-    let mut adapter = AdapterShape::new(&covered, wanted.r, config.lora_dropout, model.layers);
+    let mut adapter = AdapterShape::new(&covered, &wanted, model.layers);
     if config.trains_reward() {
         adapter.params += model.hidden;
     }

@@ -28,7 +28,7 @@ pub struct Args {
     /// The model: a folder, a `.gguf`, `ORG/REPO[@REV]`, a catalogue name; default: the adapter's recorded base
     #[arg(long, short = 'm', value_name = "M", required_unless_present = "adapter")]
     pub model: Option<String>,
-    /// An adapter (PEFT folder or run directory), compared with the base; may be repeated
+    /// An adapter (a folder of PEFT's or mlx-lm's, a GGUF adapter, a run directory), compared with the base; may be repeated
     #[arg(long, alias = "peft", value_name = "A")]
     pub adapter: Vec<String>,
     /// Tasks, by name or YAML file, separated by commas

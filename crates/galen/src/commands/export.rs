@@ -4,12 +4,11 @@ use super::verify::AfterExport;
 use crate::cli::Globals;
 use crate::error::UsageError;
 use crate::progress::say;
-use crate::session::{MergeArgs, Opened, Verdict, write_out};
+use crate::session::{Opened, Verdict, WriteArgs, write_out};
 use crate::stdout;
 use clap::builder::PossibleValuesParser;
-use galen_export::{FORMATS, Format, Options, QUANTIZATIONS, Quantization, Written};
+use galen_export::{FORMATS, Format, Written};
 use serde_json::json;
-use std::path::PathBuf;
 
 /// Flags of `galen export`.
 #[derive(Debug, clap::Args)]
@@ -18,30 +17,15 @@ pub struct Args {
     /// default: the adapter's recorded base
     #[arg(long, short = 'm', value_name = "M", required_unless_present = "adapter")]
     pub model: Option<String>,
-    /// An adapter: a PEFT folder or a run directory; of several, all changes are added
+    /// An adapter: a folder of PEFT's or mlx-lm's, a GGUF adapter, a run directory; of several, all changes are added
     #[arg(long, alias = "lora", value_name = "A")]
     pub adapter: Vec<String>,
     /// The format
     #[arg(long, short, value_name = "F", value_parser = PossibleValuesParser::new(FORMATS.iter().map(|f| f.name())))]
     pub format: String,
-    /// Types of the tensors; default: as the base has them
-    #[arg(
-        long,
-        alias = "outtype",
-        value_name = "Q",
-        ignore_case = true,
-        value_parser = PossibleValuesParser::new(QUANTIZATIONS.iter().map(|q| q.name))
-    )]
-    pub quantize: Option<String>,
-    /// What is said of a merge
+    /// What is written
     #[command(flatten)]
-    pub merging: MergeArgs,
-    /// Largest safetensors file, bytes
-    #[arg(long, alias = "max_shard_size", value_name = "BYTES", default_value_t = 5_000_000_000)]
-    pub max_shard_size: u64,
-    /// The file or folder to write; one that an export wrote is replaced once the new one is whole
-    #[arg(long, short, value_name = "PATH")]
-    pub out: PathBuf,
+    pub writing: WriteArgs,
     /// Do not hold what was written of a run against the run (`galen verify`)
     #[arg(long, alias = "no_verify")]
     pub no_verify: bool,
@@ -52,18 +36,14 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
     let Some(format) = galen_export::find(&args.format) else {
         return Err(UsageError::new(format!("format `{}`", args.format), "see `galen export --help`").into());
     };
-    let options = Options {
-        quantize: args.quantize.as_deref().and_then(Quantization::find),
-        max_shard_bytes: args.max_shard_size.max(1),
-        ..Options::default()
-    };
     let opened = Opened::new(args.model, args.adapter, globals.offline)?.as_one()?;
+    let out = &args.writing.out;
     let started = std::time::Instant::now();
-    let written = write_out(&opened, format, &options, &args.out, &args.merging, globals.offline)?;
+    let written = write_out(&opened, format, &args.writing, globals.offline)?;
     let seconds = started.elapsed().as_secs_f64();
-    let after = AfterExport::new(&opened, &args.out, format.name(), !args.no_verify, globals)?;
+    let after = AfterExport::new(&opened, out, format.name(), !args.no_verify, globals)?;
     let verdict = after.as_ref().and_then(|a| a.verdict.as_ref());
-    tell(format, &args.out, &written, seconds, verdict, globals)?;
+    tell(format, out, &written, seconds, verdict, globals)?;
     after.map_or(Ok(()), AfterExport::result)
 }
 

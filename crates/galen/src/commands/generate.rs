@@ -21,7 +21,7 @@ pub struct Args {
     /// The model: a folder, a `.gguf`, `ORG/REPO[@REV]`, a catalogue name; default: the adapter's recorded base
     #[arg(long, short = 'm', value_name = "M", required_unless_present = "adapter")]
     pub model: Option<String>,
-    /// An adapter: a PEFT folder or a run directory
+    /// An adapter: a folder of PEFT's or mlx-lm's, a GGUF adapter, a run directory
     #[arg(long, alias = "lora", value_name = "A")]
     pub adapter: Option<String>,
     /// The prompt; default: read from stdin

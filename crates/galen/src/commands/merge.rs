@@ -3,13 +3,11 @@
 use super::export::tell;
 use crate::cli::Globals;
 use crate::error::UsageError;
-use crate::session::{MergeArgs, Opened, write_out};
+use crate::session::{Opened, WriteArgs, write_out};
 use anyhow::Context as _;
 use clap::builder::PossibleValuesParser;
 use galen_adapter::Adapter;
 use galen_export::merge::{METHODS, MajoritySign, MergeOptions, combine, find};
-use galen_export::{Options, QUANTIZATIONS, Quantization};
-use std::path::PathBuf;
 
 /// Flags of `galen merge`.
 #[derive(Debug, clap::Args)]
@@ -17,13 +15,14 @@ pub struct Args {
     /// The base: a folder, a `.gguf`, `ORG/REPO[@REV]`, a catalogue name; default: the first adapter's recorded base
     #[arg(long, short = 'm', value_name = "M")]
     pub model: Option<String>,
-    /// An adapter, and its weight (default 1); may be repeated
+    /// An adapter (a folder of PEFT's or mlx-lm's, a GGUF adapter, a run directory), and its weight (default 1); may be repeated
     #[arg(long, alias = "lora", value_name = "A[:WEIGHT]", required = true)]
     pub adapter: Vec<String>,
-    /// What the result is: an adapter, or the base with it; default: the base for one adapter, an adapter for several
+    /// What the result is: an adapter, or the base with it (GGUF where `--out` ends in `.gguf`, else a Hugging Face folder); default:
+    /// the base for one adapter, an adapter for several
     #[arg(long, value_name = "WHAT")]
     pub into: Option<Into>,
-    /// How several adapters become one, by PEFT's names; default: cat, which adds their changes exactly
+    /// How several adapters become one, by PEFT's and mergekit's names; default: cat, which adds their changes exactly
     #[arg(long, alias = "combination_type", value_name = "METHOD", value_parser = PossibleValuesParser::new(METHODS.iter().map(|m| m.name)))]
     pub method: Option<String>,
     /// Share of the entries that stay (ties, dare, magnitude_prune)
@@ -35,23 +34,15 @@ pub struct Args {
     /// Rank of an adapter that is factored again; default: the largest of the adapters'
     #[arg(long, alias = "svd_rank", value_name = "R", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub svd_rank: Option<u32>,
+    /// Where between two adapters slerp ends: 0 is the first, 1 the second; default: 0.5
+    #[arg(long, value_name = "X")]
+    pub t: Option<f64>,
     /// Seed of what dare leaves out
     #[arg(long, short, value_name = "N", default_value_t = 42)]
     pub seed: u64,
-    /// Types of the tensors of a merged base; default: as the base has them
-    #[arg(
-        long,
-        value_name = "Q",
-        ignore_case = true,
-        value_parser = PossibleValuesParser::new(QUANTIZATIONS.iter().map(|q| q.name))
-    )]
-    pub quantize: Option<String>,
-    /// What is said of a merge into the base
+    /// What is written; `--out NAME.gguf` for a base as a GGUF file, else a folder
     #[command(flatten)]
-    pub merging: MergeArgs,
-    /// The folder to write; `NAME.gguf` for a base as a GGUF file
-    #[arg(long, short, value_name = "PATH")]
-    pub out: PathBuf,
+    pub writing: WriteArgs,
 }
 
 /// What comes out.
@@ -90,12 +81,11 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
         )
         .into());
     }
-    if !several && (args.density.is_some() || args.svd_rank.is_some()) {
-        let what = "`--density` and `--svd-rank` are for several adapters, and one is named";
+    if !several && (args.density.is_some() || args.svd_rank.is_some() || args.t.is_some()) {
+        let what = "`--density`, `--svd-rank` and `--t` are for several adapters, and one is named";
         return Err(UsageError::new(what, "leave them out, or name another with `--adapter`").into());
     }
-    let quantize = args.quantize.as_deref().and_then(Quantization::find);
-    if quantize.is_some() && into == Into::Adapter {
+    if args.writing.quantize.is_some() && into == Into::Adapter {
         return Err(UsageError::new("`--quantize` is for a merged base", "add `--into base`").into());
     }
     let opened = Opened::new(args.model, names, globals.offline)?;
@@ -110,6 +100,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
                 Sign::Frequency => MajoritySign::Frequency,
             },
             svd_rank: args.svd_rank.map(|r| r as usize),
+            t: args.t,
             seed: args.seed,
         };
         let adapters: Vec<(&Adapter, f64)> =
@@ -119,17 +110,17 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
     } else {
         opened
     };
-    let gguf = args.out.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
+    let out = &args.writing.out;
+    let gguf = out.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
     let format = match into {
         Into::Adapter => "peft",
         Into::Base if gguf => "gguf",
         Into::Base => "hf",
     };
     let format = galen_export::find(format).with_context(|| format!("format `{format}`"))?;
-    let options = Options { quantize, ..Options::default() };
     let started = std::time::Instant::now();
-    let written = write_out(&opened, format, &options, &args.out, &args.merging, globals.offline)?;
-    tell(format, &args.out, &written, started.elapsed().as_secs_f64(), None, globals)
+    let written = write_out(&opened, format, &args.writing, globals.offline)?;
+    tell(format, out, &written, started.elapsed().as_secs_f64(), None, globals)
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ impl Config {
     pub fn adapter_config(&self) -> AdapterConfig {
         let layers: Vec<usize> = self.peft_layers_to_transform.iter().map(|l| *l as usize).collect();
         AdapterConfig {
-            method: "lora".into(),
+            method: if self.peft_use_dora { "dora" } else { "lora" }.into(),
             r: self.lora_r as usize,
             alpha: self.lora_alpha,
             dropout: self.dropout(),
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn keys_arrive() {
         let text = "base_model: m\nadapter: lora\nlearning_rate: 3e-4\ndatasets: [{path: d.jsonl}]\nlora_r: 4\n\
-                    lora_alpha: 6\nlora_dropout: 0.25\npeft_use_rslora: true\npeft_layers_to_transform: [1, 3]\n\
+                    lora_alpha: 6\nlora_dropout: 0.25\npeft_use_rslora: true\npeft_use_dora: true\npeft_layers_to_transform: [1, 3]\n\
                     peft_init_lora_weights: gaussian\nlora_target_modules: [q_proj]\nseed: 9\nmicro_batch_size: 2\n\
                     gradient_accumulation_steps: 3\nnum_epochs: 2\nwarmup_ratio: 0.1\nweight_decay: 0.01\n\
                     adam_beta1: 0.8\nadam_beta2: 0.95\nadam_epsilon: 1e-6\nmax_grad_norm: 0.5\nval_set_size: 0.1\n\
@@ -161,6 +161,7 @@ mod tests {
         let (config, report) = check_text("c.yaml", text, &[]);
         assert_eq!(report.errors, []);
         let a = config.adapter_config();
+        assert_eq!(a.method, "dora");
         assert_eq!((a.r, a.alpha, a.dropout, a.rslora, a.seed), (4, 6.0, 0.25, true, 9));
         assert_eq!(
             (a.targets, a.layers, a.init),

@@ -131,7 +131,6 @@ pub static NO_EFFECT: &[Key<Config>] = keys! {
 pub static REFUSED: &[Key<Config>] = keys! {
     "Adapters": "lora_modules_to_save" => no("leave it out; the base stays frozen"),
         "training whole modules beside the adapter is not built yet";
-    "Adapters": "peft_use_dora" => no("leave it out, or set `peft_use_rslora: true`"), "DoRA is not built yet";
     "Adapters": "lora_target_parameters" => no("name linear layers in `lora_target_modules`"),
         "adapters on experts' stacked weights are not built";
     "Adapters": "lora_exclude_modules" => no("name the layers wanted in `lora_target_modules`"), "not built";

@@ -66,10 +66,13 @@ key_table! {
     lora_target_modules: Targets = Targets::Unset;
     /// Every linear layer of the blocks, also beside `lora_target_modules`.
     lora_target_linear: Option<bool> = None;
-    /// Go on training the adapter in this directory.
+    /// Go on training this adapter: a folder of PEFT's or mlx-lm's, a GGUF adapter. Its rank, scale and method stay.
     lora_model_dir: Option<String> = None;
     /// Rank-stabilised scale: `lora_alpha / sqrt(lora_r)`.
     peft_use_rslora: bool = false;
+    /// DoRA (Liu et al. 2024): A and B change the direction of each weight's rows, and their length is trained too. A
+    /// step takes longer, with `lora_dropout` about twice as long.
+    peft_use_dora: bool = false;
     /// Block numbers that get an adapter; unset: all.
     peft_layers_to_transform: Vec<u64> = Vec::new();
     /// Initial values of A and B.

@@ -156,10 +156,6 @@ fn complaints_have_a_place_and_a_remedy() {
             "c.yaml:6: `center_rewards_coefficient` is of preference alignment, and `rl:` is not set\nhint: leave it out, or set `rl:`",
         ),
         (
-            "peft_use_dora: true",
-            "c.yaml:6: `peft_use_dora`: DoRA is not built yet\nhint: leave it out, or set `peft_use_rslora: true`",
-        ),
-        (
             "plugins: [a.b.KDPlugin]",
             "c.yaml:6: `plugins`: the plugin `a.b.KDPlugin` is Python and changes the training",
         ),
@@ -404,6 +400,7 @@ fn every_honoured_key_is_read() {
         ("lora_target_linear", "true"),
         ("lora_model_dir", "x"),
         ("peft_use_rslora", "true"),
+        ("peft_use_dora", "true"),
         ("peft_layers_to_transform", "[1]"),
         ("peft_init_lora_weights", "gaussian"),
         ("datasets", "[{path: x}]"),

@@ -4,7 +4,7 @@
 //! of queries and keys, F feed-forward width, L blocks, V vocabulary, w bytes of a kept activation (2 in bf16).
 
 use super::ModelShape;
-use galen_adapter::ModuleShape;
+use galen_adapter::{AdapterConfig, METHODS, ModuleShape};
 use galen_model::weights::HeldBytes;
 use galen_model::{LoadOptions, WeightCache};
 use galen_ops::ops::{Compute, Frozen};
@@ -32,20 +32,29 @@ pub struct AdapterShape {
     pub ranks: u64,
     /// Adapted output projections: they keep attention's output.
     pub outputs: u64,
+    /// Outputs of the projections whose magnitude is trained (DoRA): they keep what it multiplies.
+    pub magnitudes: u64,
     /// Whether branches drop inputs.
     pub dropout: bool,
 }
 
 impl AdapterShape {
-    /// Of rank `r` over these projections of a model with `layers` blocks.
-    pub fn new(covered: &[ModuleShape], r: usize, dropout: f64, layers: u64) -> Self {
+    /// Of a new adapter over these projections of a model with `layers` blocks.
+    pub fn new(covered: &[ModuleShape], wanted: &AdapterConfig, layers: u64) -> Self {
         let lowest = covered.iter().map(|m| m.layer as u64).min().unwrap_or(layers);
+        let r = wanted.r;
+        let method = METHODS.iter().find(|m| m.name() == wanted.method);
+        let parameters =
+            |m: &ModuleShape| method.map_or(Vec::new(), |of| of.parameters(r, m.inputs, m.outputs));
+        let all: u64 = covered.iter().flat_map(parameters).map(|p| p.len() as u64).sum();
+        let pairs: u64 = covered.iter().map(|m| (r * (m.inputs + m.outputs)) as u64).sum();
         Self {
-            params: covered.iter().map(|m| (r * (m.inputs + m.outputs)) as u64).sum(),
+            params: all,
             blocks: layers.saturating_sub(lowest),
             ranks: (covered.len() * r) as u64,
             outputs: covered.iter().filter(|m| m.module.ends_with("o_proj")).count() as u64,
-            dropout: dropout > 0.0,
+            magnitudes: all.saturating_sub(pairs),
+            dropout: wanted.dropout > 0.0,
         }
     }
 }
@@ -158,8 +167,8 @@ pub fn packed_bytes(model: &ModelShape) -> f64 {
 }
 
 /// Bytes a token that all trained blocks together keep: the input of either half in f32, for norms; q, k, v, gate, up
-/// and (for a branch) attention's output in w bytes; two norms a head; each branch's product with A; where heads or
-/// sublayers are normalised, what the norms read.
+/// and (for a branch) attention's output in w bytes; two norms a head; each branch's product with A; what magnitudes multiply
+/// in w bytes; where heads or sublayers are normalised, what the norms read.
 fn kept_by_blocks(model: &ModelShape, adapter: AdapterShape, bf16: bool) -> f64 {
     let (q, k) = widths(model);
     let (d, f) = (model.hidden as f64, model.ffn as f64);
@@ -171,7 +180,16 @@ fn kept_by_blocks(model: &ModelShape, adapter: AdapterShape, bf16: bool) -> f64 
     if model.sandwich_norms {
         block += 8.0 * d;
     }
-    block * adapter.blocks as f64 + w * q * adapter.outputs as f64 + 4.0 * adapter.ranks as f64
+    let mut kept =
+        block * adapter.blocks as f64 + w * q * adapter.outputs as f64 + 4.0 * adapter.ranks as f64;
+    if adapter.magnitudes > 0 {
+        kept += w * adapter.magnitudes as f64;
+        // Both parts of a dropped input come from gate and up, narrowed by either.
+        if adapter.dropout && bf16 {
+            kept += 2.0 * w * f * adapter.blocks as f64;
+        }
+    }
+    kept
 }
 
 /// Bytes at once within an operation beyond what is kept.
@@ -193,5 +211,7 @@ fn workspace(model: &ModelShape, adapter: AdapterShape, pass: PassShape, bf16: b
     let read = if bf16 { q + 2.0 * k } else { 0.0 };
     let attention = t * 4.0 * (read + 3.0 * q + (q + 2.0 * k) + q + d);
     let dropped = if adapter.dropout { t * (4.0 + b) * d.max(f) } else { 0.0 };
-    dropped + [head, forward, backward, attention].into_iter().fold(0.0, f64::max)
+    // gate and up before and behind their magnitudes; of a dropped input both parts.
+    let magnified = if adapter.magnitudes > 0 { 8.0 * t * f + dropped } else { 0.0 };
+    magnified + dropped + [head, forward, backward, attention].into_iter().fold(0.0, f64::max)
 }

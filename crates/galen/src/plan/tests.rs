@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::check_text;
+use galen_adapter::AdapterConfig;
 use galen_model::weights::HeldBytes;
 use galen_model::{LoadOptions, Precision, WeightCache};
 use galen_ops::ops::Compute;
@@ -21,8 +22,14 @@ const SMOL: ModelShape = ModelShape {
 /// Q4_1: 5 bits a weight; q and k are turned.
 const HELD: HeldBytes = HeldBytes { mapped: 58_060_800, heap: 8_294_400, embedding: 17_694_720 };
 
+fn wanted(method: &str, r: usize, dropout: f32) -> AdapterConfig {
+    let text = "base_model: m\nadapter: lora\nlearning_rate: 3e-4\ndatasets: [{path: d.jsonl}]\n";
+    let (config, _) = check_text("c.yaml", text, &[]);
+    AdapterConfig { method: method.into(), r, dropout, ..config.adapter_config() }
+}
+
 fn adapter(r: usize) -> AdapterShape {
-    AdapterShape::new(&SMOL.modules(), r, 0.0, SMOL.layers)
+    AdapterShape::new(&SMOL.modules(), &wanted("lora", r, 0.0), SMOL.layers)
 }
 
 fn mode(compute: Compute, weight_cache: WeightCache, recompute: bool) -> Mode {
@@ -102,10 +109,17 @@ fn few_predicting_tokens_and_few_adapted_projections_take_less() {
     let modules = SMOL.modules();
     let upper = |m: &&ModuleShape| m.layer >= 20 && m.module == "self_attn.q_proj";
     let some: Vec<ModuleShape> = modules.iter().filter(upper).cloned().collect();
-    let some = AdapterShape::new(&some, 16, 0.0, 30);
+    let some = AdapterShape::new(&some, &wanted("lora", 16, 0.0), 30);
     assert_eq!(
         some,
-        AdapterShape { params: 10 * 16 * 1152, blocks: 10, ranks: 160, outputs: 0, dropout: false }
+        AdapterShape {
+            params: 10 * 16 * 1152,
+            blocks: 10,
+            ranks: 160,
+            outputs: 0,
+            magnitudes: 0,
+            dropout: false
+        }
     );
     let bf16 = mode(Compute::Bf16, WeightCache::Packed, false);
     let kept = memory(&SMOL, HELD, some, PASS, bf16).activations_bytes;
@@ -117,6 +131,21 @@ fn few_predicting_tokens_and_few_adapted_projections_take_less() {
     let few = memory(&wide, HELD, adapter(16), PassShape { predicting: 16, ..PASS }, bf16).workspace_bytes;
     // Then it is attention's backward: six widths of queries and four of keys one of hidden states, in f32.
     assert_eq!(few, 1024 * 4 * (6 * 576 + 4 * 192 + 576));
+}
+
+#[test]
+fn magnitudes_keep_what_they_multiply() {
+    let bf16 = mode(Compute::Bf16, WeightCache::Packed, false);
+    let of = |method: &str, dropout: f32| {
+        let adapter = AdapterShape::new(&SMOL.modules(), &wanted(method, 16, dropout), SMOL.layers);
+        (adapter, memory(&SMOL, HELD, adapter, PASS, bf16).activations_bytes)
+    };
+    let ((lora, plain), (dora, more), (_, dropped)) = (of("lora", 0.0), of("dora", 0.0), of("dora", 0.1));
+    // Outputs of q, k, v, o, gate, up and down.
+    let outputs = 30 * (576 + 2 * 192 + 576 + 2 * 1536 + 576);
+    assert_eq!((dora.magnitudes, dora.params - lora.params), (outputs, outputs));
+    assert_eq!(more - plain, 1024 * 2 * outputs);
+    assert_eq!(dropped - more, 1024 * 30 * 2 * 2 * 1536);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What the commands share: an opened base, prepared rows, a scorer, a run directory.
 
+mod adapters;
 mod base;
 mod batch;
 pub mod fast_decode;
@@ -23,6 +24,7 @@ mod train;
 mod verify;
 mod write_out;
 
+pub use adapters::{is_adapter, open_adapter, open_adapter_over, resolve_run, saved_template};
 pub use base::{Base, TemplateChoice, hub_bars};
 pub use batch::BatchFiles;
 pub use generate::{GenerateOptions, generate, generate_all};
@@ -36,11 +38,8 @@ pub use scorer::{FastDecoder, ModelScorer};
 pub(crate) use serving::positive;
 pub use serving::{Serving, ServingOptions};
 pub(crate) use summary::write_reports;
-pub use train::{
-    Start, Trained, command_of, is_adapter, open_adapter, open_adapter_over, resolve_run, saved_template,
-    train,
-};
+pub use train::{Start, Trained, command_of, train};
 pub use verify::{
     LimitArgs, Record, SAMPLES, Verdict, Verifier, adapter_sha256, format_of, unverified, write_beside,
 };
-pub use write_out::{MergeArgs, write_out};
+pub use write_out::{WriteArgs, write_out};

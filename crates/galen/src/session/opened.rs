@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 pub struct Opened {
     /// The base.
     pub base: Base,
-    /// Each with the folder it lies in; a merged one has none.
+    /// Each with the folder or file it lies in; a merged one has none.
     pub adapters: Vec<(Adapter, Option<PathBuf>)>,
     /// How the base was held when the adapter was trained over it.
     pub precision: Precision,
@@ -45,7 +45,7 @@ impl Opened {
         let mut inputs = vec![base.resolved.path.clone()];
         let mut template: Option<String> = None;
         for (i, adapter) in adapters.iter().enumerate() {
-            let (over, path, its_base) = open_adapter_over(adapter, &shapes, offline)?;
+            let (over, path, its_base) = open_adapter_over(adapter, base.weights.config(), &shapes, offline)?;
             if i == 0 && its_base.name.is_some() {
                 record = its_base;
             }
@@ -81,6 +81,7 @@ impl Opened {
             density: None,
             majority_sign: MajoritySign::Total,
             svd_rank: None,
+            t: None,
             seed: 0,
         };
         let all: Vec<(&Adapter, f64)> = self.adapters.iter().map(|(a, _)| (a, 1.0)).collect();

@@ -2,9 +2,9 @@
 //!
 //! It shares the weights of the policy's base; only its adapter and head are its own.
 
+use super::adapters::{open_any_adapter, saved_template};
 use super::base::{Base, TemplateChoice};
 use super::run_dir::date_of;
-use super::train::{open_any_adapter, saved_template};
 use crate::progress::say;
 use anyhow::Context as _;
 use galen_adapter::Adapter;

@@ -13,7 +13,6 @@ use galen_ops::ops::Compute;
 use galen_train::checkpoint;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -61,7 +60,7 @@ fn holds_a_run(dir: &Path) -> bool {
     if dir.join("run.json").exists() || dir.join("log.jsonl").exists() {
         return true;
     }
-    let early = |name: &str| name == "config.yaml" || name.starts_with(".tmp-");
+    let early = |name: &str| name == "config.yaml" || name.starts_with(galen_files::PREFIX);
     let mut entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     entries.all(|e| e.file_name().to_str().is_some_and(early))
 }
@@ -84,9 +83,9 @@ pub(super) fn hashes(
         ("model".to_owned(), model),
     ]);
     if let Some(name) = &config.lora_model_dir {
-        let options = galen_hub::Options::from_env(offline, super::base::hub_bars());
-        let folder = galen_hub::resolve_adapter(name, &options)?.path;
-        hashes.insert("adapter".into(), sha256_file(&folder.join("adapter_model.safetensors"))?);
+        let path = super::adapters::find_adapter(name, offline)?;
+        let weights = galen_export::expect_adapter_files(&path)?.weights(&path);
+        hashes.insert("adapter".into(), sha256_file(&weights)?);
     }
     if let Some(template) = template {
         hashes.insert("template".into(), sha256_text(template.source()));
@@ -192,15 +191,7 @@ pub(crate) fn no_replace() -> MutexGuard<'static, ()> {
 /// Writes under a temporary name, syncs, renames.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let _under_way = no_replace();
-    let write = || -> std::io::Result<()> {
-        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or("file");
-        let temporary = path.with_file_name(format!(".tmp-{name}"));
-        let mut file = std::fs::File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)
-    };
-    write().with_context(|| path.display().to_string())
+    galen_files::replace(path, bytes).with_context(|| path.display().to_string())
 }
 
 #[cfg(test)]
@@ -243,7 +234,7 @@ mod tests {
         let inputs = fuzz::run("run_record", &fuzz::corpus("run_record"), |bytes| {
             std::fs::write(&path, bytes).unwrap();
             dated += u64::from(date_of(dir.path()) < today);
-            sound += u64::from(super::super::train::resolve_run(&name, true).is_ok());
+            sound += u64::from(super::super::adapters::resolve_run(&name, true).is_ok());
         });
         println!("run_record: {inputs} inputs, {dated} with a date, {sound} that name a base");
         assert!(dated > 0 && sound > 0);

@@ -54,6 +54,8 @@ pub(super) fn summarise(
         "adapter",
         "lora_r",
         "lora_alpha",
+        "peft_use_rslora",
+        "peft_use_dora",
         "learning_rate",
         "lr_scheduler",
         "num_epochs",
@@ -65,6 +67,8 @@ pub(super) fn summarise(
     RunSummary {
         title,
         base_model: published_name(config, base).unwrap_or_else(|| base.name.clone()),
+        method: outcome.adapter.method().shown().to_owned(),
+        low_rank: outcome.adapter.is_low_rank(),
         finished: chrono::Utc::now().format("%Y-%m-%d %H:%M UTC").to_string(),
         steps: if steps.is_empty() { outcome.reports.clone() } else { steps },
         eval_losses: if earlier_validations.is_empty() { eval_losses } else { earlier_validations },

@@ -1,5 +1,6 @@
 //! A training run from its configuration to its run directory.
 
+use super::adapters::{open_any_adapter, refuse_scorer};
 use super::base::Base;
 use super::held_out::TaskHeldOut;
 use super::objective::{Making, judge, objective};
@@ -10,24 +11,19 @@ use super::run_dir::{
 };
 use super::shown::Shown;
 use super::summary::{samples, summarise, write_reports};
-use crate::config::native_compute;
 use crate::config::{Config, Report};
 use crate::plan::{AdapterShape, Batches, Choice, Limit, Mode, ModelShape, PassShape, choose, largest_pass};
 use crate::progress::{bytes, counted, say, verbosity};
 use crate::signals::Stop;
-use anyhow::Context as _;
-use galen_adapter::{Adapter, BaseRecord, ModuleShape, load_peft};
+use galen_adapter::{Adapter, BaseRecord};
 use galen_data::pack::Sharing;
 use galen_data::template::ChatTemplate;
-use galen_hub::Options;
-use galen_model::{LoadOptions, Model, Precision};
-use galen_ops::ops::Compute;
+use galen_model::Model;
 use galen_ops::profile::span;
 use galen_train::report::RunSummary;
 use galen_train::{HeldOut, Outcome, Run, StepPlan, checkpoint, module_shapes};
 use galen_types::Tokenized;
-use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 /// Where a run begins.
@@ -213,7 +209,7 @@ fn choice(config: &Config, base: &Base, pass: PassShape, limit: Limit) -> anyhow
     let model = ModelShape::from(base.weights.config());
     let wanted = config.adapter_config();
     let covered = wanted.targets.select(&model.modules(), wanted.layers.as_deref())?;
-    let adapter = AdapterShape::new(&covered, wanted.r, config.lora_dropout, model.layers);
+    let adapter = AdapterShape::new(&covered, &wanted, model.layers);
     let held = base.weights.held_bytes(config.base_precision());
     Ok(choose(config, &model, held, adapter, pass, limit))
 }
@@ -284,11 +280,18 @@ fn adapter_of(
             if !config.trains_reward() {
                 refuse_scorer(&adapter, &path, "training goes on from a policy's adapter")?;
             }
+            if config.peft_use_dora && adapter.method().name() != "dora" {
+                anyhow::bail!(
+                    "{}: the adapter has no magnitudes, and `peft_use_dora` asks for them\nhint: leave `peft_use_dora` out: training \
+                     goes on with the adapter as it is",
+                    path.display()
+                );
+            }
             adapter.config.dropout = config.dropout();
             adapter.config.seed = config.seed;
             adapter
         }
-        None => Adapter::new(config.adapter_config(), &shapes)?,
+        None => Adapter::over(config.adapter_config(), &shapes, model)?,
     };
     let adapter = if config.trains_reward() {
         adapter.with_score_head(model.config.hidden_size, model.config.initializer_range)
@@ -307,89 +310,4 @@ fn adapter_of(
         revision: base.resolved.revision.clone().filter(|_| base.resolved.hf_id.is_some()),
     };
     Ok((adapter, record))
-}
-
-/// Opens an adapter for a model that writes: a PEFT folder, a run directory or a hub name. Also returns its folder. Errors: a
-/// reward model's.
-pub fn open_adapter(
-    name: &str,
-    model: &Model,
-    seed: u64,
-    offline: bool,
-) -> anyhow::Result<(Adapter, PathBuf)> {
-    let (adapter, path) = open_any_adapter(name, model, seed, offline)?;
-    refuse_scorer(&adapter, &path, "use it in `reward_funcs` as `reward_model`")?;
-    Ok((adapter, path))
-}
-
-/// Opens an adapter to write it elsewhere, by the projections of its base: no weight is read. Also returns its folder and
-/// the base its files name.
-pub fn open_adapter_over(
-    name: &str,
-    shapes: &[ModuleShape],
-    offline: bool,
-) -> anyhow::Result<(Adapter, PathBuf, BaseRecord)> {
-    let resolved = galen_hub::resolve_adapter(name, &Options::from_env(offline, super::base::hub_bars()))?;
-    let (adapter, base) = load_peft(&resolved.path, shapes, 0)?;
-    Ok((adapter, resolved.path, base))
-}
-
-fn refuse_scorer(adapter: &Adapter, path: &Path, hint: &str) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        adapter.score_head().is_none(),
-        "{}: the adapter is a reward model's: it scores answers and writes none\nhint: {hint}",
-        path.display()
-    );
-    Ok(())
-}
-
-/// The same, whatever the adapter is for.
-pub(super) fn open_any_adapter(
-    name: &str,
-    model: &Model,
-    seed: u64,
-    offline: bool,
-) -> anyhow::Result<(Adapter, PathBuf)> {
-    let resolved = galen_hub::resolve_adapter(name, &Options::from_env(offline, super::base::hub_bars()))?;
-    let (adapter, _) = load_peft(&resolved.path, &module_shapes(model), seed)?;
-    Ok((adapter, resolved.path))
-}
-
-/// The base that an adapter or run directory records, and how it was held: what is measured is what was trained.
-pub fn resolve_run(adapter: &str, offline: bool) -> anyhow::Result<(String, LoadOptions)> {
-    let resolved = galen_hub::resolve_adapter(adapter, &Options::from_env(offline, super::base::hub_bars()))?;
-    for (file, key) in [("run.json", "base_model"), ("adapter_config.json", "base_model_name_or_path")] {
-        let path = resolved.path.join(file);
-        let Ok(text) = std::fs::read_to_string(&path) else { continue };
-        let value: Value = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
-        if let Some(name) = value[key].as_str() {
-            let nf4 = value["base_precision"].as_str() == Some("nf4");
-            let precision = if nf4 { Precision::Nf4 } else { Precision::Stored };
-            let compute = match value["compute"].as_str() {
-                Some("f32") => Compute::F32,
-                Some("bf16") => Compute::Bf16,
-                _ => native_compute(),
-            };
-            return Ok((name.to_owned(), LoadOptions { precision, compute, ..LoadOptions::default() }));
-        }
-    }
-    anyhow::bail!("{adapter}: it names no base model\nhint: name it with `--model`")
-}
-
-/// Largest chat template read.
-const MAX_TEMPLATE_BYTES: u64 = 1 << 20;
-
-/// The chat template saved beside an adapter: the one it was trained with, which its base need not have.
-pub fn saved_template(adapter: &str, offline: bool) -> anyhow::Result<Option<String>> {
-    let resolved = galen_hub::resolve_adapter(adapter, &Options::from_env(offline, super::base::hub_bars()))?;
-    let path = resolved.path.join("chat_template.jinja");
-    let Ok(size) = std::fs::metadata(&path).map(|m| m.len()) else { return Ok(None) };
-    anyhow::ensure!(size <= MAX_TEMPLATE_BYTES, "{}: {size} bytes is no chat template", path.display());
-    Ok(Some(std::fs::read_to_string(&path).with_context(|| path.display().to_string())?))
-}
-
-/// Whether a model's name means an adapter: a run directory stands for its base and itself.
-pub fn is_adapter(model: &str) -> bool {
-    let path = Path::new(model);
-    path.join("adapter_config.json").is_file() && !path.join("config.json").is_file()
 }

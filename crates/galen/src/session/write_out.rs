@@ -4,8 +4,11 @@ use super::opened::Opened;
 use super::samples::{Samples, samples};
 use crate::error::UsageError;
 use crate::progress::{counted, say};
+use clap::builder::PossibleValuesParser;
 use galen_adapter::Adapter;
-use galen_export::{Calibration, Error, Format, Options, Source, Written, export, export_checked};
+use galen_export::{
+    Calibration, Error, Format, Options, QUANTIZATIONS, Quantization, Source, Written, export, export_checked,
+};
 use galen_model::{Divergence, LoadOptions, Model, Weights};
 use galen_ops::hook::ProjectionHook;
 use galen_ops::quant::WeightDtype;
@@ -24,9 +27,24 @@ pub enum Requantize {
     Plain,
 }
 
-/// Flags of commands that merge an adapter into its base.
-#[derive(Debug, Clone, Default, clap::Args)]
-pub struct MergeArgs {
+/// Flags of commands that write a model.
+#[derive(Debug, Clone, clap::Args)]
+pub struct WriteArgs {
+    /// Types of the tensors; default: as the base has them
+    #[arg(
+        long,
+        alias = "outtype",
+        value_name = "Q",
+        ignore_case = true,
+        value_parser = PossibleValuesParser::new(QUANTIZATIONS.iter().map(|q| q.name))
+    )]
+    pub quantize: Option<String>,
+    /// Largest safetensors file, bytes
+    #[arg(long, alias = "max_shard_size", value_name = "BYTES", default_value_t = 5_000_000_000)]
+    pub max_shard_size: u64,
+    /// The file or folder to write; one that an export wrote is replaced once the new one is whole
+    #[arg(long, short, value_name = "PATH")]
+    pub out: PathBuf,
     /// How merged weights become quantised blocks again
     #[arg(long, value_name = "HOW", default_value = "feedback")]
     pub requantize: Requantize,
@@ -43,20 +61,31 @@ fn nats(text: &str) -> Result<f64, String> {
     if x.is_finite() && x >= 0.0 { Ok(x) } else { Err("not a number from 0 on".into()) }
 }
 
+impl WriteArgs {
+    /// The types asked for, where any are.
+    pub fn quantization(&self) -> Option<Quantization> {
+        self.quantize.as_deref().and_then(Quantization::find)
+    }
+}
+
 /// Writes a format, its merged weights rounded and measured as the flags say.
 pub fn write_out(
     opened: &Opened,
     format: &dyn Format,
-    options: &Options,
-    out: &Path,
-    args: &MergeArgs,
+    args: &WriteArgs,
     offline: bool,
 ) -> anyhow::Result<Written> {
+    let out = &args.out;
+    let options = &Options {
+        quantize: args.quantization(),
+        max_shard_bytes: args.max_shard_size.max(1),
+        ..Options::default()
+    };
     opened.check_out(out)?;
     crate::signals::exit_after(|| (galen_export::abandon(), super::no_replace()))?;
     let source = opened.source();
     let merged = source.adapter.filter(|_| !format.adapter_alone());
-    let quantised = matches!(format.name(), "gguf" | "ollama") && becomes_codes(&source, options);
+    let quantised = format.writes_blocks() && becomes_codes(&source, options);
     if merged.is_none() && (args.max_kl.is_some() || args.samples.is_some()) {
         let what = "`--max-kl` and `--samples` without an adapter that is merged";
         return Err(
@@ -80,7 +109,7 @@ pub fn write_out(
     let options = Options { calibration: calibration.as_ref(), ..*options };
     let mut found = Divergence::default();
     let check = |path: &Path| {
-        found = measure(&model, adapter, path, &texts)?;
+        found = measure(&model, adapter, &format.model(path), &texts)?;
         match args.max_kl {
             Some(_) if found.positions == 0 => Err(Error::Cannot {
                 what: "no position was measured, and `--max-kl` bounds what is".into(),
@@ -121,9 +150,7 @@ fn measure(
     merged: &Path,
     texts: &Samples,
 ) -> galen_export::Result<Divergence> {
-    // Ollama's folder holds its model as a file.
-    let file = merged.join("model.gguf");
-    let weights = Weights::open(if file.exists() { &file } else { merged })?;
+    let weights = Weights::open(merged)?;
     let merged = Model::load(&weights, LoadOptions::default())?;
     let unmerged = (model, Some(adapter as &dyn ProjectionHook));
     let mut all = Divergence::default();

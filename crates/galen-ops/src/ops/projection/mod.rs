@@ -5,7 +5,7 @@ mod few;
 mod prologue;
 mod rounded;
 
-pub use prologue::Prologue;
+pub use prologue::{DroppedPart, Prologue};
 
 use super::{Compute, Dropout, Frozen};
 use crate::error::{Result, shape_error};
@@ -71,6 +71,17 @@ impl Projection {
     /// The frozen weight.
     pub fn weight(&self) -> &Frozen {
         &self.weight
+    }
+
+    /// b.
+    pub fn bias(&self) -> Option<&Arc<[f32]>> {
+        self.bias.as_ref()
+    }
+
+    /// The same without b. Not for one whose product is known, which has it in it.
+    #[must_use]
+    pub fn without_bias(self) -> Self {
+        Self { bias: None, ..self }
     }
 }
 
@@ -261,7 +272,7 @@ impl Op for Projections {
         let mut out = Vec::with_capacity(needs.len());
         match dx {
             Some(dx) => {
-                for d in self.prologue.backward(&own, dx) {
+                for d in self.prologue.backward(&own, dx)? {
                     out.push(Some(f32_tensor(d, (tokens, k))?));
                 }
             }

@@ -2,9 +2,18 @@
 //! again from what is kept anyway.
 
 use crate::error::{Result, shape_error};
-use crate::ops::{Compute, Gated, RmsNorm};
+use crate::ops::{Compute, Dropout, Gated, RmsNorm};
 use crate::tensor::{Values, f32_view, keep};
 use candle_core::Tensor;
+
+/// Which part of x a dropout gives: `x'`, or what it took away, `x - x'`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DroppedPart {
+    /// x after dropout.
+    Kept,
+    /// x less x after dropout.
+    Taken,
+}
 
 /// How x `[T, in]` comes from the inputs.
 #[derive(Clone)]
@@ -15,12 +24,34 @@ pub enum Prologue {
     Norm(RmsNorm),
     /// `act(gate) * up` of two inputs.
     Gated(Gated),
+    /// A part of what another prologue gives. Masks are functions of their keys, so backward forms them again.
+    Dropped {
+        /// What x comes from.
+        inner: Box<Prologue>,
+        /// Its dropout.
+        dropout: Dropout,
+        /// Which part of it.
+        part: DroppedPart,
+    },
+}
+
+/// The part of x, or of a gradient on its way back: both parts are diagonal matrices times x.
+fn part_of(dropout: &Dropout, part: DroppedPart, x: &[f32]) -> Result<Vec<f32>> {
+    let mut dropped = dropout.apply(x, x.len() / dropout.key.rows.len().max(1))?;
+    if part == DroppedPart::Taken {
+        dropped.iter_mut().zip(x).for_each(|(d, x)| *d = x - *d);
+    }
+    Ok(dropped)
 }
 
 impl Prologue {
     /// How many inputs it takes.
     pub fn inputs(&self) -> usize {
-        if matches!(self, Self::Gated(_)) { 2 } else { 1 }
+        match self {
+            Self::Gated(_) => 2,
+            Self::Dropped { inner, .. } => inner.inputs(),
+            Self::Plain | Self::Norm(_) => 1,
+        }
     }
 
     pub(super) fn forward<'a>(&self, inputs: &[&'a Tensor]) -> Result<Values<'a>> {
@@ -29,6 +60,9 @@ impl Prologue {
             (Self::Norm(norm), [x]) => Ok(Values::Own(norm.values(&f32_view(x)?)?)),
             (Self::Gated(gated), [gate, up]) if gate.dims() == up.dims() => {
                 Ok(Values::Own(gated.values(&f32_view(gate)?, &f32_view(up)?)))
+            }
+            (Self::Dropped { inner, dropout, part }, inputs) => {
+                Ok(Values::Own(part_of(dropout, *part, &inner.forward(inputs)?)?))
             }
             _ => shape_error(
                 "prologue",
@@ -43,6 +77,7 @@ impl Prologue {
             Self::Plain if !branches => Ok(vec![]),
             // The residual stream, which lives on in f32.
             Self::Norm(_) => Ok(inputs.iter().map(|i| (*i).clone()).collect()),
+            Self::Dropped { inner, .. } => inner.keep(inputs, compute, branches),
             _ => inputs.iter().map(|i| keep(i, compute)).collect(),
         }
     }
@@ -53,16 +88,22 @@ impl Prologue {
             (Self::Plain, [x]) => Ok(Values::Slice(x)),
             (Self::Norm(norm), [x]) => Ok(Values::Own(norm.values(x)?)),
             (Self::Gated(gated), [gate, up]) => Ok(Values::Own(gated.values(gate, up))),
+            (Self::Dropped { inner, dropout, part }, own) => {
+                Ok(Values::Own(part_of(dropout, *part, &inner.values(own)?)?))
+            }
             _ => shape_error("prologue", format!("{} kept inputs", own.len())),
         }
     }
 
     /// Gradients of the inputs from that of x.
-    pub(super) fn backward(&self, own: &[Values], dx: Vec<f32>) -> Vec<Vec<f32>> {
-        match (self, own) {
+    pub(super) fn backward(&self, own: &[Values], dx: Vec<f32>) -> Result<Vec<Vec<f32>>> {
+        Ok(match (self, own) {
             (Self::Norm(norm), [x]) => vec![norm.gradient(x, &dx)],
             (Self::Gated(gated), [gate, up]) => gated.gradients(gate, up, &dx).into(),
+            (Self::Dropped { inner, dropout, part }, own) => {
+                inner.backward(own, part_of(dropout, *part, &dx)?)?
+            }
             _ => vec![dx],
-        }
+        })
     }
 }

@@ -1,5 +1,6 @@
 //! The engine over mistralrs-core, opened.
 
+use super::super::adapters::find_adapter;
 use super::super::base::{hub_bars, template_of};
 use super::encoder::{Encoder, adapter_encoder};
 use super::{Asked, Serving};
@@ -39,7 +40,11 @@ pub(super) fn open(asked: Asked) -> anyhow::Result<Serving> {
         max_model_tokens: options.max_model_len,
     };
     if let Some((name, path)) = adapters.first() {
-        let found = galen_hub::resolve_adapter(path, &hub)?.path;
+        let found = find_adapter(path, *offline)?;
+        anyhow::ensure!(
+            found.join("adapter_model.safetensors").is_file(),
+            "{path}: the mistralrs engine reads PEFT's adapters\nhint: `galen export --format peft` makes one of it"
+        );
         if options.chat_template.is_none() {
             mistralrs.encode = adapter_encoder(path, &tokenizer, &own, *offline)?;
         }

@@ -5,8 +5,8 @@ mod encoder;
 mod mistralrs;
 mod native;
 
+use super::adapters::{is_adapter, resolve_run};
 use super::base::TemplateChoice;
-use super::train::{is_adapter, resolve_run};
 use crate::config::native_compute;
 use crate::error::UsageError;
 use galen_engine::Engine;
@@ -20,7 +20,8 @@ pub struct ServingOptions {
     /// The model: a folder, a `.gguf`, `ORG/REPO[@REV]`, a catalogue name; default: the first adapter's recorded base
     #[arg(long, short = 'm', value_name = "M", required_unless_present = "adapter")]
     pub model: Option<String>,
-    /// An adapter and the name that requests know it by; may be repeated. Without `NAME=`: its folder's name
+    /// An adapter (a folder of PEFT's or mlx-lm's, a GGUF adapter, a run directory) and the name that requests know it by; may
+    /// be repeated. Without `NAME=`: its folder's or file's name
     #[arg(long, visible_alias = "lora-modules", alias = "lora_modules", value_name = "NAME=A", num_args = 1..)]
     pub adapter: Vec<String>,
     /// The name that requests know the base by; default: as `--model` has it, a file's or folder's name without its path

@@ -2,8 +2,11 @@
 
 use super::super::Opened;
 use anyhow::Context as _;
-use galen_adapter::{Adapter, load_peft};
-use galen_export::{MODELFILE, OLLAMA_MODEL, first_shape_difference, is_gguf_lora, load_gguf_lora};
+use galen_adapter::Adapter;
+use galen_export::{
+    AdapterFiles, MODELFILE, OLLAMA_MODEL, Over, adapter_files, expect_adapter_files, first_shape_difference,
+    is_gguf_lora,
+};
 use galen_model::Weights;
 use galen_model::tokenizer::Tokenizer;
 use galen_model::weights::Gguf;
@@ -14,7 +17,7 @@ const MAX_MODELFILE_BYTES: u64 = 1 << 20;
 
 /// An artifact, opened.
 pub(super) struct Artifact {
-    /// `gguf`, `gguf-lora`, `hf`, `peft` or `ollama`; `run` for the run directory itself.
+    /// `gguf`, `gguf-lora`, `hf`, `mlx`, `peft` or `ollama`; `run` for the run directory itself.
     pub kind: &'static str,
     /// The merged model, where it is one.
     pub weights: Option<Weights>,
@@ -34,10 +37,10 @@ pub(super) fn kind_of(path: &Path) -> Option<&'static str> {
             (has(MODELFILE) && has(OLLAMA_MODEL), "ollama"),
             (has("config.json"), "hf"),
             (has("run.json") && has("adapter_config.json"), "run"),
-            (has("adapter_config.json"), "peft"),
         ]
         .into_iter()
-        .find_map(|(is, kind)| is.then_some(kind));
+        .find_map(|(is, kind)| is.then_some(kind))
+        .or_else(|| adapter_files(path).map(AdapterFiles::name));
     }
     let gguf = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
     gguf.then_some("gguf")
@@ -55,14 +58,18 @@ impl Artifact {
         let config = run.base.weights.config();
         let nothing = Self { kind, weights: None, adapter: None, tokenizer: None, modelfile: None };
         let file = if kind == "ollama" { path.join(OLLAMA_MODEL) } else { path.to_owned() };
-        if kind == "gguf" && is_gguf_lora(&Gguf::open(path)?) {
-            let (adapter, _) = load_gguf_lora(path, config, &run.shapes())?;
-            return Ok(Self { kind: "gguf-lora", adapter: Some(adapter), ..nothing });
-        }
         let tokenizer = || Tokenizer::open(&file).context("its tokenizer").map(Some);
-        if matches!(kind, "run" | "peft") {
-            let (adapter, _) = load_peft(path, &run.shapes(), 0)?;
-            return Ok(Self { adapter: Some(adapter), tokenizer: tokenizer()?, ..nothing });
+        let alone =
+            if kind == "gguf" { is_gguf_lora(&Gguf::open(path)?) } else { !matches!(kind, "hf" | "ollama") };
+        if alone {
+            let files = expect_adapter_files(path)?;
+            let over = Over { config, modules: &run.shapes() };
+            let (adapter, _) = files.load(path, over, 0)?;
+            let kind = if kind == "run" { kind } else { files.name() };
+            // PEFT's folder comes with one; llama.cpp and mlx-lm serve adapters with the base's.
+            let own = matches!(kind, "run" | "peft");
+            let tokenizer = if own { tokenizer()? } else { None };
+            return Ok(Self { kind, adapter: Some(adapter), tokenizer, ..nothing });
         }
         let weights = Weights::open(&file)?;
         if let Some(difference) = first_shape_difference(config, weights.config()) {
