@@ -50,17 +50,18 @@ const RULES: &[(&str, Rule)] = &[
 const IMPORTS: &[(&str, &[&str])] = &[
     ("galen-types", &[]),
     ("galen-hub", &[]),
+    ("galen-endpoint", &[]),
     ("galen-data", &["types"]),
     ("galen-ops", &["types"]),
     ("galen-model", &["ops", "types"]),
     ("galen-adapter", &["ops", "types"]),
     ("galen-loss", &["types"]),
     ("galen-optim", &["types"]),
-    ("galen-reward", &["types"]),
+    ("galen-reward", &["types", "endpoint"]),
     ("galen-train", &["types", "data", "ops", "model", "adapter", "loss", "optim", "reward", "eval"]),
     ("galen-export", &["model", "adapter", "ops", "types"]),
-    ("galen-engine", &["model", "adapter", "types"]),
-    ("galen-synth", &["data", "engine", "types"]),
+    ("galen-engine", &["model", "adapter", "endpoint", "types"]),
+    ("galen-synth", &["data", "engine", "reward", "types"]),
     ("galen-eval", &["data", "model", "adapter", "engine", "types"]),
     ("galen-testkit", &["types", "ops", "model", "hub"]),
     (
@@ -74,7 +75,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
 
 /// Crates of others that belong in few places.
 const ONLY_IN: &[(&str, &[&str])] =
-    &[("anyhow", &["galen"]), ("mistralrs", &["galen-engine"]), ("ureq", &["galen-hub", "galen-reward"])];
+    &[("anyhow", &["galen"]), ("mistralrs", &["galen-engine"]), ("ureq", &["galen-hub", "galen-endpoint"])];
 
 const WARN_LINES: usize = 400;
 const MAX_LINES: usize = 800;
