@@ -68,7 +68,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "galen",
         &[
             "types", "hub", "data", "ops", "model", "adapter", "loss", "optim", "reward", "train", "export",
-            "engine", "synth", "eval",
+            "engine", "endpoint", "synth", "eval",
         ],
     ),
 ];

@@ -148,6 +148,11 @@ impl<'a> Options<'a> {
         ConfigError::new(format!("{}.{name}", self.place), what)
     }
 
+    /// Whether a value is given, rather than left to its default.
+    pub fn given(&self, name: &str) -> bool {
+        self.given.get(name).is_some_and(|v| !v.is_null())
+    }
+
     /// The value given, or the default; `None` when neither is there.
     pub fn value(&self, name: &str) -> Result<Option<Value>, ConfigError> {
         let Some(param) = self.declared(name) else { return Err(self.wrong(name, "is not declared")) };

@@ -132,7 +132,7 @@ fn strftime_now(format: &str) -> Result<String, Error> {
 }
 
 /// JSON as a template value: object keys keep their order.
-pub(super) fn from_json(json: &serde_json::Value) -> Value {
+pub fn from_json(json: &serde_json::Value) -> Value {
     use serde_json::Value as Json;
     match json {
         Json::Null => Value::from(()),

@@ -4,6 +4,7 @@
 //! whatever a template asks for; nothing is read while rendering.
 
 use super::env::from_json;
+pub use super::env::from_json as to_value;
 use super::limits::{self, BoundedOutput, charge};
 use super::{filters, python, source};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value};
@@ -28,7 +29,12 @@ const MAX_PROMPT_BYTES: usize = 4 << 20;
 #[error("{0}")]
 pub struct PromptError(pub String);
 
+/// The cause within all includes, with the template in which it is.
 fn error(e: &Error) -> PromptError {
+    let mut e = e;
+    while let Some(cause) = std::error::Error::source(e).and_then(|s| s.downcast_ref::<Error>()) {
+        e = cause;
+    }
     let name = e.name().filter(|n| !n.starts_with('<')).map(|n| format!("{n}: ")).unwrap_or_default();
     PromptError(format!("template {name}{}", super::error::describe(e)))
 }

@@ -12,6 +12,7 @@ pub mod emit;
 pub mod field;
 pub mod key;
 mod others;
+pub mod lines;
 mod overrides;
 mod resolve;
 mod rollout;

@@ -53,6 +53,11 @@ pub enum Kernels {
     Passes,
 }
 
+/// By its name in configurations.
+pub(crate) fn serving_kernels(name: &str) -> Option<Kernels> {
+    <Kernels as clap::ValueEnum>::from_str(name, false).ok()
+}
+
 /// Sequences at a time from which [`Kernels::Passes`] is faster.
 const MANY: usize = 16;
 

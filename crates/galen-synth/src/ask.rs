@@ -1,0 +1,332 @@
+//! Asking a model: the prompt, how it answers, and what is done where the answer is not what it should be.
+
+use crate::context::{Context, Tally, variables};
+use crate::error::{Stop, SynthError};
+use crate::journal::Rows;
+use crate::registry::Setup;
+use crate::row::{Row, random};
+use crate::shape::Shape;
+use galen_engine::{EngineError, Event, Finish, Input, Options, Request, Sampling};
+use galen_reward::{ConfigError, Kind, Param};
+use serde_json::{Map, Value, json};
+use std::time::Duration;
+
+/// How long a request waits that the engine has no place for.
+const PAUSE: Duration = Duration::from_millis(10);
+/// Characters of an answer that a failure shows.
+const SHOWN_CHARS: usize = 160;
+
+/// Most examples of a prompt.
+const MAX_EXAMPLES: usize = 64;
+
+/// Who is asked and how answers are drawn.
+pub(crate) const ENGINE: &[Param] = &[
+    Param::optional("engine", Kind::Text, "a name under `engines`; may be left out where there is one"),
+    Param::with("max_tokens", Kind::Count, "256", "most tokens of an answer"),
+    Param::with("temperature", Kind::Number, "0.7", "0 takes the likeliest token each time"),
+    Param::with("top_p", Kind::Number, "1", "keep the likeliest tokens up to this probability"),
+    Param::with("top_k", Kind::Count, "0", "keep so many of the likeliest tokens; 0: all"),
+    Param::with("min_p", Kind::Number, "0", "keep tokens of at least this share of the likeliest one's probability"),
+    Param::with("repeat_penalty", Kind::Number, "1", "above 1 makes tokens that are there already less likely"),
+    Param::optional("stop", Kind::Texts, "the answer ends before the first of these"),
+    Param::optional("system", Kind::Text, "the system turn, a template; without it there is none"),
+    Param::with("raw", Kind::Flag, "false", "the prompt is continued as plain text, without a chat template"),
+];
+
+/// The prompt.
+pub(crate) const PROMPT: &[Param] = &[
+    Param::optional("template", Kind::Text, "the prompt: a template's name in `prompts_dir` or among galen's own"),
+    Param::optional("prompt", Kind::Text, "the prompt, written here in place of `template`"),
+    Param::optional("args", Kind::Value("a map"), "what the template sees as `args`"),
+    Param::with("examples", Kind::Count, "0", "other rows of the step's input, drawn by the seed, that the template sees as `examples`"),
+];
+
+/// Answers that are to be JSON.
+pub(crate) const SCHEMA: &[Param] = &[
+    Param::optional("schema", Kind::Value("a JSON schema"), "answers are JSON of this schema; their fields become the row's"),
+    Param::with("retries", Kind::Count, "2", "times a row is asked about again whose answer is empty or not of the schema"),
+];
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Reply {
+    /// Trimmed, never empty.
+    pub text: String,
+    /// Whether the limit cut it.
+    pub cut: bool,
+    /// Where a schema was asked for.
+    pub json: Option<Value>,
+}
+
+/// The asking half: engine and sampling.
+pub(crate) struct Ask {
+    pub engine: String,
+    system: Option<String>,
+    raw: bool,
+    options: Options,
+    shape: Option<Shape>,
+    retries: usize,
+}
+
+impl Ask {
+    /// From [`ENGINE`], without a schema.
+    pub fn new(setup: &Setup<'_>) -> Result<Self, ConfigError> {
+        let o = setup.options;
+        let bounded = |name: &str, low: f64, high: f64| match o.number(name)? {
+            x if x >= low && x <= high => Ok(x as f32),
+            x => Err(o.wrong(name, format!("takes {low} to {high}, not `{x}`"))),
+        };
+        let sampling = Sampling {
+            temperature: bounded("temperature", 0.0, 10.0)?,
+            top_k: o.count("top_k")?,
+            top_p: bounded("top_p", 0.0, 1.0)?,
+            min_p: bounded("min_p", 0.0, 1.0)?,
+            repeat_penalty: bounded("repeat_penalty", 0.01, 100.0)?,
+            seed: 0,
+        };
+        let system = match o.maybe_text("system")? {
+            Some(text) => Some(setup.inline("system", &text)?.name),
+            None => None,
+        };
+        let (max_tokens, stop) = (o.positive("max_tokens")?, o.texts("stop")?);
+        setup.used.borrow_mut().sampling = Some(json!({
+            "temperature": o.number("temperature")?, "top_k": sampling.top_k, "top_p": o.number("top_p")?,
+            "min_p": o.number("min_p")?, "repeat_penalty": o.number("repeat_penalty")?, "max_tokens": max_tokens,
+        }));
+        Ok(Self {
+            engine: setup.engine()?,
+            system,
+            raw: o.flag("raw")?,
+            options: Options { sampling, max_tokens: Some(max_tokens), stop, ..Options::default() },
+            shape: None,
+            retries: 2,
+        })
+    }
+
+    /// From [`ENGINE`] and [`SCHEMA`].
+    pub fn with_schema(setup: &Setup<'_>) -> Result<Self, ConfigError> {
+        let mut this = Self::new(setup)?;
+        this.retries = setup.options.count("retries")?;
+        if let Some(schema) = setup.options.value("schema")? {
+            if !schema.is_object() {
+                return Err(setup.options.wrong("schema", "takes a map: a JSON schema"));
+            }
+            this.shape = Some(Shape::new(schema).map_err(|what| setup.options.wrong("schema", what))?);
+        }
+        Ok(this)
+    }
+
+    /// `n` answers to a prompt. Those that are empty or of another shape are asked for again with other seeds.
+    pub fn run(
+        &self,
+        cx: &Context<'_>,
+        tally: &mut Tally,
+        row: &Row,
+        prompt: &str,
+        n: usize,
+    ) -> Result<Vec<Reply>, Stop> {
+        let seed = cx.seed_of(row) ^ hash(prompt);
+        let input = self.input(cx, row, prompt)?;
+        let mut out = Vec::with_capacity(n);
+        let mut wrong = String::new();
+        for attempt in 0..=self.retries {
+            if attempt > 0 && self.options.sampling.temperature <= 0.0 && cx.teacher(&self.engine)?.constrains {
+                // The same answer would come again.
+                break;
+            }
+            let seed = random(seed, attempt as u64).next_u64();
+            for text in self.texts(cx, tally, input.clone(), seed, n - out.len())? {
+                match self.read(text) {
+                    Ok(reply) => out.push(reply),
+                    Err(what) => wrong = what,
+                }
+            }
+            if out.len() == n {
+                return Ok(out);
+            }
+            tally.figure("asked again", 1.0);
+        }
+        if !out.is_empty() {
+            return Ok(out);
+        }
+        let reason = if self.shape.is_some() { "answer not of the schema" } else { "answer empty" };
+        Err(Stop::failed(reason, wrong))
+    }
+
+    /// One answer.
+    pub fn one(&self, cx: &Context<'_>, tally: &mut Tally, row: &Row, prompt: &str) -> Result<Reply, Stop> {
+        let mut replies = self.run(cx, tally, row, prompt, 1)?;
+        replies.pop().ok_or_else(|| Stop::failed("answer empty", ""))
+    }
+
+    fn read(&self, (text, cut): (String, bool)) -> Result<Reply, String> {
+        let text = text.trim().to_owned();
+        if text.is_empty() {
+            return Err("the answer is empty".into());
+        }
+        let json = match &self.shape {
+            None => None,
+            Some(shape) => {
+                let cut = if cut { ", cut by `max_tokens`" } else { "" };
+                let shown: String = text.chars().take(SHOWN_CHARS).collect();
+                Some(shape.read(&text).map_err(|what| format!("the answer{cut} {what}: `{shown}`"))?)
+            }
+        };
+        Ok(Reply { text, cut, json })
+    }
+
+    fn input(&self, cx: &Context<'_>, row: &Row, prompt: &str) -> Result<Input, Stop> {
+        if self.raw {
+            return Ok(Input::Text(prompt.to_owned()));
+        }
+        let mut messages = Vec::new();
+        if let Some(system) = &self.system {
+            messages.push(json!({"role": "system", "content": cx.render(system, &variables(row))?}));
+        }
+        messages.push(json!({"role": "user", "content": prompt}));
+        Ok(Input::Chat(messages))
+    }
+
+    /// Answers as they come, each with whether the limit cut it.
+    fn texts(
+        &self,
+        cx: &Context<'_>,
+        tally: &mut Tally,
+        input: Input,
+        seed: u64,
+        n: usize,
+    ) -> Result<Vec<(String, bool)>, Stop> {
+        let teacher = cx.teacher(&self.engine)?;
+        let mut options = Options { n, ..self.options.clone() };
+        options.sampling.seed = seed;
+        options.schema = self.shape.as_ref().filter(|_| teacher.constrains).map(|s| s.schema.clone());
+        let request = Request { model: teacher.model.clone(), inputs: vec![input], options };
+        let mut answer = loop {
+            if cx.stopped() {
+                return Err(SynthError::Stopped.into());
+            }
+            match teacher.engine.generate(request.clone()) {
+                Ok(answer) => break answer,
+                Err(EngineError::QueueFull) => std::thread::sleep(PAUSE),
+                Err(EngineError::Stopping) => return Err(SynthError::Stopped.into()),
+                Err(e @ EngineError::TooLong { .. }) => return Err(Stop::failed("prompt too long", e.to_string())),
+                Err(e @ EngineError::Invalid { .. }) => return Err(Stop::failed("refused by the engine", e.to_string())),
+                Err(e) => return Err(self.broken(cx, &e.to_string())),
+            }
+        };
+        let mut texts = vec![(String::new(), None); n];
+        let mut tokens = answer.prompt_tokens;
+        while let Some(event) = answer.next_blocking() {
+            match event {
+                Event::Piece { choice, piece } => {
+                    if let Some((text, _)) = texts.get_mut(choice) {
+                        text.push_str(&piece.text);
+                    }
+                }
+                Event::End { choice, finish, tokens } => {
+                    tally.usage[1] += tokens as u64;
+                    if let Some((_, end)) = texts.get_mut(choice) {
+                        *end = Some(finish);
+                    }
+                }
+                Event::Prompt { tokens: more } => tokens += more,
+                Event::Failed(what) => {
+                    tally.usage[2] += 1;
+                    return Err(Stop::failed(ENGINE_FAILED, what));
+                }
+                Event::Refused(what) => return Err(self.broken(cx, &what)),
+            }
+        }
+        tally.usage[0] += tokens as u64;
+        tally.usage[2] += 1;
+        // Without an end the engine was stopped.
+        let ended = |(text, end): (String, Option<Finish>)| Some((text, end? == Finish::Length));
+        texts.into_iter().map(ended).collect::<Option<Vec<_>>>().ok_or_else(|| SynthError::Stopped.into())
+    }
+
+    fn broken(&self, cx: &Context<'_>, what: &str) -> Stop {
+        Stop::Run(SynthError::step(cx.label, format!("engine `{}`: {what}", self.engine)))
+    }
+}
+
+/// The reason of a row that the engine did not answer; many in a row end the run.
+pub(crate) const ENGINE_FAILED: &str = "no answer";
+
+fn hash(text: &str) -> u64 {
+    crate::row::seed_of(0, "prompt", text)
+}
+
+/// The prompting half: a template with what it sees beside the row.
+pub(crate) struct Prompt {
+    pub template: String,
+    args: Value,
+    examples: usize,
+}
+
+impl Prompt {
+    /// From [`PROMPT`]. `default`: the template without one.
+    pub fn new(setup: &Setup<'_>, default: Option<&str>) -> Result<Self, ConfigError> {
+        let o = setup.options;
+        let template = match (o.maybe_text("template")?, o.maybe_text("prompt")?, default) {
+            (Some(_), Some(_), _) => return Err(o.wrong("prompt", "stands beside `template`: one of them")),
+            (Some(name), None, _) => setup.template("template", &name)?,
+            (None, Some(text), _) => setup.inline("prompt", &text)?,
+            (None, None, Some(name)) => setup.template("template", name)?,
+            (None, None, None) => {
+                return Err(o.wrong("template", "is required").hint("a template's name, or `prompt` with its text"));
+            }
+        };
+        Self::named(setup, template.name)
+    }
+
+    /// The same with a template that was found already.
+    pub fn named(setup: &Setup<'_>, template: String) -> Result<Self, ConfigError> {
+        let o = setup.options;
+        let args = match o.value("args")? {
+            None => json!({}),
+            Some(map @ Value::Object(_)) => map,
+            Some(other) => {
+                return Err(o.wrong("args", format!("takes a map, not {}", galen_reward::shown(&other))));
+            }
+        };
+        let examples = o.count("examples")?;
+        if examples > MAX_EXAMPLES {
+            return Err(o.wrong("examples", format!("takes at most {MAX_EXAMPLES}")));
+        }
+        Ok(Self { template, args, examples })
+    }
+
+    /// The prompt for a row, with further variables.
+    pub fn of(
+        &self,
+        cx: &Context<'_>,
+        rows: &Rows,
+        at: usize,
+        row: &Row,
+        more: Map<String, Value>,
+    ) -> Result<String, Stop> {
+        let mut variables = variables(row);
+        variables.insert("args".into(), self.args.clone());
+        if self.examples > 0 {
+            let drawn = others(rows, at, self.examples, cx.seed_of(row))?;
+            variables.insert("examples".into(), drawn.into_iter().map(|r| Value::Object(r.fields)).collect());
+        }
+        variables.extend(more);
+        cx.render(&self.template, &variables)
+    }
+}
+
+/// `n` rows of the input other than the one at `at`, drawn by the seed.
+pub(crate) fn others(rows: &Rows, at: usize, n: usize, seed: u64) -> Result<Vec<Row>, SynthError> {
+    let mut random = random(seed, u64::from_le_bytes(*b"examples"));
+    let mut drawn: Vec<usize> = Vec::new();
+    let n = n.min(rows.len().saturating_sub(1));
+    // Few are wanted of many; where they are nearly all, it takes a few draws more.
+    while drawn.len() < n {
+        let i = random.below(rows.len() as u64) as usize;
+        if i != at && !drawn.contains(&i) {
+            drawn.push(i);
+        }
+    }
+    drawn.into_iter().map(|i| rows.get(i)).collect()
+}
