@@ -136,14 +136,12 @@ fn the_clinical_pipelines_without_a_model() {
         assert_has(pair["prompt"][0]["content"].as_str().unwrap(), &["A. ", "D. "]);
     }
     // What was written is read by the commands that train.
-    for (file, kind) in [("questions.jsonl", "chat_template"), ("pairs.jsonl", "preference")] {
-        let path = bench.path(&format!("recipe/out/{file}"));
-        let flags = if kind == "preference" { vec!["--rl", "dpo"] } else { vec![] };
-        let mut args = vec!["data", "check", path.to_str().unwrap()];
-        args.extend(flags);
-        let said = bench.galen(&args);
-        assert_eq!(said.code, Some(0), "{}{}", said.stdout, said.stderr);
-    }
+    let path = |file: &str| bench.path(&format!("recipe/out/{file}"));
+    bench.galen(&["data", "check", path("questions.jsonl").to_str().unwrap(), "-m", "m.gguf"]).exits(0);
+    let config = format!("base_model: m.gguf\nrl: dpo\nadapter: lora\noutput_dir: run\ndatasets:\n  - path: {}\n", path("pairs.jsonl").display());
+    bench.write("dpo.yaml", &config);
+    let said = bench.galen(&["data", "check", "dpo.yaml"]).exits(0);
+    assert_has(&format!("{}{}", said.stdout, said.stderr), &[&format!("{} row", pairs.len())]);
 }
 
 #[test]
@@ -152,7 +150,7 @@ fn the_clinical_teacher_on_the_real_model() {
         return;
     };
     let bench = Bench::in_memory();
-    let sets = ["steps[0].n=1", "steps[2].n=1", "steps[2].max_tokens=32"];
+    let sets = ["steps[0].sample.n=1", "steps[2].n=1", "steps[2].max_tokens=32"];
     let said = recipe(&bench, "vignettes.yaml", Some(&model), &sets).exits(0);
     let figures: Value = serde_json::from_str(&bench.read("recipe/out/synth_report.json")).expect("figures");
     assert!(figures["seeds"].as_u64().unwrap() >= 10, "{}", said.stderr);

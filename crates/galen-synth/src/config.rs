@@ -172,7 +172,11 @@ fn engines(
         let place = format!("engines.{name}");
         match engine(&name, &place, entry, kinds, network) {
             Ok(spec) => out.push(spec),
-            Err(e) => keep(e),
+            Err(e) => {
+                keep(e);
+                // It is named all the same: steps that ask it have no fault.
+                out.push(EngineSpec { name, kind: "", given: Map::new() });
+            }
         }
     }
     out
@@ -315,6 +319,10 @@ impl Around<'_> {
         if let Some(when) = &when {
             let check = self.prompts.borrow().check_expression(when);
             check.map_err(|e| shared.wrong("when", format!("`{when}`: {e}")))?;
+        }
+        let idle = given.keys().find(|key| !options.read.borrow().contains(&key.as_str()));
+        if let Some(key) = idle {
+            return Err(options.wrong(key, "has no effect beside the other parameters").hint("take it out"));
         }
         drop(options);
         Ok(Planned { label, entry, when, given, used: used.into_inner(), step })

@@ -209,3 +209,71 @@ impl Setup<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use galen_reward::{Absent, Network};
+    use serde_json::{Map, json};
+
+    /// Parameters under which a kind reads what it declares; several where no one set reads all.
+    fn enough(name: &str) -> Vec<Value> {
+        match name {
+            "render" => vec![json!({"prompt": "x"}), json!({"variants": ["x"]})],
+            "generate" | "self_consistency" => vec![json!({"prompt": "x"})],
+            "distractors" => vec![json!({"id": "code"})],
+            "preference_pair" => vec![
+                json!({"prompt": "x", "by": "options"}),
+                json!({"prompt": "x", "by": "candidates"}),
+                json!({"prompt": "x", "by": "samples", "checks": ["exact_match"]}),
+            ],
+            "judge" => vec![json!({"choices": ["a", "b"], "known": "k"})],
+            "verify" => vec![json!({"checks": ["exact_match"]})],
+            "sample" => vec![json!({"n": 1})],
+            "filter" => vec![json!({"expression": "true"})],
+            "length" => vec![json!({"min_words": 1})],
+            "dedup" => vec![json!({"against": ["../../datasets/fixtures/rows.jsonl"]})],
+            "contamination" => vec![json!({"against": ["../../datasets/fixtures/rows.jsonl"]})],
+            _ => vec![json!({})],
+        }
+    }
+
+    #[test]
+    fn every_declared_parameter_is_read_and_every_default_is_of_its_kind() {
+        let mut prompts = Prompts::new(|_| ());
+        crate::PROMPTS.iter().for_each(|(name, source)| prompts.add(name, source));
+        let prompts = RefCell::new(prompts);
+        let engines = [EngineSpec { name: "t".into(), kind: "native", given: Map::new() }];
+        let taxonomy = std::sync::Arc::new(crate::taxonomy::Taxonomy::default());
+        for entry in STEPS {
+            let mut read: Vec<&str> = Vec::new();
+            for given in enough(entry.name) {
+                let given = given.as_object().unwrap();
+                let options = Options::new("x", Network::Allowed, "steps[0]", given, entry.params).unwrap();
+                let setup = Setup {
+                    options: &options,
+                    label: "x",
+                    prompts: &prompts,
+                    engines: &engines,
+                    taxonomy: Some(&taxonomy),
+                    used: &RefCell::default(),
+                };
+                if let Err(e) = (entry.build)(&setup) {
+                    panic!("{}: {e}", entry.name);
+                }
+                read.extend(options.read.borrow().iter());
+            }
+            for param in entry.params() {
+                assert!(read.contains(&param.name), "{}: `{}` is never read", entry.name, param.name);
+                if let Absent::Json(text) = param.absent {
+                    let given = json!({param.name: serde_json::from_str::<Value>(text).unwrap()});
+                    let given = given.as_object().unwrap();
+                    Options::new("x", Network::Allowed, "p", given, entry.params)
+                        .unwrap_or_else(|e| panic!("{}: {e}", entry.name));
+                }
+            }
+        }
+        let names: BTreeSet<&str> = STEPS.iter().map(|e| e.name).collect();
+        assert_eq!(names.len(), STEPS.len());
+    }
+}

@@ -48,8 +48,8 @@ fn build(setup: &Setup<'_>) -> Result<Box<dyn Step>, ConfigError> {
     Ok(Box::new(DedupStep {
         text: setup.must_text_of("field")?,
         options: Options { threshold, ngram: o.positive("ngram")? },
+        against_field: if against.is_empty() { None } else { o.maybe_text("against_field")? },
         against,
-        against_field: o.maybe_text("against_field")?,
     }))
 }
 

@@ -95,12 +95,16 @@ struct Generate {
 }
 
 fn build(setup: &Setup<'_>) -> Result<Box<dyn Step>, ConfigError> {
+    let gather = setup.options.flag("gather")?;
+    if gather && setup.options.given("schema") {
+        return Err(setup.options.wrong("gather", "stands beside `schema`, whose fields would be nowhere"));
+    }
     Ok(Box::new(Generate {
         prompt: Prompt::new(setup, None)?,
         ask: Ask::with_schema(setup)?,
         take: Take::new(setup)?,
         n: setup.options.positive("n")?,
-        gather: setup.options.flag("gather")?,
+        gather,
     }))
 }
 

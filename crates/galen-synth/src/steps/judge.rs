@@ -75,9 +75,9 @@ fn build(setup: &Setup<'_>) -> Result<Box<dyn Step>, ConfigError> {
         min,
         samples: o.positive("samples")?,
         to: o.filled("to")?,
+        filters: known.is_some() && o.text("filter")? == "disagrees",
         choices,
         known,
-        filters: o.text("filter")? == "disagrees",
     }))
 }
 

@@ -47,21 +47,19 @@ struct PreferencePair {
 
 fn build(setup: &Setup<'_>) -> Result<Box<dyn Step>, ConfigError> {
     let o = setup.options;
-    let n = o.positive("n")?;
-    let (right, candidates, scores) = (o.maybe_text("right")?, o.filled("candidates")?, o.filled("scores")?);
-    let letters = o.text("as")? == "letter";
-    let checks = Checks::new(setup)?;
     let by = match o.text("by")?.as_str() {
-        "options" => By::Options { letters },
-        "candidates" => By::Candidates { candidates, scores },
+        "options" => By::Options { letters: o.text("as")? == "letter" },
+        "candidates" => By::Candidates { candidates: o.filled("candidates")?, scores: o.filled("scores")? },
         _ => {
-            let Some(checks) = checks else {
-                return Err(o.wrong("checks", "is required with `by: samples`").hint("`checks: [{exact_match: {field: answer}}]`"));
+            let Some(checks) = Checks::new(setup)? else {
+                let hint = "`checks: [{exact_match: {field: answer}}]`";
+                return Err(o.wrong("checks", "is required with `by: samples`").hint(hint));
             };
+            let n = o.positive("n")?;
             if n < 2 {
                 return Err(o.wrong("n", "takes 2 or more"));
             }
-            By::Samples { ask: Ask::new(setup)?, checks, n, right }
+            By::Samples { ask: Ask::new(setup)?, checks, n, right: o.maybe_text("right")? }
         }
     };
     Ok(Box::new(PreferencePair { prompt: Prompt::new(setup, None)?, by, min_margin: o.number("min_margin")? }))
