@@ -67,7 +67,9 @@ fn ten_thousand_rows_with_errors_and_two_kills_end_once_each() {
         // By arrival, so that a second try fares otherwise; some rows never fare well.
         let lot = asked.number.wrapping_mul(2_654_435_761) >> 7 & 1023;
         match lot {
-            _ if i % 100 == 13 => Act::Raw(400, String::new(), b"{\"error\": {\"message\": \"bad row\"}}".to_vec()),
+            _ if i % 100 == 13 => {
+                Act::Raw(400, String::new(), b"{\"error\": {\"message\": \"bad row\"}}".to_vec())
+            }
             0..26 => Act::Raw(500, String::new(), b"oops".to_vec()),
             26..38 => Act::Raw(429, "Retry-After: 0\r\n".into(), b"{}".to_vec()),
             38..51 => Act::Break,
@@ -100,7 +102,9 @@ fn ten_thousand_rows_with_errors_and_two_kills_end_once_each() {
             if lines > kill_at {
                 break;
             }
-            assert!(child.try_wait().expect("a state").is_none() && began.elapsed() < Duration::from_secs(300));
+            assert!(
+                child.try_wait().expect("a state").is_none() && began.elapsed() < Duration::from_secs(300)
+            );
             std::thread::sleep(Duration::from_millis(30));
         }
         child.kill().expect("SIGKILL");
@@ -112,7 +116,11 @@ fn ten_thousand_rows_with_errors_and_two_kills_end_once_each() {
         std::thread::sleep(Duration::from_millis(10));
     }
     let said = Said::of(&child.wait_with_output().expect("an end")).exits(0);
-    println!("peak memory {} MB, {} requests", memory >> 20, mock.requests.load(std::sync::atomic::Ordering::SeqCst));
+    println!(
+        "peak memory {} MB, {} requests",
+        memory >> 20,
+        mock.requests.load(std::sync::atomic::Ordering::SeqCst)
+    );
     assert!(memory > 0 && memory < 200 << 20, "{memory} bytes");
 
     // Every seed once in the first step, and once as kept, filtered or failed in all.
@@ -121,7 +129,8 @@ fn ten_thousand_rows_with_errors_and_two_kills_end_once_each() {
     let mut fates: BTreeMap<String, &str> = BTreeMap::new();
     let mut ends = |name: &str, last: bool, lines: &[Value]| {
         for line in lines {
-            let (id, fate) = (line["id"].as_str().expect("an id").to_owned(), line["fate"].as_str().expect("a fate"));
+            let (id, fate) =
+                (line["id"].as_str().expect("an id").to_owned(), line["fate"].as_str().expect("a fate"));
             if fate != "kept" || last {
                 if fate != "kept" {
                     assert!(!line["reason"].as_str().unwrap_or_default().is_empty(), "{name}: {line}");
@@ -144,7 +153,8 @@ fn ten_thousand_rows_with_errors_and_two_kills_end_once_each() {
     let figures = said.json();
     let of = |key: &str| figures[key].as_u64().expect("a number") as usize;
     assert_eq!([of("seeds_kept"), of("seeds_filtered"), of("seeds_failed")], [kept, filtered, failed]);
-    let rows: Vec<Value> = bench.read("out/sft.jsonl").lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let rows: Vec<Value> =
+        bench.read("out/sft.jsonl").lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     let ids: HashSet<&str> = rows.iter().filter_map(|r| r["provenance"]["id"].as_str()).collect();
     assert_eq!((rows.len(), ids.len()), (kept, kept));
     for row in &rows {
@@ -173,14 +183,22 @@ fn hostile_replies_and_templates_are_failures_of_their_rows() {
         let ok = || Act::Say("{\"note\": \"fine\"}".into(), Duration::ZERO);
         match number(&asked.prompt) {
             1 => Act::Raw(200, String::new(), vec![b' '; 50 << 20]),
-            2 => Act::Raw(200, String::new(), b"{\"choices\": [{\"message\": {\"content\": \"\xff\xfe\"}}]}".to_vec()),
+            2 => Act::Raw(
+                200,
+                String::new(),
+                b"{\"choices\": [{\"message\": {\"content\": \"\xff\xfe\"}}]}".to_vec(),
+            ),
             3 => Act::Raw(200, String::new(), "[".repeat(1 << 20).into_bytes()),
             4 => Act::Say("[".repeat(1 << 20), Duration::ZERO),
             5 => Act::Say("{\"note\": 7}".into(), Duration::ZERO),
             6 => Act::Say(String::new(), Duration::ZERO),
             7 => Act::Raw(200, String::new(), completion("x", 3).to_string().into_bytes()),
             8 => Act::Break,
-            9 => Act::Raw(200, String::new(), format!("{{\"choices\": {}1{}}}", "[".repeat(500), "]".repeat(500)).into_bytes()),
+            9 => Act::Raw(
+                200,
+                String::new(),
+                format!("{{\"choices\": {}1{}}}", "[".repeat(500), "]".repeat(500)).into_bytes(),
+            ),
             _ => ok(),
         }
     });
@@ -222,7 +240,11 @@ fn hostile_replies_and_templates_are_failures_of_their_rows() {
         ("s15", "template", "undefined"),
     ] {
         let line = &lines[id];
-        assert_eq!((line["fate"].as_str(), line["reason"].as_str()), (Some("failed"), Some(reason)), "{line}");
+        assert_eq!(
+            (line["fate"].as_str(), line["reason"].as_str()),
+            (Some("failed"), Some(reason)),
+            "{line}"
+        );
         assert_has(line["detail"].as_str().unwrap_or_default(), &[detail]);
     }
     assert_eq!(lines["s0"]["rows"][0]["fields"]["note"], "fine");
@@ -260,13 +282,25 @@ fn access_is_refused_keys_are_never_said_and_other_machines_need_leave() {
 
     // Another machine, a key in clear, no socket at all.
     for (url, more, words) in [
-        ("http://teacher.test/v1", "", vec!["p.yaml:7", "host `teacher.test` is another machine", "allow_remote: [teacher.test]"]),
-        ("http://teacher.test/v1", "    allow_remote: [teacher.test]\n", vec!["p.yaml:7", "carry the key in clear", "https://"]),
+        (
+            "http://teacher.test/v1",
+            "",
+            vec!["p.yaml:7", "host `teacher.test` is another machine", "allow_remote: [teacher.test]"],
+        ),
+        (
+            "http://teacher.test/v1",
+            "    allow_remote: [teacher.test]\n",
+            vec!["p.yaml:7", "carry the key in clear", "https://"],
+        ),
         ("http://u:pw@localhost/v1", "", vec!["p.yaml:7", "has an `@`"]),
     ] {
-        let text = bench.read("p.yaml").lines().map(|l| {
-            if l.contains("base_url") { format!("    base_url: {url}\n{more}") } else { format!("{l}\n") }
-        }).collect::<String>();
+        let text = bench
+            .read("p.yaml")
+            .lines()
+            .map(|l| {
+                if l.contains("base_url") { format!("    base_url: {url}\n{more}") } else { format!("{l}\n") }
+            })
+            .collect::<String>();
         bench.write("q.yaml", &text);
         let said = galen(&bench, &["synth", "q.yaml", "--set", "output_dir=other"]).exits(2);
         assert_has(&said.stderr.replace("q.yaml", "p.yaml"), &words);
@@ -314,8 +348,14 @@ fn configurations_are_checked_by_line_before_anything_is_asked() {
     seeds(&bench, 3);
     let base = "seeds: seeds.jsonl\noutput_dir: out\nsteps:\n";
     for (rest, words) in [
-        ("  - generat: {prompt: x}\n", vec!["p.yaml:4", "there is no step `generat`", "did you mean `generate`"]),
-        ("  - filter:\n      expresion: row.x\n", vec!["p.yaml:5", "no such parameter", "did you mean `expression`"]),
+        (
+            "  - generat: {prompt: x}\n",
+            vec!["p.yaml:4", "there is no step `generat`", "did you mean `generate`"],
+        ),
+        (
+            "  - filter:\n      expresion: row.x\n",
+            vec!["p.yaml:5", "no such parameter", "did you mean `expression`"],
+        ),
         ("  - filter: {expression: 'row.'}\n", vec!["p.yaml:4", "`row.`"]),
         ("  - filter: {}\n", vec!["p.yaml:4", "is required"]),
         ("  - generate: {prompt: x}\n", vec!["p.yaml:4", "no engine is there to ask", "engines:"]),
@@ -327,10 +367,16 @@ fn configurations_are_checked_by_line_before_anything_is_asked() {
         ("  - verify: {checks: [{exact_mach: {}}]}\n", vec!["p.yaml:4", "did you mean `exact_match`"]),
         ("  - dedup\nstepz: 1\n", vec!["p.yaml:5", "did you mean `steps`"]),
         ("  - dedup\nengines: {t: {type: opena}}\n", vec!["p.yaml:5", "did you mean `openai`"]),
-        ("  - dedup\noutputs: [{type: alpaca, path: a.jsonl, instruction: x}]\n", vec!["p.yaml:5", "`outputs[0].output`: is required"]),
+        (
+            "  - dedup\noutputs: [{type: alpaca, path: a.jsonl, instruction: x}]\n",
+            vec!["p.yaml:5", "`outputs[0].output`: is required"],
+        ),
         ("  - dedup\noutputs: [{type: row, path: ../a.jsonl}]\n", vec!["p.yaml:5", "`../a.jsonl`"]),
         ("  - dedup: {label: a}\n  - dedup: {label: a}\n", vec!["p.yaml:5", "called `a` too"]),
-        ("  - dedup\n  - sample: {n: 1, share: 0.5}\n  - length: {}\n", vec!["p.yaml:5", "p.yaml:6", "no bound is given"]),
+        (
+            "  - dedup\n  - sample: {n: 1, share: 0.5}\n  - length: {}\n",
+            vec!["p.yaml:5", "p.yaml:6", "no bound is given"],
+        ),
     ] {
         bench.write("p.yaml", &format!("{base}{rest}"));
         let said = galen(&bench, &["synth", "p.yaml"]).exits(2);

@@ -109,9 +109,7 @@ fn request(reader: &mut BufReader<TcpStream>) -> Option<(String, Vec<u8>)> {
 
 /// The same text in every choice.
 pub fn completion(text: &str, n: usize) -> Value {
-    let choice = |i: usize| {
-        json!({"index": i, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"})
-    };
+    let choice = |i: usize| json!({"index": i, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"});
     let usage = json!({"prompt_tokens": 10, "completion_tokens": 5 * n, "total_tokens": 10 + 5 * n});
     json!({"object": "chat.completion", "choices": (0..n).map(choice).collect::<Vec<_>>(), "usage": usage})
 }

@@ -35,7 +35,9 @@ fn the_same_seed_gives_the_same_rows_killed_or_not() {
         assert!(row["ok"].is_boolean(), "{row}");
     }
     // Another batch, other neighbours.
-    bench.galen(&["synth", "p.yaml", "--set", "output_dir=one", "--set", "engines.teacher.max_batch=2"]).exits(0);
+    bench
+        .galen(&["synth", "p.yaml", "--set", "output_dir=one", "--set", "engines.teacher.max_batch=2"])
+        .exits(0);
     assert!(bench.read("one/rows.jsonl") == whole);
     let mut kills = 0;
     let began = Instant::now();
@@ -62,7 +64,10 @@ fn the_same_seed_gives_the_same_rows_killed_or_not() {
 #[test]
 fn ctrl_c_ends_it_and_resume_goes_on() {
     let bench = bench();
-    bench.write_rows("seeds.jsonl", &(0..4000).map(|i| json!({"n": i, "instruction": format!("Say {i}.")})).collect::<Vec<_>>());
+    bench.write_rows(
+        "seeds.jsonl",
+        &(0..4000).map(|i| json!({"n": i, "instruction": format!("Say {i}.")})).collect::<Vec<_>>(),
+    );
     let child = bench.command(&["synth", "p.yaml"]).spawn().expect("starts");
     let path = bench.path("out/journal/01-answer.jsonl");
     let began = Instant::now();
@@ -80,7 +85,10 @@ fn prompts_are_shown_without_a_model() {
     let bench = bench();
     std::fs::remove_file(bench.path("m.gguf")).expect("removed");
     let said = bench.galen(&["synth", "p.yaml", "--render", "2"]).exits(0);
-    assert_has(&said.stdout, &["=== answer: seeds.jsonl:1", "Say the number 0, and why.", "=== shaped: seeds.jsonl:2", "Of 1"]);
+    assert_has(
+        &said.stdout,
+        &["=== answer: seeds.jsonl:1", "Say the number 0, and why.", "=== shaped: seeds.jsonl:2", "Of 1"],
+    );
     assert!(!bench.path("out").exists() && !said.stdout.contains("seeds.jsonl:3\n"));
     let said = bench.galen(&["synth", "p.yaml", "--render", "1", "--json"]).exits(0).json();
     assert_eq!(said[0]["prompts"][0]["prompt"], "Say the number 0, and why.");
@@ -101,11 +109,18 @@ fn recipe(bench: &Bench, name: &str, model: Option<&Path>, sets: &[&str]) -> Sai
         std::fs::copy(entry.path(), folder.join("prompts").join(entry.file_name())).expect("a template");
     }
     for set in ["test", "validation"] {
-        let question = json!({"diagnosis": "Gonococcal infection of lower genitourinary tract", "prompt": "x"});
-        std::fs::write(folder.join(format!("data/{set}.questions.jsonl")), format!("{question}\n")).expect("questions");
+        let question =
+            json!({"diagnosis": "Gonococcal infection of lower genitourinary tract", "prompt": "x"});
+        std::fs::write(folder.join(format!("data/{set}.questions.jsonl")), format!("{question}\n"))
+            .expect("questions");
     }
     let mut command = Command::new(binary());
-    command.current_dir(&folder).arg("synth").arg(recipes().join(name)).arg("--offline").args(["--set", "output_dir=out"]);
+    command
+        .current_dir(&folder)
+        .arg("synth")
+        .arg(recipes().join(name))
+        .arg("--offline")
+        .args(["--set", "output_dir=out"]);
     if let Some(model) = model {
         command.args(["--set", &format!("engines.teacher.model={}", model.display())]);
     }
@@ -123,7 +138,10 @@ fn the_clinical_pipelines_without_a_model() {
     let made = rows(&bench.read("recipe/out/sft.jsonl"));
     assert!(made.len() >= 20, "{}", said.stderr);
     for row in &made {
-        let (user, letter) = (row["messages"][0]["content"].as_str().unwrap(), row["messages"][1]["content"].as_str().unwrap());
+        let (user, letter) = (
+            row["messages"][0]["content"].as_str().unwrap(),
+            row["messages"][1]["content"].as_str().unwrap(),
+        );
         assert!(user.starts_with("ICD-10-CM letter: ") && letter.len() == 1, "{row}");
         assert!(row["provenance"]["seeds"][0].as_str().unwrap().starts_with(letter), "{row}");
     }
@@ -138,7 +156,10 @@ fn the_clinical_pipelines_without_a_model() {
     // What was written is read by the commands that train.
     let path = |file: &str| bench.path(&format!("recipe/out/{file}"));
     bench.galen(&["data", "check", path("questions.jsonl").to_str().unwrap(), "-m", "m.gguf"]).exits(0);
-    let config = format!("base_model: m.gguf\nrl: dpo\nadapter: lora\noutput_dir: run\ndatasets:\n  - path: {}\n", path("pairs.jsonl").display());
+    let config = format!(
+        "base_model: m.gguf\nrl: dpo\nadapter: lora\noutput_dir: run\ndatasets:\n  - path: {}\n",
+        path("pairs.jsonl").display()
+    );
     bench.write("dpo.yaml", &config);
     let said = bench.galen(&["data", "check", "dpo.yaml"]).exits(0);
     assert_has(&format!("{}{}", said.stdout, said.stderr), &[&format!("{} row", pairs.len())]);

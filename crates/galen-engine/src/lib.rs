@@ -19,7 +19,7 @@ mod text;
 pub use answer::{Answer, Event, Finish, Piece, TokenLogprobs};
 pub use continuation::{Continuation, Next};
 pub use endpoint::{Endpoint, EndpointOptions};
-pub use galen_model::Sampling;
 pub use engine::{Engine, EngineError, ModelCard, Stats};
+pub use galen_model::Sampling;
 pub use native::{LoadedAdapter, Loader, Native, NativeOptions, Worker};
 pub use request::{Encode, Input, Options, Request};

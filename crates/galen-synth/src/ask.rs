@@ -26,8 +26,18 @@ pub(crate) const ENGINE: &[Param] = &[
     Param::with("temperature", Kind::Number, "0.7", "0 takes the likeliest token each time"),
     Param::with("top_p", Kind::Number, "1", "keep the likeliest tokens up to this probability"),
     Param::with("top_k", Kind::Count, "0", "keep so many of the likeliest tokens; 0: all"),
-    Param::with("min_p", Kind::Number, "0", "keep tokens of at least this share of the likeliest one's probability"),
-    Param::with("repeat_penalty", Kind::Number, "1", "above 1 makes tokens that are there already less likely"),
+    Param::with(
+        "min_p",
+        Kind::Number,
+        "0",
+        "keep tokens of at least this share of the likeliest one's probability",
+    ),
+    Param::with(
+        "repeat_penalty",
+        Kind::Number,
+        "1",
+        "above 1 makes tokens that are there already less likely",
+    ),
     Param::optional("stop", Kind::Texts, "the answer ends before the first of these"),
     Param::optional("system", Kind::Text, "the system turn, a template; without it there is none"),
     Param::with("raw", Kind::Flag, "false", "the prompt is continued as plain text, without a chat template"),
@@ -35,16 +45,34 @@ pub(crate) const ENGINE: &[Param] = &[
 
 /// The prompt.
 pub(crate) const PROMPT: &[Param] = &[
-    Param::optional("template", Kind::Text, "the prompt: a template's name in `prompts_dir` or among galen's own"),
+    Param::optional(
+        "template",
+        Kind::Text,
+        "the prompt: a template's name in `prompts_dir` or among galen's own",
+    ),
     Param::optional("prompt", Kind::Text, "the prompt, written here in place of `template`"),
     Param::optional("args", Kind::Value("a map"), "what the template sees as `args`"),
-    Param::with("examples", Kind::Count, "0", "other rows of the step's input, drawn by the seed, that the template sees as `examples`"),
+    Param::with(
+        "examples",
+        Kind::Count,
+        "0",
+        "other rows of the step's input, drawn by the seed, that the template sees as `examples`",
+    ),
 ];
 
 /// Answers that are to be JSON.
 pub(crate) const SCHEMA: &[Param] = &[
-    Param::optional("schema", Kind::Value("a JSON schema"), "answers are JSON of this schema; their fields become the row's"),
-    Param::with("retries", Kind::Count, "2", "times a row is asked about again whose answer is empty or not of the schema"),
+    Param::optional(
+        "schema",
+        Kind::Value("a JSON schema"),
+        "answers are JSON of this schema; their fields become the row's",
+    ),
+    Param::with(
+        "retries",
+        Kind::Count,
+        "2",
+        "times a row is asked about again whose answer is empty or not of the schema",
+    ),
 ];
 
 /// An answer.
@@ -130,7 +158,8 @@ impl Ask {
         let mut out = Vec::with_capacity(n);
         let mut wrong = String::new();
         for attempt in 0..=self.retries {
-            if attempt > 0 && self.options.sampling.temperature <= 0.0 && cx.teacher(&self.engine)?.constrains {
+            if attempt > 0 && self.options.sampling.temperature <= 0.0 && cx.teacher(&self.engine)?.constrains
+            {
                 // The same answer would come again.
                 break;
             }
@@ -209,8 +238,12 @@ impl Ask {
                 Ok(answer) => break answer,
                 Err(EngineError::QueueFull) => std::thread::sleep(PAUSE),
                 Err(EngineError::Stopping) => return Err(SynthError::Stopped.into()),
-                Err(e @ EngineError::TooLong { .. }) => return Err(Stop::failed("prompt too long", e.to_string())),
-                Err(e @ EngineError::Invalid { .. }) => return Err(Stop::failed("refused by the engine", e.to_string())),
+                Err(e @ EngineError::TooLong { .. }) => {
+                    return Err(Stop::failed("prompt too long", e.to_string()));
+                }
+                Err(e @ EngineError::Invalid { .. }) => {
+                    return Err(Stop::failed("refused by the engine", e.to_string()));
+                }
                 Err(e) => return Err(self.broken(cx, &e.to_string())),
             }
         };
@@ -273,7 +306,9 @@ impl Prompt {
             (None, Some(text), _) => setup.inline("prompt", &text)?,
             (None, None, Some(name)) => setup.template("template", name)?,
             (None, None, None) => {
-                return Err(o.wrong("template", "is required").hint("a template's name, or `prompt` with its text"));
+                return Err(o
+                    .wrong("template", "is required")
+                    .hint("a template's name, or `prompt` with its text"));
             }
         };
         Self::named(setup, template.name)

@@ -18,15 +18,46 @@ pub const TOP_KEYS: &[Param] = &[
     Param::required("seeds", Kind::Value("a path, or a list of entries"), "the rows it begins with"),
     Param::required("steps", Kind::Value("a list of steps"), "what is done with them, in order"),
     Param::required("output_dir", Kind::Text, "where the journal, the report and the outputs lie"),
-    Param::optional("outputs", Kind::Value("a list of outputs"), "files of rows that training reads; default: `rows.jsonl` with all fields"),
+    Param::optional(
+        "outputs",
+        Kind::Value("a list of outputs"),
+        "files of rows that training reads; default: `rows.jsonl` with all fields",
+    ),
     Param::optional("engines", Kind::Value("a map of engines"), "the models that steps ask, by name"),
-    Param::optional("prompts_dir", Kind::Text, "a folder of templates (`NAME.jinja`), which come before galen's own"),
-    Param::optional("taxonomy", Kind::Value("a map: path, id, parent"), "a hierarchy for `siblings(id)` and the like, and for `distractors`"),
-    Param::with("seed", Kind::Count, "1", "decides every draw: the same seed, the same rows from local engines"),
-    Param::optional("coverage", Kind::Text, "a field of the seeds: the report counts kept rows by its values"),
-    Param::with("diversity", Kind::Text, "\"text\"", "the field of final rows whose distinct words the report counts"),
+    Param::optional(
+        "prompts_dir",
+        Kind::Text,
+        "a folder of templates (`NAME.jinja`), which come before galen's own",
+    ),
+    Param::optional(
+        "taxonomy",
+        Kind::Value("a map: path, id, parent"),
+        "a hierarchy for `siblings(id)` and the like, and for `distractors`",
+    ),
+    Param::with(
+        "seed",
+        Kind::Count,
+        "1",
+        "decides every draw: the same seed, the same rows from local engines",
+    ),
+    Param::optional(
+        "coverage",
+        Kind::Text,
+        "a field of the seeds: the report counts kept rows by its values",
+    ),
+    Param::with(
+        "diversity",
+        Kind::Text,
+        "\"text\"",
+        "the field of final rows whose distinct words the report counts",
+    ),
     Param::with("report_samples", Kind::Count, "6", "rows that the report shows"),
-    Param::with("max_engine_failures", Kind::Count, "20", "rows without an answer, one after the other, that end the run"),
+    Param::with(
+        "max_engine_failures",
+        Kind::Count,
+        "20",
+        "rows without an answer, one after the other, that end the run",
+    ),
 ];
 
 const TAXONOMY: &[Param] = &[
@@ -75,16 +106,25 @@ pub struct Pipeline {
 impl Pipeline {
     /// Checks and builds all of it. Reads templates, the taxonomy and the evaluation sets that steps name; asks no engine.
     /// Errors: everything that is wrong, with the key where it stands.
-    pub fn parse(config: &Value, kinds: &[&'static EngineKind], network: Network) -> Result<Self, Vec<ConfigError>> {
+    pub fn parse(
+        config: &Value,
+        kinds: &[&'static EngineKind],
+        network: Network,
+    ) -> Result<Self, Vec<ConfigError>> {
         let Value::Object(map) = config else {
-            return Err(vec![ConfigError::new("", format!("a configuration is a map of keys, not {}", shown(config)))]);
+            return Err(vec![ConfigError::new(
+                "",
+                format!("a configuration is a map of keys, not {}", shown(config)),
+            )]);
         };
         let top = Top { map, network };
         let mut errors = Vec::new();
         let mut keep = |e: ConfigError| errors.push(e);
         let Some(options) = top.options().map_err(&mut keep).ok() else { return Err(errors) };
         let engines = engines(&options, kinds, network, &mut keep);
-        let taxonomy = taxonomy(&options, network).map_err(&mut keep).ok().flatten();
+        // One that cannot be read is there all the same: steps that need one have no fault.
+        let taxonomy =
+            taxonomy(&options, network).map_err(&mut keep).unwrap_or_else(|()| Some(Arc::default()));
         let prompts = prompts(&options, taxonomy.as_ref()).map_err(&mut keep).ok();
         let Some(prompts) = prompts else { return Err(errors) };
         let prompts = RefCell::new(prompts);
@@ -159,7 +199,9 @@ fn engines(
         Ok(Some(Value::Object(map))) => map,
         Ok(Some(other)) => {
             let hint = "`engines: {teacher: {type: native, model: M}}`";
-            keep(options.wrong("engines", format!("takes a map of engines, not {}", shown(&other))).hint(hint));
+            keep(
+                options.wrong("engines", format!("takes a map of engines, not {}", shown(&other))).hint(hint),
+            );
             return Vec::new();
         }
         Err(e) => {
@@ -202,7 +244,9 @@ fn engine(
     };
     let Some(kind) = kinds.iter().find(|k| k.name == kind) else {
         let hint = galen_reward::suggestion(&kind, &names);
-        return Err(ConfigError::new(format!("{place}.{TYPE}"), format!("there is no engine `{kind}`")).hint(hint));
+        return Err(
+            ConfigError::new(format!("{place}.{TYPE}"), format!("there is no engine `{kind}`")).hint(hint)
+        );
     };
     Options::new(name, network, place, &given, kind.params)?;
     Ok(EngineSpec { name: name.to_owned(), kind: kind.name, given })
@@ -228,11 +272,15 @@ fn prompts(options: &Options<'_>, taxonomy: Option<&Arc<Taxonomy>>) -> Result<Pr
         }
         // A, B, C ... for choices.
         // One of a list, by the seed and a key such as the row's id.
-        env.add_filter("pick", move |list: Vec<minijinja::Value>, key: String| -> Result<minijinja::Value, minijinja::Error> {
-            let draw = crate::row::seed_of(seed, "pick", &key) as usize;
-            let nothing = || minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, "nothing to pick from");
-            list.get(draw % list.len().max(1)).cloned().ok_or_else(nothing)
-        });
+        env.add_filter(
+            "pick",
+            move |list: Vec<minijinja::Value>, key: String| -> Result<minijinja::Value, minijinja::Error> {
+                let draw = crate::row::seed_of(seed, "pick", &key) as usize;
+                let nothing =
+                    || minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, "nothing to pick from");
+                list.get(draw % list.len().max(1)).cloned().ok_or_else(nothing)
+            },
+        );
         env.add_function("letter", |i: u32| char::from_u32(u32::from('A') + i.min(25)).map(String::from));
     });
     for (name, source) in crate::PROMPTS {
@@ -281,7 +329,9 @@ impl Around<'_> {
         let Some(entry) = STEPS.iter().find(|e| e.name == kind) else {
             let hint = match nearest(&kind, STEPS.iter().map(|e| e.name)) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => format!("there are `{}`", STEPS.iter().map(|e| e.name).collect::<Vec<_>>().join("`, `")),
+                None => {
+                    format!("there are `{}`", STEPS.iter().map(|e| e.name).collect::<Vec<_>>().join("`, `"))
+                }
             };
             return Err(ConfigError::new(place, format!("there is no step `{kind}`")).hint(hint));
         };
@@ -294,7 +344,11 @@ impl Around<'_> {
             Some(label) if before.iter().any(|s| s.label == label) => {
                 return Err(shared.wrong("label", format!("a step before it is called `{label}` too")));
             }
-            Some(label) if label.is_empty() || label.len() > 64 || label.contains(['/', '\\', '.', '<', '\n', '\0']) => {
+            Some(label)
+                if label.is_empty()
+                    || label.len() > 64
+                    || label.contains(['/', '\\', '.', '<', '\n', '\0']) =>
+            {
                 let what = format!("`{label}` cannot be part of a file's name");
                 return Err(shared.wrong("label", what).hint("letters, digits, `_` and `-`"));
             }
@@ -333,7 +387,8 @@ impl Around<'_> {
             Ok(Some(Value::Array(list))) => list,
             Ok(Some(one @ (Value::Object(_) | Value::String(_)))) => vec![one],
             Ok(other) => {
-                let what = format!("takes a path or a list of entries, not {}", shown(&other.unwrap_or_default()));
+                let what =
+                    format!("takes a path or a list of entries, not {}", shown(&other.unwrap_or_default()));
                 keep(options.wrong("seeds", what).hint("`seeds: [{path: facts.jsonl}]`"));
                 return Vec::new();
             }
@@ -351,7 +406,10 @@ impl Around<'_> {
                 Value::Object(map) => map,
                 Value::String(path) => Map::from_iter([("path".to_owned(), Value::from(path))]),
                 other => {
-                    keep(ConfigError::new(format!("seeds[{i}]"), format!("takes a path or a map, not {}", shown(&other))));
+                    keep(ConfigError::new(
+                        format!("seeds[{i}]"),
+                        format!("takes a path or a map, not {}", shown(&other)),
+                    ));
                     continue;
                 }
             };
@@ -392,8 +450,13 @@ impl Around<'_> {
             Ok(None) => vec![serde_json::json!({"type": "row", "path": "rows.jsonl"})],
             Ok(Some(Value::Array(list))) => list,
             Ok(Some(other)) => {
-                let hint = "`outputs: [{type: chat_template, path: sft.jsonl, user: question, assistant: answer}]`";
-                keep(options.wrong("outputs", format!("takes a list of outputs, not {}", shown(&other))).hint(hint));
+                let hint =
+                    "`outputs: [{type: chat_template, path: sft.jsonl, user: question, assistant: answer}]`";
+                keep(
+                    options
+                        .wrong("outputs", format!("takes a list of outputs, not {}", shown(&other)))
+                        .hint(hint),
+                );
                 return Vec::new();
             }
             Err(e) => {
@@ -404,11 +467,14 @@ impl Around<'_> {
         let mut out: Vec<Output> = Vec::new();
         for (i, entry) in list.iter().enumerate() {
             let place = format!("outputs[{i}]");
-            match kind_of(entry, &place).and_then(|(kind, given)| {
-                outputs::build(&kind, &given, &place, self.network, self.prompts)
-            }) {
+            match kind_of(entry, &place)
+                .and_then(|(kind, given)| outputs::build(&kind, &given, &place, self.network, self.prompts))
+            {
                 Ok(output) if out.iter().any(|o| o.path == output.path) => {
-                    keep(ConfigError::new(format!("{place}.path"), format!("`{}` is written by another output", output.path)));
+                    keep(ConfigError::new(
+                        format!("{place}.path"),
+                        format!("`{}` is written by another output", output.path),
+                    ));
                 }
                 Ok(output) => out.push(output),
                 Err(e) => keep(e),
@@ -421,7 +487,8 @@ impl Around<'_> {
 /// An entry's kind and its other keys: `dedup`, `{dedup: {field: text}}` or `{type: dedup, field: text}`.
 fn kind_of(entry: &Value, place: &str) -> Result<(String, Map<String, Value>), ConfigError> {
     let wrong = |what: String| {
-        ConfigError::new(place, what).hint("write `- dedup`, `- dedup: {field: text}`, or `- {type: dedup, field: text}`")
+        ConfigError::new(place, what)
+            .hint("write `- dedup`, `- dedup: {field: text}`, or `- {type: dedup, field: text}`")
     };
     let map = match entry {
         Value::String(name) => return Ok((name.clone(), Map::new())),

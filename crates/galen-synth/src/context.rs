@@ -45,9 +45,7 @@ impl Context<'_> {
 
     /// Whether an expression holds of a row.
     pub(crate) fn holds(&self, expression: &str, row: &Row) -> Result<bool, Stop> {
-        self.prompts
-            .holds(expression, &variables(row))
-            .map_err(|e| Stop::failed("expression", e.to_string()))
+        self.prompts.holds(expression, &variables(row)).map_err(|e| Stop::failed("expression", e.to_string()))
     }
 }
 

@@ -50,7 +50,8 @@ impl Counter {
     }
 
     pub fn figures(&self) -> Diversity {
-        let share = |n: usize| if self.all[n] == 0 { 0.0 } else { self.seen[n].len() as f64 / self.all[n] as f64 };
+        let share =
+            |n: usize| if self.all[n] == 0 { 0.0 } else { self.seen[n].len() as f64 / self.all[n] as f64 };
         Diversity {
             texts: self.texts,
             distinct_texts: self.whole.len(),

@@ -157,7 +157,8 @@ impl Figures {
             lines.text()?;
             while let Some((_, line)) = lines.line::<Line>()? {
                 let value = line.rows.first().and_then(|r| r.fields.get(field));
-                let value = value.map_or("(none)".to_owned(), |v| v.as_str().map_or(v.to_string(), str::to_owned));
+                let value =
+                    value.map_or("(none)".to_owned(), |v| v.as_str().map_or(v.to_string(), str::to_owned));
                 let kept = kept_of.get(&line.id).copied().unwrap_or_default();
                 let counts = coverage.entry(value).or_default();
                 counts[0] += 1;

@@ -78,7 +78,8 @@ impl Journal {
                 whole = lines.at;
                 while let Some((_, line)) = lines.line::<Line>()? {
                     let slot = done.get_mut(line.i).filter(|d| !**d);
-                    *slot.ok_or_else(|| damaged(path, lines.number, "a row that is none or there twice"))? =
+                    *slot
+                        .ok_or_else(|| damaged(path, lines.number, "a row that is none or there twice"))? =
                         true;
                     whole = lines.at;
                 }
@@ -129,7 +130,8 @@ fn other_run(path: &Path, found: &str, head: &str) -> SynthError {
         (Ok(_), Ok(_)) => "is of another configuration, other seeds, templates or models".into(),
         _ => "does not begin as a journal".into(),
     };
-    let hint = "remove it and those behind it to have these steps made anew; what is before them is kept".into();
+    let hint =
+        "remove it and those behind it to have these steps made anew; what is before them is kept".into();
     SynthError::Journal { file: path.display().to_string(), what, hint }
 }
 
@@ -227,7 +229,8 @@ impl Rows {
             file.seek(SeekFrom::Start(place.at)).map_err(io)?;
             BufReader::new(&mut *file).read_until(b'\n', &mut bytes).map_err(io)?;
         }
-        let line: Line = serde_json::from_slice(&bytes).map_err(|e| damaged(&self.path, i, &e.to_string()))?;
+        let line: Line =
+            serde_json::from_slice(&bytes).map_err(|e| damaged(&self.path, i, &e.to_string()))?;
         let row = line.rows.into_iter().nth(place.k as usize);
         row.ok_or_else(|| damaged(&self.path, i, "no such row"))
     }

@@ -35,11 +35,11 @@ pub use docs::page;
 pub use engines::{EngineKind, EngineSpec, Teacher};
 pub use error::SynthError;
 pub use figures::{EngineFigures, Figures, Mean, OutputFigures, Reason, StepFigures};
+pub use journal::Rows;
 pub use outputs::{OUTPUTS, OutputKind};
 pub use registry::{STEPS, Setup, Step, StepEntry, TemplateRef};
 pub use render::rendered;
 pub use report::html;
-pub use journal::Rows;
 pub use row::{Row, Trail};
 pub use run::{Run, Show};
 

@@ -44,12 +44,7 @@ fn turn(role: &str, text: &Option<String>) -> Option<Value> {
 
 /// Every kind of output.
 pub static OUTPUTS: &[OutputKind] = &[
-    OutputKind {
-        name: "row",
-        about: "all fields of the rows as they are",
-        texts: &[],
-        shape: |_| json!({}),
-    },
+    OutputKind { name: "row", about: "all fields of the rows as they are", texts: &[], shape: |_| json!({}) },
     OutputKind {
         name: "chat_template",
         about: "`{\"messages\": [...]}`: a question and its answer, for `galen train`",
@@ -115,7 +110,9 @@ pub(crate) fn build(
     let Some(kind) = OUTPUTS.iter().find(|k| k.name == kind) else {
         let hint = match nearest(kind, OUTPUTS.iter().map(|k| k.name)) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => format!("there are `{}`", OUTPUTS.iter().map(|k| k.name).collect::<Vec<_>>().join("`, `")),
+            None => {
+                format!("there are `{}`", OUTPUTS.iter().map(|k| k.name).collect::<Vec<_>>().join("`, `"))
+            }
         };
         return Err(ConfigError::new(place, format!("there is no output `{kind}`")).hint(hint));
     };
@@ -166,7 +163,10 @@ impl Output {
             Stop::Run(e) => e,
             Stop::Failed { detail, .. } | Stop::Filtered { detail, .. } => SynthError::Step {
                 step: self.path.clone(),
-                what: format!("row `{}`: {detail}\nhint: `when:` leaves rows out; `--resume` writes the outputs again", row.id),
+                what: format!(
+                    "row `{}`: {detail}\nhint: `when:` leaves rows out; `--resume` writes the outputs again",
+                    row.id
+                ),
             },
         };
         if let Some(when) = &self.when

@@ -201,7 +201,8 @@ impl Setup<'_> {
 
     /// An error about a parameter whose text may end with a hint.
     pub(crate) fn wrong(&self, param: &str, text: &str) -> ConfigError {
-        let (what, hint) = text.split_once("\nhint: ").map_or((text, None), |(what, hint)| (what, Some(hint)));
+        let (what, hint) =
+            text.split_once("\nhint: ").map_or((text, None), |(what, hint)| (what, Some(hint)));
         let error = self.options.wrong(param, what);
         match hint {
             Some(hint) => error.hint(hint),

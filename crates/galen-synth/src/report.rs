@@ -20,11 +20,8 @@ pub fn html(figures: &Figures) -> Result<String, Error> {
             context! { value, seeds, kept, rows, width => width(*kept, *seeds as f64) }
         })
         .collect();
-    let samples: Vec<Vec<(String, String)>> = figures
-        .samples
-        .iter()
-        .map(|row| row.iter().map(|(k, v)| (k.clone(), shown(v))).collect())
-        .collect();
+    let samples: Vec<Vec<(String, String)>> =
+        figures.samples.iter().map(|row| row.iter().map(|(k, v)| (k.clone(), shown(v))).collect()).collect();
     env.render_named_str(
         "synth_report.html",
         include_str!("report.html.j2"),
@@ -56,7 +53,9 @@ fn step(s: &StepFigures, widest: f64) -> Value {
     let reasons = |map: &BTreeMap<String, Reason>| -> Vec<Value> {
         let mut list: Vec<_> = map.iter().collect();
         list.sort_by_key(|(_, r)| std::cmp::Reverse(r.rows));
-        list.into_iter().map(|(reason, r)| context! { reason, rows => r.rows, examples => r.examples }).collect()
+        list.into_iter()
+            .map(|(reason, r)| context! { reason, rows => r.rows, examples => r.examples })
+            .collect()
     };
     let figures: Vec<(String, String)> =
         s.figures.iter().map(|(k, Mean { mean, n })| (k.clone(), format!("{mean:.3} ({n})"))).collect();

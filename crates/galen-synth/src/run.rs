@@ -68,7 +68,8 @@ impl Run<'_> {
         }
         let outputs = self.outputs(&rows)?;
         let figures = Figures::gather(pipeline, self.teachers, n_seeds, &first, &paths, &rows, outputs)?;
-        let text = serde_json::to_string_pretty(&figures).map_err(|e| SynthError::step("report", e.to_string()))?;
+        let text =
+            serde_json::to_string_pretty(&figures).map_err(|e| SynthError::step("report", e.to_string()))?;
         replace(&pipeline.output_dir.join("synth_report.json"), (text + "\n").as_bytes())?;
         let page = crate::report::html(&figures).map_err(|e| SynthError::step("report", e.to_string()))?;
         replace(&pipeline.output_dir.join("synth_report.html"), page.as_bytes())?;
@@ -107,7 +108,13 @@ impl Run<'_> {
         }
     }
 
-    fn stage(&self, number: usize, planned: &Planned, rows: &Rows, journal: &Journal) -> Result<(), SynthError> {
+    fn stage(
+        &self,
+        number: usize,
+        planned: &Planned,
+        rows: &Rows,
+        journal: &Journal,
+    ) -> Result<(), SynthError> {
         let pending = journal.pending().len();
         self.show.begin(&planned.label, rows.len(), rows.len() - pending);
         let counts = std::sync::Mutex::new([0_usize; 3]);
@@ -117,7 +124,8 @@ impl Run<'_> {
             }
             self.show.row(line.fate == Fate::Kept, [line.usage[0], line.usage[1]]);
         };
-        let of_engines = planned.used.engines.iter().filter_map(|e| self.teachers.get(e)).map(|t| t.concurrency);
+        let of_engines =
+            planned.used.engines.iter().filter_map(|e| self.teachers.get(e)).map(|t| t.concurrency);
         let cores = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
         let stage = Stage {
             cx: self.context(&planned.label),
@@ -156,7 +164,12 @@ impl Run<'_> {
             file.sync_all().map_err(io)?;
             std::fs::rename(&partial, &path).map_err(|e| SynthError::io(&path, e))?;
             let sha256 = seeds::hash_of(&path)?;
-            out.push(OutputFigures { path: output.path.clone(), kind: output.kind.name, rows: written, sha256 });
+            out.push(OutputFigures {
+                path: output.path.clone(),
+                kind: output.kind.name,
+                rows: written,
+                sha256,
+            });
         }
         Ok(out)
     }
@@ -166,7 +179,8 @@ impl Run<'_> {
         let step = |trail: &crate::row::Trail| {
             let Some(planned) = self.pipeline.steps.get(trail.step) else { return Value::Null };
             let used = &planned.used;
-            let mut step = json!({"step": planned.label, "kind": planned.entry.name, "seed": trail.seed, "k": trail.k});
+            let mut step =
+                json!({"step": planned.label, "kind": planned.entry.name, "seed": trail.seed, "k": trail.k});
             if !used.templates.is_empty() {
                 step["templates"] =
                     used.templates.iter().map(|t| json!({"name": t.name, "sha256": t.sha256})).collect();
@@ -207,4 +221,3 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), SynthError> {
     file.sync_all().map_err(io)?;
     std::fs::rename(&partial, path).map_err(|e| SynthError::io(path, e))
 }
-

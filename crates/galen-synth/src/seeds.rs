@@ -16,11 +16,28 @@ use std::path::{Path, PathBuf};
 
 /// The keys of an entry of `seeds`.
 pub(crate) const PARAMS: &[Param] = &[
-    Param::required("path", Kind::Text, "a file (`.jsonl .json .csv .parquet .txt`, also `.gz .zst`) or a folder of such files"),
-    Param::with("documents", Kind::Flag, "false", "each `.md` or `.txt` file is one row with `path`, `title` and `text`"),
+    Param::required(
+        "path",
+        Kind::Text,
+        "a file (`.jsonl .json .csv .parquet .txt`, also `.gz .zst`) or a folder of such files",
+    ),
+    Param::with(
+        "documents",
+        Kind::Flag,
+        "false",
+        "each `.md` or `.txt` file is one row with `path`, `title` and `text`",
+    ),
     Param::optional("ds_type", Kind::Text, "the file format, where the ending does not tell"),
-    Param::optional("split", Kind::Text, "of a folder whose files are named by splits: which; default `train`"),
-    Param::optional("id", Kind::Text, "the field that names a row; default: where it stands, `file:line`"),
+    Param::optional(
+        "split",
+        Kind::Text,
+        "of a folder whose files are named by splits: which; default `train`",
+    ),
+    Param::optional(
+        "id",
+        Kind::Text,
+        "the field that names a row; default: where it stands, `file:line` within `path`",
+    ),
     Param::optional("where", Kind::Text, "an expression: only rows of which it holds"),
     Param::optional("limit", Kind::Count, "at most so many rows"),
 ];
@@ -56,7 +73,7 @@ pub(crate) fn write(
     put(format!("{}\n", json!({"galen_synth": 1, "step": "seeds"})))?;
     let mut seen: HashSet<u64> = HashSet::new();
     let mut n = 0;
-    for spec in specs {
+    for (entry, spec) in specs.iter().enumerate() {
         let shown = spec.path.display().to_string();
         let format = spec.ds_type.as_deref().and_then(format_by_name);
         let rows = if spec.documents {
@@ -83,15 +100,26 @@ pub(crate) fn write(
                 break;
             }
             let id = match &spec.id {
-                None => origin.clone(),
+                None => {
+                    let place = place(&spec.path, row.origin.file(), row.origin.line());
+                    if specs.len() > 1 { format!("{}/{place}", entry + 1) } else { place }
+                }
                 Some(field) => match row.fields.get(field) {
                     Some(Value::String(text)) if !text.is_empty() => text.clone(),
                     Some(Value::Number(number)) => number.to_string(),
-                    _ => return Err(wrong(format!("has no text in `{field}`"), "`id:` names the field of ids")),
+                    _ => {
+                        return Err(wrong(
+                            format!("has no text in `{field}`"),
+                            "`id:` names the field of ids",
+                        ));
+                    }
                 },
             };
             if !seen.insert(crate::row::seed_of(0, "seed", &id)) {
-                return Err(wrong(format!("another seed is called `{id}`"), "leave `id:` out, or name a field of unique ids"));
+                return Err(wrong(
+                    format!("another seed is called `{id}`"),
+                    "leave `id:` out, or name a field of unique ids",
+                ));
             }
             let line = Line {
                 i: n,
@@ -104,7 +132,8 @@ pub(crate) fn write(
                 figures: Map::new(),
                 usage: [0; 3],
             };
-            let text = serde_json::to_string(&line).map_err(|e| wrong(e.to_string(), "please report this"))?;
+            let text =
+                serde_json::to_string(&line).map_err(|e| wrong(e.to_string(), "please report this"))?;
             put(text + "\n")?;
             n += 1;
             of_this += 1;
@@ -128,6 +157,14 @@ pub(crate) fn write(
     }
     std::fs::rename(&partial, path).map_err(|e| SynthError::io(path, e))?;
     Ok((n, hash))
+}
+
+/// Where a row stands, by its file's path within the entry's: the same whatever lies above it.
+fn place(root: &Path, file: &str, line: u64) -> String {
+    let path = Path::new(file);
+    let within = path.strip_prefix(root).ok().filter(|p| !p.as_os_str().is_empty());
+    let within = within.or(path.file_name().map(Path::new)).unwrap_or(path);
+    format!("{}:{line}", within.display())
 }
 
 /// SHA-256 of a file.

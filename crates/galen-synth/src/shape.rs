@@ -74,7 +74,8 @@ mod tests {
     fn json_is_found_and_held_against_the_schema() {
         let schema = json!({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]});
         let shape = Shape::new(schema).unwrap();
-        for answer in ["{\"a\": 1}", " Sure!\n```json\n{\"a\": 1}\n```\nDone.", "Here: {\"a\": 1} and so on"] {
+        for answer in ["{\"a\": 1}", " Sure!\n```json\n{\"a\": 1}\n```\nDone.", "Here: {\"a\": 1} and so on"]
+        {
             assert_eq!(shape.read(answer), Ok(json!({"a": 1})), "{answer}");
         }
         for (answer, said) in [

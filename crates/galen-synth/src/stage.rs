@@ -102,6 +102,7 @@ impl Stage<'_> {
             None => Ok(true),
             Some(when) => self.cx.holds(when, &row),
         };
+        let touched = matches!(passes, Ok(true));
         let made = passes.and_then(|takes| if takes { each(&mut tally, at, row) } else { Ok(vec![row]) });
         let mut line = Line {
             i: at,
@@ -118,7 +119,7 @@ impl Stage<'_> {
             Ok(rows) if rows.is_empty() => {
                 (line.fate, line.reason) = (Fate::Filtered, "nothing came of it".into());
             }
-            Ok(rows) => line.rows = self.finished(rows, &before, seed),
+            Ok(rows) => line.rows = self.finished(rows, &before, seed, touched),
             Err(Stop::Filtered { reason, detail }) => {
                 (line.fate, line.reason, line.detail) = (Fate::Filtered, reason, detail);
             }
@@ -131,13 +132,16 @@ impl Stage<'_> {
     }
 
     /// Rows with ids of their own and the step in their trail.
-    fn finished(&self, mut rows: Vec<Row>, before: &Row, seed: u64) -> Vec<Row> {
+    fn finished(&self, mut rows: Vec<Row>, before: &Row, seed: u64, touched: bool) -> Vec<Row> {
         let several = rows.len() > 1;
+        let used = &self.planned.used;
+        // What a template or a model gave may be what was there before.
+        let makes = touched && !(used.templates.is_empty() && used.engines.is_empty());
         for (k, row) in rows.iter_mut().enumerate() {
             if several {
                 row.id = format!("{}/{}.{k}", before.id, self.planned.label);
             }
-            if row.fields != before.fields {
+            if makes || row.fields != before.fields {
                 row.trail.push(Trail { step: self.number, seed, k });
             }
         }

@@ -91,6 +91,8 @@ fn run_with(
     let at = |name: &str| dir.path().join(name).display().to_string();
     let lines: String = seeds.as_array().unwrap().iter().map(|r| format!("{r}\n")).collect();
     std::fs::write(at("seeds.jsonl"), lines).unwrap();
+    let steps: Value =
+        serde_json::from_str(&steps.to_string().replace("DIR", &dir.path().display().to_string())).unwrap();
     let mut config = json!({
         "seeds": at("seeds.jsonl"), "output_dir": at("out"), "steps": steps,
         "engines": {"t": {"type": "scripted"}}, "report_samples": 2,
@@ -104,7 +106,8 @@ fn run_with(
             std::fs::write(at(name), text.as_str().unwrap()).unwrap();
         }
     }
-    let pipeline = Pipeline::parse(&config, &[&KIND], Network::Offline).unwrap_or_else(|e| panic!("{}", e[0]));
+    let pipeline =
+        Pipeline::parse(&config, &[&KIND], Network::Offline).unwrap_or_else(|e| panic!("{}", e[0]));
     let teacher = Teacher {
         engine: Arc::new(Scripted(Box::new(reply))),
         kind: "scripted",
@@ -138,7 +141,7 @@ fn generate_takes_schemas_patterns_and_several_answers() {
         |prompt, k| format!("well, a={prompt}{k}!"),
     );
     assert_eq!(out.texts("a"), ["Q10", "Q11", "Q20", "Q21", "Q30", "Q31"]);
-    assert!(out.rows[1]["provenance"]["id"].as_str().unwrap().ends_with("seeds.jsonl:1/generate.1"));
+    assert_eq!(out.rows[1]["provenance"]["id"], "seeds.jsonl:1/generate.1");
     assert_eq!(out.figures.engines[0].prompt_tokens, 21);
     assert_eq!(out.figures.engines[0].completion_tokens, 18);
     assert!((out.figures.engines[0].cost - (21.0 + 36.0) / 1e6).abs() < 1e-12);
@@ -182,7 +185,11 @@ fn rewriting_paraphrasing_and_evolving() {
     let out = run(
         seeds.clone(),
         json!([{"type": "paraphrase", "n": 4, "to": "said", "keep_original": true}]),
-        |_, k| ["It hurts to swallow.", "\"It HURTS to swallow\"", "a sore throat", "My throat burns\nand more"][k].into(),
+        |_, k| {
+            ["It hurts to swallow.", "\"It HURTS to swallow\"", "a sore throat", "My throat burns\nand more"]
+                [k]
+                .into()
+        },
     );
     assert_eq!(out.texts("said"), ["A sore throat.", "It hurts to swallow.", "My throat burns"]);
     let out = run(
@@ -200,14 +207,23 @@ fn rewriting_paraphrasing_and_evolving() {
 
 #[test]
 fn self_instruct_shows_others_and_names_their_seeds() {
-    let seeds: Value = (0..8).map(|i| json!({"instruction": format!("Name disease number {i} please")})).collect();
-    let out = run(seeds, json!([{"type": "self_instruct", "shots": 3, "n": 2, "keep_seeds": false}]), |prompt, _| {
-        assert_eq!(prompt.matches("Name disease").count(), 3, "{prompt}");
-        let own = prompt.lines().nth(2).unwrap();
-        format!("1. List the signs of {own}\n2. too short\n{own}\n3. Explain the course of {own}\n4. And a third one here")
-    });
+    let seeds: Value =
+        (0..8).map(|i| json!({"instruction": format!("Name disease number {i} please")})).collect();
+    let out = run(
+        seeds,
+        json!([{"type": "self_instruct", "shots": 3, "n": 2, "keep_seeds": false}]),
+        |prompt, _| {
+            assert_eq!(prompt.matches("Name disease").count(), 3, "{prompt}");
+            let own = prompt.lines().nth(2).unwrap();
+            format!(
+                "1. List the signs of {own}\n2. too short\n{own}\n3. Explain the course of {own}\n4. And a third one here"
+            )
+        },
+    );
     assert_eq!(out.rows.len(), 16);
-    assert!(out.texts("instruction").iter().all(|t| t.starts_with("List the signs") || t.starts_with("Explain")));
+    assert!(
+        out.texts("instruction").iter().all(|t| t.starts_with("List the signs") || t.starts_with("Explain"))
+    );
     assert!(out.rows.iter().all(|r| r["provenance"]["seeds"].as_array().unwrap().len() == 3));
 }
 
@@ -238,7 +254,8 @@ fn documents_give_only_answers_that_they_support() {
 
 #[test]
 fn judges_score_choose_and_compare() {
-    let seeds = json!([{"text": "a", "right": "B"}, {"text": "b", "right": "A"}, {"text": "c", "right": "B"}]);
+    let seeds =
+        json!([{"text": "a", "right": "B"}, {"text": "b", "right": "A"}, {"text": "c", "right": "B"}]);
     let out = run(seeds.clone(), json!([{"type": "judge", "min": 3}]), |prompt, _| {
         match prompt.lines().last().unwrap() {
             "a" => "Score: 4".into(),
@@ -254,18 +271,17 @@ fn judges_score_choose_and_compare() {
         json!([{"type": "judge", "choices": ["A", "B"], "known": "right", "samples": 3, "to": "judged"}]),
         |_, k| ["It is B.", "A", "B"][k].into(),
     );
-    assert_eq!((out.texts("text"), out.texts("judged")), (vec!["a".into(), "c".into()], vec!["B".into(), "B".into()]));
+    assert_eq!(
+        (out.texts("text"), out.texts("judged")),
+        (vec!["a".into(), "c".into()], vec!["B".into(), "B".into()])
+    );
     assert!((out.mean(0, "agrees with the known answer") - 2.0 / 3.0).abs() < 1e-12);
     assert_eq!(out.ends(0), [("filtered: judge disagrees".to_owned(), 1)].into());
     // `long` wins in both orders; between the others the first read wins: a tie.
-    let out = run(
-        json!([{"candidates": ["x", "long answer", "y"]}]),
-        json!(["rank"]),
-        |prompt, _| {
-            let (a, b) = (prompt.find("long answer"), prompt.find("B:\n").unwrap());
-            if a.is_some_and(|a| a > b) { "B".into() } else { "A".into() }
-        },
-    );
+    let out = run(json!([{"candidates": ["x", "long answer", "y"]}]), json!(["rank"]), |prompt, _| {
+        let (a, b) = (prompt.find("long answer"), prompt.find("B:\n").unwrap());
+        if a.is_some_and(|a| a > b) { "B".into() } else { "A".into() }
+    });
     assert_eq!(out.rows[0]["scores"], json!([0.25, 1.0, 0.25]));
     assert_eq!((out.texts("best"), out.texts("worst")), (vec!["long answer".into()], vec!["x".into()]));
     assert!((out.mean(0, "both orders agree") - 2.0 / 3.0).abs() < 1e-12);
@@ -280,10 +296,11 @@ fn judges_score_choose_and_compare() {
 
 #[test]
 fn options_pairs_and_checks() {
-    let taxonomy: String = [("A", ""), ("B", ""), ("A1", "A"), ("A2", "A"), ("A3", "A"), ("B1", "B"), ("B2", "B")]
-        .iter()
-        .map(|(id, up)| json!({"id": id, "parent": up, "text": format!("text {id}")}).to_string() + "\n")
-        .collect();
+    let taxonomy: String =
+        [("A", ""), ("B", ""), ("A1", "A"), ("A2", "A"), ("A3", "A"), ("B1", "B"), ("B2", "B")]
+            .iter()
+            .map(|(id, up)| json!({"id": id, "parent": up, "text": format!("text {id}")}).to_string() + "\n")
+            .collect();
     let more = json!({"files": {"t.jsonl": taxonomy}, "taxonomy": {"path": "DIR/t.jsonl"}});
     let out = run_with(
         json!([{"id": "A1", "text": "text A1"}, {"id": "A", "text": "text A"}, {"id": "X", "text": "x"}]),
@@ -316,7 +333,10 @@ fn options_pairs_and_checks() {
             _ => "A".into(),
         },
     );
-    assert_eq!((out.texts("chosen"), out.texts("rejected")), (vec!["B".into(), "B".into()], vec!["A".into(), "A".into()]));
+    assert_eq!(
+        (out.texts("chosen"), out.texts("rejected")),
+        (vec!["B".into(), "B".into()], vec!["A".into(), "A".into()])
+    );
     assert_eq!(out.ends(0), [("filtered: no better and worse".to_owned(), 1)].into());
     let out = run(
         json!([{"text": "42", "answer": "42"}, {"text": "41", "answer": "42"}]),
@@ -389,7 +409,10 @@ fn samples_are_by_seed_and_rows_pass_by_where_a_step_is_not_for_them() {
 #[test]
 fn an_option_that_would_be_ignored_is_refused() {
     for (step, said) in [
-        (json!({"type": "preference_pair", "by": "options", "prompt": "x", "n": 3}), "`steps[0].n`: has no effect"),
+        (
+            json!({"type": "preference_pair", "by": "options", "prompt": "x", "n": 3}),
+            "`steps[0].n`: has no effect",
+        ),
         (json!({"type": "judge", "filter": "none"}), "`steps[0].filter`: has no effect"),
         (json!({"type": "dedup", "against_field": "x"}), "`steps[0].against_field`: has no effect"),
         (json!({"type": "generate", "prompt": "x", "gather": true, "schema": {}}), "beside `schema`"),

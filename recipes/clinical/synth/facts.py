@@ -62,10 +62,12 @@ def main():
                 ident = section.get("id")
                 if ident in held or not section.findall("diag"):
                     continue
-                put(code=ident, parent=name, text=text_of(section).split(" (")[0], letter=None, section=ident, chapter=name,
+                # A section of one category has its name: `B10`.
+                above = f"section {ident}"
+                put(code=above, parent=name, text=text_of(section).split(" (")[0], letter=None, section=ident, chapter=name,
                     includes=[], excludes=[], leaf=False)
                 for diag in section.findall("diag"):
-                    walk(diag, ident, ident, name)
+                    walk(diag, above, ident, name)
     print(f"{written} facts, {len(held)} sections held out", file=sys.stderr)
 
 

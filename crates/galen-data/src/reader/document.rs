@@ -26,7 +26,9 @@ pub fn documents(path: &Path, limits: Limits) -> Result<RowIter, DataError> {
     }
     files.sort();
     if files.is_empty() {
-        return Err(DataError::file(shown, "the folder holds no documents").with_hint("they end with .md or .txt"));
+        return Err(
+            DataError::file(shown, "the folder holds no documents").with_hint("they end with .md or .txt")
+        );
     }
     let root = path.to_owned();
     Ok(Box::new(files.into_iter().map(move |file| read(&root, &file, limits))))
@@ -72,11 +74,7 @@ fn read(root: &Path, file: &Path, limits: Limits) -> Result<RawRow, DataError> {
     let name = file.file_stem().unwrap_or_default().to_string_lossy();
     let title = heading.filter(|h| !h.is_empty()).unwrap_or(&name).to_owned();
     let path = file.strip_prefix(root).ok().filter(|p| !p.as_os_str().is_empty()).unwrap_or(file);
-    let fields = [
-        ("path", path.display().to_string()),
-        ("title", title),
-        ("text", text.to_owned()),
-    ];
+    let fields = [("path", path.display().to_string()), ("title", title), ("text", text.to_owned())];
     let fields: Map<String, Value> = fields.into_iter().map(|(k, v)| (k.to_owned(), v.into())).collect();
     Ok(RawRow { origin, fields })
 }

@@ -153,7 +153,8 @@ impl Prompts {
         let mut at = 0;
         while let Some(source) = names.get(at).and_then(|n| self.sources.get(*n)) {
             for other in self.sources.keys() {
-                let named = source.contains(&format!("\"{other}\"")) || source.contains(&format!("'{other}'"));
+                let named =
+                    source.contains(&format!("\"{other}\"")) || source.contains(&format!("'{other}'"));
                 if named && !names.contains(&other.as_str()) {
                     names.push(other);
                 }
@@ -203,8 +204,7 @@ impl Prompts {
             if value.is_undefined() {
                 return Err(Error::from(ErrorKind::UndefinedError));
             }
-            serde_json::to_value(&value)
-                .map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))
+            serde_json::to_value(&value).map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))
         };
         limits::on_deep_stack(work).unwrap_or_else(|| Err(no_thread())).map_err(|e| error(&e))
     }
@@ -280,7 +280,6 @@ fn walk(root: &Path, folder: &Path, depth: usize, files: &mut Vec<String>) -> Re
     }
     Ok(())
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -23,8 +23,17 @@ pub(super) fn of(model: &str, input: &Input, options: &Options, place: usize) ->
             "/completions"
         }
     };
-    let Options { sampling, frequency_penalty, presence_penalty, logit_bias, max_tokens, stop, n, schema, .. } =
-        options;
+    let Options {
+        sampling,
+        frequency_penalty,
+        presence_penalty,
+        logit_bias,
+        max_tokens,
+        stop,
+        n,
+        schema,
+        ..
+    } = options;
     put("temperature", json!(rounded(sampling.temperature)));
     if sampling.temperature > 0.0 {
         // Fifty-three bits: what every JSON reader keeps.

@@ -70,15 +70,14 @@ mod tests {
     #[test]
     fn answers_and_what_is_none() {
         let chat = Input::Chat(Vec::new());
-        let check = |text: &str, n: usize, expect: Result<&[&str], &str>| {
-            match (read(text, &chat, n), expect) {
-                (Ok(reply), Ok(texts)) => {
-                    let got: Vec<&str> = reply.choices.iter().map(|c| c.piece.text.as_str()).collect();
-                    assert_eq!(got, texts, "{text}");
-                }
-                (Err(e), Err(part)) => assert!(e.contains(part), "{text}: {e}"),
-                other => panic!("{text}: {other:?}"),
+        let check = |text: &str, n: usize, expect: Result<&[&str], &str>| match (read(text, &chat, n), expect)
+        {
+            (Ok(reply), Ok(texts)) => {
+                let got: Vec<&str> = reply.choices.iter().map(|c| c.piece.text.as_str()).collect();
+                assert_eq!(got, texts, "{text}");
             }
+            (Err(e), Err(part)) => assert!(e.contains(part), "{text}: {e}"),
+            other => panic!("{text}: {other:?}"),
         };
         let one = r#"{"choices": [{"message": {"content": "a"}, "finish_reason": "length"}],
                       "usage": {"prompt_tokens": 3, "completion_tokens": 5}}"#;
@@ -90,7 +89,11 @@ mod tests {
             2,
             Ok(&["a", "b"]),
         );
-        check(r#"{"choices": [{"message": {"content": null, "refusal": "I cannot"}}]}"#, 1, Ok(&["I cannot"]));
+        check(
+            r#"{"choices": [{"message": {"content": null, "refusal": "I cannot"}}]}"#,
+            1,
+            Ok(&["I cannot"]),
+        );
         check(r#"{"choices": [{"message": {"content": null}}]}"#, 1, Err("no text"));
         check(r#"{"choices": [{"message": {"content": 7}}]}"#, 1, Err("text is none"));
         check(
@@ -98,11 +101,7 @@ mod tests {
             2,
             Err("indices"),
         );
-        check(
-            r#"{"choices": [{"index": 7, "message": {"content": "b"}}]}"#,
-            1,
-            Err("indices"),
-        );
+        check(r#"{"choices": [{"index": 7, "message": {"content": "b"}}]}"#, 1, Err("indices"));
         check(one, 2, Err("1 choices of 2"));
         check(r#"{"error": {"message": "overloaded"}}"#, 1, Err("`overloaded`"));
         check(r#"{"choices": 1}"#, 1, Err("no `choices`"));

@@ -23,11 +23,20 @@ pub(crate) const ENTRY: StepEntry = StepEntry {
 };
 
 const PARAMS: &[Param] = &[
-    Param::required("against", Kind::Texts, "evaluation sets: data files, or folders of them (their `test` files, where names speak of splits)"),
+    Param::required(
+        "against",
+        Kind::Texts,
+        "evaluation sets: data files, or folders of them (their `test` files, where names speak of splits)",
+    ),
     Param::optional("against_fields", Kind::Texts, "the fields of their rows; default: every text"),
     Param::optional("fields", Kind::Texts, "the fields of rows; default: every text"),
     Param::with("ngram", Kind::Count, "13", "words in a row that must not be shared"),
-    Param::with("whole_from", Kind::Count, "13", "fewest words of a short evaluation text that must not occur whole"),
+    Param::with(
+        "whole_from",
+        Kind::Count,
+        "13",
+        "fewest words of a short evaluation text that must not occur whole",
+    ),
 ];
 
 struct Contamination {

@@ -22,7 +22,12 @@ pub(crate) const ENTRY: StepEntry = StepEntry {
 };
 
 const PARAMS: &[Param] = &[
-    Param::with("threshold", Kind::Number, "0.8", "similarity of near duplicates, above 0; above 1: exact ones only"),
+    Param::with(
+        "threshold",
+        Kind::Number,
+        "0.8",
+        "similarity of near duplicates, above 0; above 1: exact ones only",
+    ),
     Param::with("ngram", Kind::Count, "3", "words of an n-gram"),
     Param::optional("against", Kind::Texts, "data files whose rows are there already"),
     Param::optional("against_field", Kind::Text, "the field of those rows; default: every text in them"),
@@ -86,7 +91,8 @@ impl Step for DedupStep {
                 }
                 None => "a row of `against`".to_owned(),
             };
-            let detail = format!("{:.2} like {of} | {}", duplicate.similarity, super::generate::beginning(&text));
+            let detail =
+                format!("{:.2} like {of} | {}", duplicate.similarity, super::generate::beginning(&text));
             Err(Stop::filtered(if duplicate.exact { "duplicate" } else { "near duplicate" }, detail))
         }))
     }

@@ -25,7 +25,11 @@ const PARAMS: &[Param] = &[
     Param::with("id", Kind::Text, "\"id\"", "the field with the row's id in the taxonomy"),
     Param::with("answer", Kind::Text, "\"text\"", "the field with the right answer"),
     Param::with("from", Kind::Text, "\"text\"", "the field of the taxonomy's rows with their answers"),
-    Param::optional("differs_in", Kind::Text, "a field of the taxonomy's rows in which wrong ones must differ from the right one"),
+    Param::optional(
+        "differs_in",
+        Kind::Text,
+        "a field of the taxonomy's rows in which wrong ones must differ from the right one",
+    ),
     Param::with("n", Kind::Count, "3", "wrong options, at most 25"),
 ];
 

@@ -27,7 +27,11 @@ const OPERATIONS: [&str; 5] = ["deepen", "constrain", "concretize", "reason", "b
 const PARAMS: &[Param] = &[
     Param::with("field", Kind::Text, "\"instruction\"", "the instruction"),
     Param::with("rounds", Kind::Count, "2", "rounds"),
-    Param::optional("operations", Kind::Texts, "what is drawn from: `deepen`, `constrain`, `concretize`, `reason`, `broaden`, or templates of one's own under `evolve/`; default: these five"),
+    Param::optional(
+        "operations",
+        Kind::Texts,
+        "what is drawn from: `deepen`, `constrain`, `concretize`, `reason`, `broaden`, or templates of one's own under `evolve/`; default: these five",
+    ),
     Param::with("keep_rounds", Kind::Flag, "false", "a row for the instruction of every round"),
 ];
 
@@ -59,7 +63,8 @@ fn build(setup: &Setup<'_>) -> Result<Box<dyn Step>, ConfigError> {
 }
 
 /// Words of the prompts that an instruction has no use for: the model repeats what it was told.
-const OF_THE_PROMPT: &[&str] = &["given instruction", "new instruction", "rewritten instruction", "given prompt"];
+const OF_THE_PROMPT: &[&str] =
+    &["given instruction", "new instruction", "rewritten instruction", "given prompt"];
 
 /// Why a new instruction is no use.
 fn refuse(before: &str, after: &str) -> Option<&'static str> {
@@ -74,7 +79,14 @@ fn refuse(before: &str, after: &str) -> Option<&'static str> {
 }
 
 impl Evolve {
-    fn round(&self, cx: &Context<'_>, rows: &Rows, at: usize, row: &Row, round: usize) -> Result<(usize, String), Stop> {
+    fn round(
+        &self,
+        cx: &Context<'_>,
+        rows: &Rows,
+        at: usize,
+        row: &Row,
+        round: usize,
+    ) -> Result<(usize, String), Stop> {
         let which = random(cx.seed_of(row), round as u64).below(self.operations.len() as u64) as usize;
         let more = Map::from_iter([("text".to_owned(), row.text(&self.field)?.into())]);
         Ok((which, self.operations[which].1.of(cx, rows, at, row, more)?))

@@ -30,7 +30,12 @@ const PARAMS: &[Param] = &[
     Param::with("question_template", Kind::Text, "\"question_document\"", "how a question is asked for"),
     Param::with("answer_template", Kind::Text, "\"answer_document\"", "how an answer is asked for"),
     Param::with("min_support", Kind::Number, "0.6", "share of the answer's words that its part must have"),
-    Param::with("check", Kind::OneOf(&["words", "model"]), "\"words\"", "what says that an answer is supported"),
+    Param::with(
+        "check",
+        Kind::OneOf(&["words", "model"]),
+        "\"words\"",
+        "what says that an answer is supported",
+    ),
 ];
 
 struct FromDocument {
@@ -121,7 +126,14 @@ impl FromDocument {
     }
 
     /// A question about a part with its answer; `None` where the part does not support it.
-    fn pair(&self, cx: &Context<'_>, tally: &mut Tally, row: &Row, chunk: &str, k: usize) -> Result<Option<Row>, Stop> {
+    fn pair(
+        &self,
+        cx: &Context<'_>,
+        tally: &mut Tally,
+        row: &Row,
+        chunk: &str,
+        k: usize,
+    ) -> Result<Option<Row>, Stop> {
         let number = (k + 1).to_string();
         let prompt = self.render(cx, row, &self.question, &[("chunk", chunk), ("number", &number)])?;
         // Each question has draws of its own.
@@ -183,7 +195,8 @@ mod tests {
 
     #[test]
     fn parts_and_support() {
-        let text = "One two.\n\nThree four.\n\nA long paragraph. It has sentences. They go on and on. And on.";
+        let text =
+            "One two.\n\nThree four.\n\nA long paragraph. It has sentences. They go on and on. And on.";
         assert_eq!(
             chunks(text, 34),
             [

@@ -25,8 +25,17 @@ const PARAMS: &[Param] = &[
     Param::with("to", Kind::Text, "\"response\"", "the field that takes the answer"),
     Param::with("n", Kind::Count, "1", "answers, each a row of its own"),
     Param::with("gather", Kind::Flag, "false", "the row stays one, and `to` takes the list of answers"),
-    Param::optional("extract", Kind::Text, "a pattern: of the answer only its group 1, or all of it, is kept"),
-    Param::with("cut", Kind::OneOf(&["keep", "filter"]), "\"keep\"", "what becomes of answers that `max_tokens` cut"),
+    Param::optional(
+        "extract",
+        Kind::Text,
+        "a pattern: of the answer only its group 1, or all of it, is kept",
+    ),
+    Param::with(
+        "cut",
+        Kind::OneOf(&["keep", "filter"]),
+        "\"keep\"",
+        "what becomes of answers that `max_tokens` cut",
+    ),
 ];
 
 /// What a step makes of an answer.

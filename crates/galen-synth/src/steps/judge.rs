@@ -32,7 +32,12 @@ const PARAMS: &[Param] = &[
     Param::with("to", Kind::Text, "\"score\"", "the field that takes the score, or the choice"),
     Param::optional("choices", Kind::Texts, "what the judge chooses from, in place of a score"),
     Param::optional("known", Kind::Text, "the field with the right choice"),
-    Param::with("filter", Kind::OneOf(&["disagrees", "none"]), "\"disagrees\"", "of choices: what takes a row out"),
+    Param::with(
+        "filter",
+        Kind::OneOf(&["disagrees", "none"]),
+        "\"disagrees\"",
+        "of choices: what takes a row out",
+    ),
 ];
 
 struct Judge {
@@ -173,7 +178,11 @@ impl Step for Judge {
         Ok(each(move |tally, at, row| {
             let prompt = self.text(cx, rows, at, &row)?;
             let replies = self.ask.run(cx, tally, &row, &prompt, self.samples)?;
-            if self.choices.is_empty() { self.scored(tally, row, &replies) } else { self.chosen(tally, row, &replies) }
+            if self.choices.is_empty() {
+                self.scored(tally, row, &replies)
+            } else {
+                self.chosen(tally, row, &replies)
+            }
         }))
     }
 

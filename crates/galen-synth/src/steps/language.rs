@@ -20,7 +20,12 @@ pub(crate) const ENTRY: StepEntry = StepEntry {
 
 const PARAMS: &[Param] = &[
     Param::with("languages", Kind::Texts, "[\"eng\"]", "those that pass"),
-    Param::with("min_confidence", Kind::Number, "0.9", "certainty from which a text of another language is filtered"),
+    Param::with(
+        "min_confidence",
+        Kind::Number,
+        "0.9",
+        "certainty from which a text of another language is filtered",
+    ),
     Param::with("min_chars", Kind::Count, "40", "shorter texts pass: they tell too little"),
 ];
 
@@ -36,7 +41,8 @@ fn build(setup: &Setup<'_>) -> Result<Box<dyn Step>, ConfigError> {
     let language = |code: String| {
         Lang::from_code(&code).ok_or_else(|| {
             let all: Vec<&str> = Lang::all().iter().map(Lang::code).collect();
-            o.wrong("languages", format!("there is no language `{code}`")).hint(galen_reward::suggestion(&code, &all))
+            o.wrong("languages", format!("there is no language `{code}`"))
+                .hint(galen_reward::suggestion(&code, &all))
         })
     };
     Ok(Box::new(Language {

@@ -33,11 +33,17 @@ fn build(setup: &Setup<'_>) -> Result<Box<dyn Step>, ConfigError> {
     let o = setup.options;
     let range = |min: &str, max: &str| {
         let (low, high) = (o.maybe_count(min)?.unwrap_or(0), o.maybe_count(max)?.unwrap_or(usize::MAX));
-        if low > high { Err(o.wrong(max, format!("`{high}` is below `{min}`, `{low}`"))) } else { Ok((low, high)) }
+        if low > high {
+            Err(o.wrong(max, format!("`{high}` is below `{min}`, `{low}`")))
+        } else {
+            Ok((low, high))
+        }
     };
     let (chars, words) = (range("min_chars", "max_chars")?, range("min_words", "max_words")?);
     if chars == (0, usize::MAX) && words == (0, usize::MAX) {
-        return Err(o.wrong("max_words", "no bound is given").hint("`min_words`, `max_words`, `min_chars` or `max_chars`"));
+        return Err(o
+            .wrong("max_words", "no bound is given")
+            .hint("`min_words`, `max_words`, `min_chars` or `max_chars`"));
     }
     Ok(Box::new(Length { text: setup.must_text_of("field")?, chars, words }))
 }
@@ -48,7 +54,8 @@ impl Step for Length {
             let text = self.text.of(cx, &row)?;
             let (chars, words) = (text.chars().count(), galen_data::words(&text).len());
             tally.figure("words", words as f64);
-            let detail = || format!("{words} words, {chars} characters: {}", super::generate::beginning(&text));
+            let detail =
+                || format!("{words} words, {chars} characters: {}", super::generate::beginning(&text));
             if chars < self.chars.0 || words < self.words.0 {
                 return Err(Stop::filtered("too short", detail()));
             }

@@ -40,7 +40,9 @@ fn shown(
     let row = rows.get(at).map_err(|e| e.to_string())?;
     match prompt(&row) {
         Ok(text) => Ok(Some(text)),
-        Err(crate::error::Stop::Filtered { detail, .. } | crate::error::Stop::Failed { detail, .. }) => Err(detail),
+        Err(crate::error::Stop::Filtered { detail, .. } | crate::error::Stop::Failed { detail, .. }) => {
+            Err(detail)
+        }
         Err(crate::error::Stop::Run(e)) => Err(e.to_string()),
     }
 }

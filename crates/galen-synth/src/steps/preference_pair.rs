@@ -24,7 +24,11 @@ pub(crate) const ENTRY: StepEntry = StepEntry {
 };
 
 const PARAMS: &[Param] = &[
-    Param::required("by", Kind::OneOf(&["options", "samples", "candidates"]), "where the two answers come from"),
+    Param::required(
+        "by",
+        Kind::OneOf(&["options", "samples", "candidates"]),
+        "where the two answers come from",
+    ),
     Param::with("n", Kind::Count, "4", "answers asked for"),
     Param::with("min_margin", Kind::Number, "0.000001", "how much better the better one must be"),
     Param::optional("right", Kind::Text, "a field with an answer known to be right"),
@@ -62,7 +66,11 @@ fn build(setup: &Setup<'_>) -> Result<Box<dyn Step>, ConfigError> {
             By::Samples { ask: Ask::new(setup)?, checks, n, right: o.maybe_text("right")? }
         }
     };
-    Ok(Box::new(PreferencePair { prompt: Prompt::new(setup, None)?, by, min_margin: o.number("min_margin")? }))
+    Ok(Box::new(PreferencePair {
+        prompt: Prompt::new(setup, None)?,
+        by,
+        min_margin: o.number("min_margin")?,
+    }))
 }
 
 impl PreferencePair {
@@ -89,7 +97,8 @@ impl PreferencePair {
                 let replies = ask.run(cx, tally, row, prompt, *n)?;
                 let texts: Vec<String> = replies.into_iter().map(|r| r.text).collect();
                 let scores = checks.score(cx, row, prompt, &texts)?;
-                let mean = scores.iter().flatten().sum::<f64>() / scores.iter().flatten().count().max(1) as f64;
+                let mean =
+                    scores.iter().flatten().sum::<f64>() / scores.iter().flatten().count().max(1) as f64;
                 tally.figure("score", mean);
                 let mut scored: Vec<(String, f64)> =
                     texts.into_iter().zip(scores).filter_map(|(t, s)| Some((t, s?))).collect();
@@ -109,7 +118,9 @@ impl PreferencePair {
                 if scores.len() != texts.len() {
                     return Err(Stop::failed("field missing", "as many scores as candidates are needed"));
                 }
-                best_and_worst(texts.into_iter().zip(scores).filter_map(|(t, s)| Some((t, s.as_f64()?))).collect())
+                best_and_worst(
+                    texts.into_iter().zip(scores).filter_map(|(t, s)| Some((t, s.as_f64()?))).collect(),
+                )
             }
         }
     }
@@ -134,7 +145,9 @@ impl Step for PreferencePair {
         Ok(each(move |tally, at, row| {
             let prompt = self.prompt.of(cx, rows, at, &row, Map::new())?.trim().to_owned();
             let (chosen, rejected, margin) = self.pair(cx, tally, &row, &prompt)?;
-            if margin < self.min_margin || galen_data::normalized(&chosen) == galen_data::normalized(&rejected) {
+            if margin < self.min_margin
+                || galen_data::normalized(&chosen) == galen_data::normalized(&rejected)
+            {
                 return Err(Stop::filtered("no better and worse", chosen));
             }
             tally.figure("margin", margin);

@@ -24,7 +24,12 @@ pub(crate) const ENTRY: StepEntry = StepEntry {
 
 const PARAMS: &[Param] = &[
     Param::with("candidates", Kind::Text, "\"candidates\"", "the field with the list of answers, at most 16"),
-    Param::with("rubric", Kind::Text, "\"Which answer is more correct, clear and useful?\"", "what is judged"),
+    Param::with(
+        "rubric",
+        Kind::Text,
+        "\"Which answer is more correct, clear and useful?\"",
+        "what is judged",
+    ),
 ];
 
 const MAX_CANDIDATES: usize = 16;
@@ -46,7 +51,14 @@ fn build(setup: &Setup<'_>) -> Result<Box<dyn Step>, ConfigError> {
 }
 
 impl Rank {
-    fn text(&self, cx: &Context<'_>, rows: &Rows, at: usize, row: &Row, pair: [&str; 2]) -> Result<String, Stop> {
+    fn text(
+        &self,
+        cx: &Context<'_>,
+        rows: &Rows,
+        at: usize,
+        row: &Row,
+        pair: [&str; 2],
+    ) -> Result<String, Stop> {
         let more = Map::from_iter([
             ("first".to_owned(), pair[0].into()),
             ("second".to_owned(), pair[1].into()),

@@ -19,24 +19,69 @@ pub(crate) const ENTRY: StepEntry = StepEntry {
 
 const PARAMS: &[Param] = &[
     Param::with("field", Kind::Text, "\"text\"", "the field with the text"),
-    Param::with("boilerplate", Kind::OneOf(&["trim", "filter", "keep"]), "\"trim\"", "what becomes of boilerplate"),
+    Param::with(
+        "boilerplate",
+        Kind::OneOf(&["trim", "filter", "keep"]),
+        "\"trim\"",
+        "what becomes of boilerplate",
+    ),
     Param::optional("also", Kind::Texts, "further phrases that make a text a refusal"),
 ];
 
 /// What refusals say, in lower case, with plain apostrophes.
 const REFUSALS: &[&str] = &[
-    "as an ai", "as a language model", "as a large language model", "i'm an ai", "i am an ai", "ai language model",
-    "i cannot assist", "i can't assist", "i cannot help", "i can't help", "i cannot provide", "i can't provide",
-    "i'm sorry, but", "i am sorry, but", "i'm unable to", "i am unable to", "i'm not able to", "i am not able to",
-    "i do not have the ability", "i don't have the ability", "i cannot fulfill", "i can't fulfill", "i apologize, but",
-    "i'm ready to help", "i'm here to help", "how can i help you", "please provide the", "please provide more",
+    "as an ai",
+    "as a language model",
+    "as a large language model",
+    "i'm an ai",
+    "i am an ai",
+    "ai language model",
+    "i cannot assist",
+    "i can't assist",
+    "i cannot help",
+    "i can't help",
+    "i cannot provide",
+    "i can't provide",
+    "i'm sorry, but",
+    "i am sorry, but",
+    "i'm unable to",
+    "i am unable to",
+    "i'm not able to",
+    "i am not able to",
+    "i do not have the ability",
+    "i don't have the ability",
+    "i cannot fulfill",
+    "i can't fulfill",
+    "i apologize, but",
+    "i'm ready to help",
+    "i'm here to help",
+    "how can i help you",
+    "please provide the",
+    "please provide more",
 ];
 
 /// How boilerplate before an answer begins; it ends with the line's colon, or with a sentence's end.
-const BEFORE: &[&str] = &["sure", "certainly", "of course", "absolutely", "here is", "here's", "here are", "okay", "great question"];
+const BEFORE: &[&str] = &[
+    "sure",
+    "certainly",
+    "of course",
+    "absolutely",
+    "here is",
+    "here's",
+    "here are",
+    "okay",
+    "great question",
+];
 
 /// How boilerplate behind an answer begins, as a paragraph of its own.
-const BEHIND: &[&str] = &["i hope this helps", "let me know if", "feel free to", "if you have any", "is there anything else", "note: this"];
+const BEHIND: &[&str] = &[
+    "i hope this helps",
+    "let me know if",
+    "feel free to",
+    "if you have any",
+    "is there anything else",
+    "note: this",
+];
 
 struct Refusal {
     field: String,

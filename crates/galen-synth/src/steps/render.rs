@@ -19,7 +19,11 @@ pub(crate) const ENTRY: StepEntry = StepEntry {
 
 const PARAMS: &[Param] = &[
     Param::with("to", Kind::Text, "\"text\"", "the field that takes the text"),
-    Param::optional("variants", Kind::Texts, "texts of templates in place of `template`: each row is given one of them"),
+    Param::optional(
+        "variants",
+        Kind::Texts,
+        "texts of templates in place of `template`: each row is given one of them",
+    ),
 ];
 
 struct Render {

@@ -21,7 +21,12 @@ pub(crate) const ENTRY: StepEntry = StepEntry {
 
 const PARAMS: &[Param] = &[
     Param::with("field", Kind::Text, "\"text\"", "the field to write anew"),
-    Param::with("instruction", Kind::Text, "\"Make it clearer and more natural without changing what it says.\"", "what is to become of it"),
+    Param::with(
+        "instruction",
+        Kind::Text,
+        "\"Make it clearer and more natural without changing what it says.\"",
+        "what is to become of it",
+    ),
 ];
 
 struct Rewrite {

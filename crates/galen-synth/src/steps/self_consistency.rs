@@ -74,7 +74,8 @@ fn commonest(answers: Vec<String>, n: usize) -> Option<(String, f64)> {
         let key = if normal.is_empty() { answer.clone() } else { normal };
         counts.entry(key).or_insert((0, i)).0 += 1;
     }
-    let (count, first) = counts.into_values().max_by_key(|(count, first)| (*count, std::cmp::Reverse(*first)))?;
+    let (count, first) =
+        counts.into_values().max_by_key(|(count, first)| (*count, std::cmp::Reverse(*first)))?;
     Some((answers[first].clone(), count as f64 / n.max(1) as f64))
 }
 
@@ -85,7 +86,10 @@ impl Step for SelfConsistency {
             let replies = self.ask.run(cx, tally, &row, &prompt, self.k)?;
             let answers = replies.iter().filter_map(|r| self.answer(&r.text)).collect();
             let Some((answer, share)) = commonest(answers, self.k) else {
-                return Err(Stop::filtered("nothing extracted", super::generate::beginning(&replies[0].text)));
+                return Err(Stop::filtered(
+                    "nothing extracted",
+                    super::generate::beginning(&replies[0].text),
+                ));
             };
             tally.figure("agreement", share);
             if let Some(known) = &self.known {

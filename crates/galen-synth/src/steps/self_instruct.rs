@@ -51,7 +51,13 @@ fn build(setup: &Setup<'_>) -> Result<Box<dyn Step>, ConfigError> {
 
 impl SelfInstruct {
     /// The prompt, the instructions in it, and their rows' seeds.
-    fn shown(&self, cx: &Context<'_>, rows: &Rows, at: usize, row: &Row) -> Result<(String, Vec<String>, Vec<String>), Stop> {
+    fn shown(
+        &self,
+        cx: &Context<'_>,
+        rows: &Rows,
+        at: usize,
+        row: &Row,
+    ) -> Result<(String, Vec<String>, Vec<String>), Stop> {
         let mut instructions = vec![row.text(&self.field)?];
         let mut seeds = row.seeds.clone();
         for other in others(rows, at, self.shots - 1, cx.seed_of(row))? {
@@ -59,7 +65,8 @@ impl SelfInstruct {
             seeds.extend(other.seeds.into_iter().filter(|s| !row.seeds.contains(s)));
         }
         let list: Vec<Value> = instructions.iter().map(|i| i.as_str().into()).collect();
-        let more = Map::from_iter([("instructions".to_owned(), list.into()), ("n".to_owned(), self.n.into())]);
+        let more =
+            Map::from_iter([("instructions".to_owned(), list.into()), ("n".to_owned(), self.n.into())]);
         Ok((self.prompt.of(cx, rows, at, row, more)?, instructions, seeds))
     }
 }
@@ -111,7 +118,8 @@ mod tests {
 
     #[test]
     fn lines_without_their_numbers() {
-        let found: Vec<&str> = items("1. Name a sign.\n\n 2) List two drugs\n- What is 3.5 mg?\n12 months?").collect();
+        let found: Vec<&str> =
+            items("1. Name a sign.\n\n 2) List two drugs\n- What is 3.5 mg?\n12 months?").collect();
         assert_eq!(found, ["Name a sign.", "List two drugs", "What is 3.5 mg?", "12 months?"]);
     }
 }

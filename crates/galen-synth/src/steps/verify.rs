@@ -23,14 +23,28 @@ pub(crate) const ENTRY: StepEntry = StepEntry {
 
 /// The parameters that make a set of checks.
 pub(crate) const CHECKS: &[Param] = &[
-    Param::with("checks", Kind::Value("reward functions"), "null", "what judges: as `reward_funcs` in `docs/rewards.md`"),
+    Param::with(
+        "checks",
+        Kind::Value("reward functions"),
+        "null",
+        "what judges: as `reward_funcs` in `docs/rewards.md`",
+    ),
     Param::with("weights", Kind::Value("a list of numbers"), "null", "as `reward_weights`; default: 1 each"),
 ];
 
 const PARAMS: &[Param] = &[
     Param::with("min", Kind::Number, "1", "the sum from which a row passes"),
-    Param::optional("to", Kind::Text, "a field that takes the sum; no row is filtered then, unless `min` is given"),
-    Param::with("prompt_field", Kind::Text, "\"prompt\"", "the field that checks are told is the prompt; may be missing"),
+    Param::optional(
+        "to",
+        Kind::Text,
+        "a field that takes the sum; no row is filtered then, unless `min` is given",
+    ),
+    Param::with(
+        "prompt_field",
+        Kind::Text,
+        "\"prompt\"",
+        "the field that checks are told is the prompt; may be missing",
+    ),
 ];
 
 /// Reward functions, ready.
@@ -46,7 +60,10 @@ impl Checks {
         let Some(funcs) = funcs.filter(|f| !f.is_null()) else { return Ok(None) };
         let set = galen_reward::parse(&funcs, &weights.unwrap_or_default(), o.network, &mut []);
         let set = set.map_err(|e| {
-            let error = o.wrong(&e.key.replacen("reward_funcs", "checks", 1).replacen("reward_weights", "weights", 1), e.what);
+            let error = o.wrong(
+                &e.key.replacen("reward_funcs", "checks", 1).replacen("reward_weights", "weights", 1),
+                e.what,
+            );
             match e.hint {
                 Some(hint) => error.hint(hint),
                 None => error,
@@ -61,7 +78,13 @@ impl Checks {
     }
 
     /// The sum for each text as a completion of the row's prompt; `None` where no function applies.
-    pub fn score(&self, cx: &Context<'_>, row: &Row, prompt: &str, texts: &[String]) -> Result<Vec<Option<f64>>, Stop> {
+    pub fn score(
+        &self,
+        cx: &Context<'_>,
+        row: &Row,
+        prompt: &str,
+        texts: &[String],
+    ) -> Result<Vec<Option<f64>>, Stop> {
         let origin = Origin::new(row.id.as_str(), 1);
         let completions: Vec<Completion<'_>> = texts
             .iter()
@@ -112,7 +135,8 @@ impl Step for Verify {
         self.checks.start(cx.label)?;
         Ok(each(move |tally, _, row| {
             let text = self.text.of(cx, &row)?;
-            let prompt = row.fields.get(&self.prompt_field).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let prompt =
+                row.fields.get(&self.prompt_field).and_then(Value::as_str).unwrap_or_default().to_owned();
             let sum = self.checks.score(cx, &row, &prompt, std::slice::from_ref(&text))?;
             let Some(sum) = sum.into_iter().next().flatten() else {
                 return Err(Stop::filtered("no check applies", text));
@@ -121,7 +145,10 @@ impl Step for Verify {
             if let Some(min) = self.min {
                 tally.figure("passes", f64::from(u8::from(sum >= min)));
                 if sum < min {
-                    return Err(Stop::filtered("not verified", format!("{sum} below {min}: {}", super::generate::beginning(&text))));
+                    return Err(Stop::filtered(
+                        "not verified",
+                        format!("{sum} below {min}: {}", super::generate::beginning(&text)),
+                    ));
                 }
             }
             Ok(vec![match &self.to {

@@ -99,17 +99,20 @@ fn prepare(pipeline: &Pipeline, args: &Args) -> anyhow::Result<()> {
     };
     if there && !args.resume && !args.overwrite {
         let message = format!("`output_dir: {}` is not empty", dir.display());
-        let hint = "`--resume` goes on with what is there, `--overwrite` begins anew, or name another directory";
+        let hint =
+            "`--resume` goes on with what is there, `--overwrite` begins anew, or name another directory";
         return Err(UsageError::new(message, hint).into());
     }
     if there && args.overwrite {
         if !dir.join(WRITTEN[0]).is_dir() {
-            let message = format!("`{}` is no directory of `galen synth`: nothing in it is removed", dir.display());
+            let message =
+                format!("`{}` is no directory of `galen synth`: nothing in it is removed", dir.display());
             return Err(UsageError::new(message, "name another `output_dir`").into());
         }
         for name in WRITTEN {
             let path = dir.join(name);
-            let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            let removed =
+                if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
             match removed {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                     return Err(e).with_context(|| path.display().to_string());
@@ -129,9 +132,7 @@ fn render(pipeline: &Pipeline, n: usize, globals: &Globals) -> anyhow::Result<()
             Ok(prompt) => serde_json::json!({"id": id, "prompt": prompt}),
             Err(why) => serde_json::json!({"id": id, "error": why}),
         };
-        let step = |(label, prompts): &(String, Vec<_>)| {
-            serde_json::json!({"step": label, "prompts": prompts.iter().map(prompt).collect::<Vec<_>>()})
-        };
+        let step = |(label, prompts): &(String, Vec<_>)| serde_json::json!({"step": label, "prompts": prompts.iter().map(prompt).collect::<Vec<_>>()});
         return stdout::print_json(&steps.iter().map(step).collect::<Vec<_>>());
     }
     let mut out = String::new();

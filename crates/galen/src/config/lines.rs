@@ -114,7 +114,11 @@ mod tests {
     fn keys_have_lines() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("p.yaml");
-        std::fs::write(&path, "seed: 1\nsteps:\n  - dedup:\n      threshold: 2\n  - type: filter\n    x: 1\n").unwrap();
+        std::fs::write(
+            &path,
+            "seed: 1\nsteps:\n  - dedup:\n      threshold: 2\n  - type: filter\n    x: 1\n",
+        )
+        .unwrap();
         let (value, places) = load(&path, &["steps[1].y=3".to_owned()]).unwrap();
         assert_eq!(value["steps"][1]["y"], 3);
         let error = |key: &str| {

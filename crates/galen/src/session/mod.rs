@@ -34,8 +34,8 @@ pub use record::{sha256_file, sha256_text};
 pub use rows::{Parts, Rows, RowsReport};
 pub(crate) use run_dir::{no_replace, replace};
 pub use scorer::{FastDecoder, ModelScorer};
-pub(crate) use serving::{positive, serving_kernels};
 pub use serving::{Serving, ServingOptions};
+pub(crate) use serving::{positive, serving_kernels};
 pub(crate) use summary::write_reports;
 pub use train::{
     Start, Trained, command_of, is_adapter, open_adapter, open_adapter_over, resolve_run, saved_template,

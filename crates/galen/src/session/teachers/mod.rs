@@ -13,7 +13,12 @@ use std::sync::{Arc, Mutex};
 /// What tokens cost, for the report.
 const PRICES: &[Param] = &[
     Param::with("price_prompt", Kind::Number, "0", "price of a million tokens of prompts, for the report"),
-    Param::with("price_completion", Kind::Number, "0", "price of a million tokens of answers, for the report"),
+    Param::with(
+        "price_completion",
+        Kind::Number,
+        "0",
+        "price of a million tokens of answers, for the report",
+    ),
 ];
 
 /// A kind of engine and who opens it.
@@ -56,10 +61,11 @@ pub fn open(pipeline: &Pipeline, network: Network, offline: bool, places: &Place
         let complain = |e: ConfigError| places.complaints(vec![e]);
         let options =
             Options::new(&spec.name, network, &place, &spec.given, opener.kind.params).map_err(complain)?;
-        let running = (opener.open)(spec, &options, offline).map_err(|e| match e.downcast::<ConfigError>() {
-            Ok(e) => places.complaints(vec![e]).into(),
-            Err(e) => e,
-        })?;
+        let running =
+            (opener.open)(spec, &options, offline).map_err(|e| match e.downcast::<ConfigError>() {
+                Ok(e) => places.complaints(vec![e]).into(),
+                Err(e) => e,
+            })?;
         opened.teachers.insert(spec.name.clone(), running.teacher);
         opened.endpoints.extend(running.endpoint);
         if let Some((native, worker)) = running.native {
@@ -88,7 +94,8 @@ impl Opened {
                 self.0.stop();
             }
         }
-        let mut workers: Vec<Worker> = self.workers.lock().map(|mut w| w.drain(..).collect()).unwrap_or_default();
+        let mut workers: Vec<Worker> =
+            self.workers.lock().map(|mut w| w.drain(..).collect()).unwrap_or_default();
         if workers.is_empty() {
             return Ok(work());
         }

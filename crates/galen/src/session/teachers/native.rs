@@ -20,11 +20,27 @@ pub(super) const OPENER: Opener = Opener {
 const PARAMS: &[Param] = &[
     Param::required("model", Kind::Text, "a folder, a `.gguf`, `ORG/REPO[@REV]`, a catalogue name, a run"),
     Param::optional("adapter", Kind::Text, "an adapter over it: a folder or a run"),
-    Param::optional("chat_template", Kind::Text, "a template by name or file; default: the adapter's, else the model's own"),
+    Param::optional(
+        "chat_template",
+        Kind::Text,
+        "a template by name or file; default: the adapter's, else the model's own",
+    ),
     Param::with("max_batch", Kind::Count, "16", "rows computed together"),
-    Param::optional("kernels", Kind::OneOf(&["blocks", "passes"]), "what steps go through, as `galen serve --kernels`"),
-    Param::optional("max_model_len", Kind::Count, "most tokens of a prompt and its answer; default: the model's own limit"),
-    Param::optional("cache_mib", Kind::Count, "memory for keys and values, MiB; default: half of what is free"),
+    Param::optional(
+        "kernels",
+        Kind::OneOf(&["blocks", "passes"]),
+        "what steps go through, as `galen serve --kernels`",
+    ),
+    Param::optional(
+        "max_model_len",
+        Kind::Count,
+        "most tokens of a prompt and its answer; default: the model's own limit",
+    ),
+    Param::optional(
+        "cache_mib",
+        Kind::Count,
+        "memory for keys and values, MiB; default: half of what is free",
+    ),
 ];
 
 /// Requests that may wait beside those in the batch.

@@ -29,17 +29,41 @@ const KEY: &str = "OPENAI_API_KEY";
 
 const PARAMS: &[Param] = &[
     Param::required("model", Kind::Text, "the model's name there"),
-    Param::optional("base_url", Kind::Text, "the address before `/chat/completions`: `http://localhost:8000/v1`"),
-    Param::with("base_url_env", Kind::Text, "\"OPENAI_BASE_URL\"", "the environment variable with the address, without `base_url`"),
-    Param::with("api_key_env", Kind::Text, "\"OPENAI_API_KEY\"", "the environment variable with the key; the default may be unset, any other must be set"),
+    Param::optional(
+        "base_url",
+        Kind::Text,
+        "the address before `/chat/completions`: `http://localhost:8000/v1`",
+    ),
+    Param::with(
+        "base_url_env",
+        Kind::Text,
+        "\"OPENAI_BASE_URL\"",
+        "the environment variable with the address, without `base_url`",
+    ),
+    Param::with(
+        "api_key_env",
+        Kind::Text,
+        "\"OPENAI_API_KEY\"",
+        "the environment variable with the key; the default may be unset, any other must be set",
+    ),
     Param::optional("allow_remote", Kind::Texts, "other machines' host names that may be addressed"),
     Param::with("concurrency", Kind::Count, "8", "requests under way at a time, at most 256"),
     Param::optional("requests_per_minute", Kind::Number, "begin no more requests than that"),
     Param::with("timeout_s", Kind::Number, "120", "seconds one request may take"),
     Param::with("retries", Kind::Count, "4", "times a request is tried again"),
-    Param::with("retry_pause_s", Kind::Number, "0.5", "seconds before the first retry; each further pause is twice as long"),
+    Param::with(
+        "retry_pause_s",
+        Kind::Number,
+        "0.5",
+        "seconds before the first retry; each further pause is twice as long",
+    ),
     Param::with("max_answer_bytes", Kind::Count, "2097152", "largest answer read"),
-    Param::with("json_schema", Kind::Flag, "true", "send a step's `schema` as `response_format`; otherwise answers are only checked"),
+    Param::with(
+        "json_schema",
+        Kind::Flag,
+        "true",
+        "send a step's `schema` as `response_format`; otherwise answers are only checked",
+    ),
 ];
 
 fn open(_: &EngineSpec, options: &Options<'_>, _: bool) -> anyhow::Result<Running> {
@@ -53,14 +77,18 @@ fn build(options: &Options<'_>) -> Result<Running, ConfigError> {
         (None, variable) => match std::env::var(&variable) {
             Ok(url) if !url.trim().is_empty() => ("base_url_env", url.trim().to_owned()),
             _ => {
-                let what = format!("no address: neither `base_url` nor the environment variable `{variable}` is set");
+                let what = format!(
+                    "no address: neither `base_url` nor the environment variable `{variable}` is set"
+                );
                 return Err(options.wrong("base_url", what).hint("`base_url: http://localhost:8000/v1`"));
             }
         },
     };
     let address = Address::parse(base.trim_end_matches('/')).map_err(|what| options.wrong(param, what))?;
     if address.url.contains(['?', '#']) {
-        return Err(options.wrong(param, format!("`{}` has a query: paths go behind the address", address.shown)));
+        return Err(
+            options.wrong(param, format!("`{}` has a query: paths go behind the address", address.shown))
+        );
     }
     let allowed = options.texts("allow_remote")?;
     if options.network == Network::Offline {
@@ -86,7 +114,9 @@ fn build(options: &Options<'_>) -> Result<Running, ConfigError> {
     let interval = match options.value("requests_per_minute")?.and_then(|v| v.as_f64()) {
         None => Duration::ZERO,
         Some(n) if (0.001..=1e6).contains(&n) => Duration::from_secs_f64(60.0 / n),
-        Some(n) => return Err(options.wrong("requests_per_minute", format!("takes 0.001 to 1000000, not `{n}`"))),
+        Some(n) => {
+            return Err(options.wrong("requests_per_minute", format!("takes 0.001 to 1000000, not `{n}`")));
+        }
     };
     let identity = format!("{} {model}", address.shown);
     let client = Client::new(ClientOptions {
