@@ -157,7 +157,7 @@ fn the_clinical_pipelines_without_a_model() {
     let path = |file: &str| bench.path(&format!("recipe/out/{file}"));
     bench.galen(&["data", "check", path("questions.jsonl").to_str().unwrap(), "-m", "m.gguf"]).exits(0);
     let config = format!(
-        "base_model: m.gguf\nrl: dpo\nadapter: lora\noutput_dir: run\ndatasets:\n  - path: {}\n",
+        "base_model: m.gguf\nrl: dpo\nadapter: lora\nlearning_rate: 1e-4\noutput_dir: run\ndatasets:\n  - path: {}\n",
         path("pairs.jsonl").display()
     );
     bench.write("dpo.yaml", &config);

@@ -108,4 +108,29 @@ mod tests {
         check("<html>", 1, Err("not JSON"));
         check(&"[".repeat(100_000), 1, Err("recursion"));
     }
+
+    /// Whatever an endpoint answers is an answer or an error in words.
+    #[test]
+    fn fuzz() {
+        let whole = serde_json::json!({
+            "choices": [{"index": 0, "message": {"content": "a"}, "text": "b", "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 3, "completion_tokens": 5}, "error": null,
+        });
+        let corpus = vec![whole.to_string().into_bytes(), b"{\"error\": {\"message\": 1}}".to_vec()];
+        let mut read_well = 0_u64;
+        let inputs = galen_testkit::fuzz::run("reply", &corpus, |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            for input in [Input::Chat(Vec::new()), Input::Text(String::new())] {
+                match read(&text, &input, 1) {
+                    Ok(reply) => {
+                        assert_eq!(reply.choices.len(), 1);
+                        read_well += 1;
+                    }
+                    Err(what) => assert!(what.chars().count() < 600),
+                }
+            }
+        });
+        println!("reply: {inputs} inputs, {read_well} read");
+        assert!(read_well > 0);
+    }
 }

@@ -40,6 +40,11 @@ const ASK_EVERY: Duration = Duration::from_millis(20);
 /// What a run writes beside its outputs.
 const WRITTEN: [&str; 3] = ["journal", "synth_report.json", "synth_report.html"];
 
+/// `docs/synth.md`: how it works, and all that a configuration can say, from the registries.
+pub fn docs() -> String {
+    format!("{}{}", include_str!("synth.md"), galen_synth::page(&teachers::kinds()))
+}
+
 /// Runs a pipeline.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
     let network = if globals.offline { Network::Offline } else { Network::Allowed };
@@ -227,5 +232,15 @@ impl Show for Shown {
         let rate = tokens as f64 / began.elapsed().as_secs_f64().max(1e-3);
         let spent = if tokens > 0 { format!(", {tokens} tokens at {rate:.0}/s") } else { String::new() };
         bar.finish(&format!("{kept} kept, {filtered} filtered, {failed} failed{spent}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_page_is_up_to_date() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/synth.md");
+        let there = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(there == super::docs(), "write it with `cargo run -p galen --example synth > docs/synth.md`");
     }
 }
