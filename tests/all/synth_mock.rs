@@ -23,7 +23,6 @@ pub struct Asked {
     pub number: usize,
     /// The text of its last message.
     pub prompt: String,
-    pub body: Value,
     /// All header lines, in lower case.
     pub head: String,
 }
@@ -67,7 +66,7 @@ fn serve(stream: TcpStream, decide: &Decide, counted: &AtomicUsize) {
         let last = body["messages"].as_array().and_then(|m| m.last()).cloned().unwrap_or_default();
         let prompt = last["content"].as_str().or(body["prompt"].as_str()).unwrap_or_default().to_owned();
         let n = body["n"].as_u64().unwrap_or(1) as usize;
-        let (status, more, bytes) = match decide(&Asked { number, prompt, body, head }) {
+        let (status, more, bytes) = match decide(&Asked { number, prompt, head }) {
             Act::Say(text, pause) => {
                 std::thread::sleep(pause);
                 (200, String::new(), completion(&text, n).to_string().into_bytes())

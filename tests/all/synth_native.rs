@@ -51,7 +51,7 @@ fn the_same_seed_gives_the_same_rows_killed_or_not() {
         child.kill().expect("SIGKILL");
         child.wait().expect("an end");
         kills += 1;
-        assert!(began.elapsed() < Duration::from_secs(120));
+        assert!(began.elapsed() < Duration::from_mins(2));
     }
     println!("{kills} kills");
     assert!(kills > 0);
@@ -72,7 +72,7 @@ fn ctrl_c_ends_it_and_resume_goes_on() {
     let path = bench.path("out/journal/01-answer.jsonl");
     let began = Instant::now();
     while std::fs::metadata(&path).map_or(0, |m| m.len()) < 4_000 {
-        assert!(began.elapsed() < Duration::from_secs(60));
+        assert!(began.elapsed() < Duration::from_mins(1));
         std::thread::sleep(Duration::from_millis(10));
     }
     crate::kill::signal(&child, "-INT");
@@ -181,4 +181,48 @@ fn the_clinical_teacher_on_the_real_model() {
     let sum = |key: &str| figures[key].as_u64().unwrap();
     assert_eq!(sum("seeds"), sum("seeds_kept") + sum("seeds_filtered") + sum("seeds_failed"));
     assert!(figures["engines"][0]["completion_tokens"].as_u64().unwrap() > 50);
+}
+
+#[test]
+fn an_endpoint_that_is_galen_itself_gives_the_native_engine_s_rows() {
+    let bench = crate::serve_support::bench();
+    let row = |i: usize| json!({"n": i, "instruction": format!("Say the number {i}, and why.")});
+    bench.write_rows("seeds.jsonl", &(0..8).map(row).collect::<Vec<_>>());
+    let server = crate::serve_support::Server::start(&bench, &[]);
+    let config = |dir: &str, engine: &str| {
+        bench.write(
+            "p.yaml",
+            &format!(
+                "seeds: seeds.jsonl\noutput_dir: {dir}\nengines: {{teacher: {engine}}}\nsteps:\n  - {{type: generate, template: answer, \
+                 max_tokens: 16, temperature: 0, to: plain}}\n  - {{type: generate, template: answer, max_tokens: 16, temperature: 1, top_k: 9, \
+                 min_p: 0.01, n: 2, raw: true, to: drawn}}\n  - type: generate\n    prompt: 'Of {{{{ row.n }}}}'\n    max_tokens: 40\n    \
+                 temperature: 0\n    schema: {{type: object, properties: {{ok: {{type: boolean}}}}, required: [ok]}}\n"
+            ),
+        );
+        let mut command = Command::new(binary());
+        command.args(["synth", "p.yaml"]).current_dir(bench.path(".")).stdin(Stdio::null());
+        command
+            .env("XDG_CACHE_HOME", bench.path("cache"))
+            .env_remove("OPENAI_API_KEY")
+            .env_remove("HF_HUB_OFFLINE");
+        let said = Said::of(&command.output().expect("the binary starts")).exits(0);
+        (rows(&bench.read(&format!("{dir}/rows.jsonl"))), said)
+    };
+    let url = format!("http://{}/v1", server.address);
+    let (there, _) =
+        config("there", &format!("{{type: openai, model: m, base_url: '{url}', concurrency: 3}}"));
+    // As the server computes: 32 sequences at most.
+    let (here, _) = config("here", "{type: native, model: m.gguf, max_batch: 32, cache_mib: 64}");
+    assert_eq!((here.len(), there.len()), (16, 16));
+    for (a, b) in here.iter().zip(&there) {
+        for field in ["plain", "drawn", "ok"] {
+            assert_eq!(a[field], b[field], "{a}\n{b}");
+        }
+    }
+    let tokens = |dir: &str| {
+        let report: Value =
+            serde_json::from_str(&bench.read(&format!("{dir}/synth_report.json"))).expect("figures");
+        (report["engines"][0]["prompt_tokens"].clone(), report["engines"][0]["completion_tokens"].clone())
+    };
+    assert_eq!(tokens("here"), tokens("there"));
 }

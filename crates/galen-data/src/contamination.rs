@@ -106,16 +106,13 @@ impl Index {
         if words.is_empty() {
             return;
         }
-        let set = match self.sets.iter().position(|s| s == set) {
-            Some(place) => place,
-            None => {
-                self.sets.push(set.to_owned());
-                self.sets.len() - 1
-            }
-        };
+        let place = self.sets.iter().position(|s| s == set).unwrap_or_else(|| {
+            self.sets.push(set.to_owned());
+            self.sets.len() - 1
+        });
         let item = self.items.len() as u32;
         let shown = text.chars().take(SHOWN_CHARS).collect();
-        self.items.push(Item { set: set as u32, origin: origin.to_owned(), text: shown });
+        self.items.push(Item { set: place as u32, origin: origin.to_owned(), text: shown });
         self.whole.entry(hash(&words)).or_insert(item);
         let n = if words.len() >= self.options.ngram {
             self.options.ngram

@@ -223,13 +223,12 @@ impl Client {
             }
             401 | 403 => {
                 let what = format!("access refused (status {status}){}", self.said(&text));
-                match self.options.key {
-                    Some(_) => every(what, "the key in use may not do this"),
-                    None => {
-                        let option = self.options.key_option;
-                        every(what, &format!("`{option}` names the environment variable that holds a key"))
-                    }
-                }
+                let option = self.options.key_option;
+                let hint = match self.options.key {
+                    Some(_) => "the key in use may not do this".to_owned(),
+                    None => format!("`{option}` names the environment variable that holds a key"),
+                };
+                every(what, &hint)
             }
             404 | 405 => every(
                 format!("status {status}{}", self.said(&text)),

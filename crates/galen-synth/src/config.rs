@@ -235,12 +235,9 @@ fn engine(
         return Err(ConfigError::new(place, format!("takes a map with `type`, not {}", shown(&entry))));
     };
     let names: Vec<&str> = kinds.iter().map(|k| k.name).collect();
-    let kind = match given.shift_remove(TYPE) {
-        Some(Value::String(kind)) => kind,
-        _ => {
-            let hint = format!("one of `{}`", names.join("`, `"));
-            return Err(ConfigError::new(format!("{place}.{TYPE}"), "is required").hint(hint));
-        }
+    let Some(Value::String(kind)) = given.shift_remove(TYPE) else {
+        let hint = format!("one of `{}`", names.join("`, `"));
+        return Err(ConfigError::new(format!("{place}.{TYPE}"), "is required").hint(hint));
     };
     let Some(kind) = kinds.iter().find(|k| k.name == kind) else {
         let hint = galen_reward::suggestion(&kind, &names);
@@ -335,10 +332,8 @@ impl Around<'_> {
             };
             return Err(ConfigError::new(place, format!("there is no step `{kind}`")).hint(hint));
         };
-        let common = Map::from_iter(COMMON.iter().filter_map(|p| {
-            let value = given.shift_remove(p.name)?;
-            Some((p.name.to_owned(), value))
-        }));
+        let taken = |p: &Param| Some((p.name.to_owned(), given.shift_remove(p.name)?));
+        let common: Map<String, Value> = COMMON.iter().filter_map(taken).collect();
         let shared = Options::new("", self.network, place, &common, &[COMMON])?;
         let label = match shared.maybe_text("label")? {
             Some(label) if before.iter().any(|s| s.label == label) => {

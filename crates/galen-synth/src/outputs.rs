@@ -38,8 +38,8 @@ const fn may(name: &'static str) -> Param {
     Param::optional(name, Kind::Text, TEXT)
 }
 
-fn turn(role: &str, text: &Option<String>) -> Option<Value> {
-    text.as_ref().map(|t| json!({"role": role, "content": t}))
+fn turn(role: &str, text: Option<&String>) -> Option<Value> {
+    text.map(|t| json!({"role": role, "content": t}))
 }
 
 /// Every kind of output.
@@ -50,7 +50,11 @@ pub static OUTPUTS: &[OutputKind] = &[
         about: "`{\"messages\": [...]}`: a question and its answer, for `galen train`",
         texts: &[must("user"), must("assistant"), may("system")],
         shape: |t| {
-            let turns = [turn("system", &t[2]), turn("user", &t[0]), turn("assistant", &t[1])];
+            let turns = [
+                turn("system", t[2].as_ref()),
+                turn("user", t[0].as_ref()),
+                turn("assistant", t[1].as_ref()),
+            ];
             json!({"messages": turns.into_iter().flatten().collect::<Vec<_>>()})
         },
     },
@@ -77,8 +81,9 @@ pub static OUTPUTS: &[OutputKind] = &[
         about: "`{\"prompt\", \"chosen\", \"rejected\"}` as turns, for `galen align`",
         texts: &[must("prompt"), must("chosen"), must("rejected"), may("system")],
         shape: |t| {
-            let prompt: Vec<_> = [turn("system", &t[3]), turn("user", &t[0])].into_iter().flatten().collect();
-            json!({"prompt": prompt, "chosen": [turn("assistant", &t[1])], "rejected": [turn("assistant", &t[2])]})
+            let prompt: Vec<_> =
+                [turn("system", t[3].as_ref()), turn("user", t[0].as_ref())].into_iter().flatten().collect();
+            json!({"prompt": prompt, "chosen": [turn("assistant", t[1].as_ref())], "rejected": [turn("assistant", t[2].as_ref())]})
         },
     },
     OutputKind {
@@ -87,7 +92,7 @@ pub static OUTPUTS: &[OutputKind] = &[
         texts: &[must("prompt"), must("completion"), must("label")],
         shape: |t| {
             let label = t[2].as_deref().is_some_and(|l| matches!(l.trim(), "true" | "True" | "1" | "yes"));
-            json!({"prompt": [turn("user", &t[0])], "completion": [turn("assistant", &t[1])], "label": label})
+            json!({"prompt": [turn("user", t[0].as_ref())], "completion": [turn("assistant", t[1].as_ref())], "label": label})
         },
     },
 ];
@@ -124,7 +129,8 @@ pub(crate) fn build(
     }
     let o = Options::new(kind.name, network, place, &own, &[COMMON])?;
     let path = o.filled("path")?;
-    let plain = path.ends_with(".jsonl") && !path.starts_with('.') && !path.contains(['/', '\\', '\0']);
+    let plain =
+        path.strip_suffix(".jsonl").is_some() && !path.starts_with('.') && !path.contains(['/', '\\', '\0']);
     if !plain {
         let what = format!("`{path}` is no name of a file within `output_dir` that ends with `.jsonl`");
         return Err(o.wrong("path", what));

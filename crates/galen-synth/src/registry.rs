@@ -177,9 +177,10 @@ impl Setup<'_> {
             Some(name) if names.contains(&name.as_str()) => name,
             Some(name) => {
                 let what = format!("there is no engine `{name}` under `engines`");
-                let hint = match names.is_empty() {
-                    true => "`engines: {teacher: {type: native, model: M}}`".to_owned(),
-                    false => galen_reward::suggestion(&name, &names),
+                let hint = if names.is_empty() {
+                    "`engines: {teacher: {type: native, model: M}}`".to_owned()
+                } else {
+                    galen_reward::suggestion(&name, &names)
                 };
                 return Err(self.options.wrong("engine", what).hint(hint));
             }

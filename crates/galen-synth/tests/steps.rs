@@ -422,3 +422,29 @@ fn an_option_that_would_be_ignored_is_refused() {
         assert!(errors[0].to_string().contains(said), "{}", errors[0]);
     }
 }
+
+#[test]
+fn seeds_of_every_format_and_folders_of_documents() {
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../datasets/fixtures");
+    let steps = json!([{"type": "render", "prompt": "{{ row|length }} fields"}]);
+    for (file, rows) in
+        [("rows.jsonl", 3), ("rows.json", 0), ("rows.csv", 0), ("rows_none.parquet", 0), ("rows.jsonl.gz", 3)]
+    {
+        let seeds = json!([{"path": format!("{fixtures}/{file}")}]);
+        let out = run_with(json!([{}]), steps.clone(), json!({"seeds": seeds}), none);
+        assert!(out.rows.len() >= rows.max(2), "{file}: {}", out.rows.len());
+        assert_eq!(
+            out.rows[0]["provenance"]["id"],
+            format!("{file}:{}", if file.ends_with("csv") { 2 } else { 1 })
+        );
+    }
+    let more = json!({
+        "files": {"a.md": "# One\n\nText of one.", "b.txt": "Two."},
+        "seeds": [{"path": "DIR", "documents": true, "where": "row.title == 'One'"}, {"path": "DIR/b.txt", "id": "text"}],
+    });
+    let out =
+        run_with(json!([{}]), json!([{"type": "render", "prompt": "{{ row.text }}", "to": "x"}]), more, none);
+    assert_eq!(out.texts("x"), ["# One\n\nText of one.", "Two."]);
+    assert_eq!(out.rows[0]["provenance"]["id"], "1/a.md:1");
+    assert_eq!(out.rows[1]["provenance"]["id"], "Two.");
+}

@@ -91,16 +91,13 @@ fn chunks(text: &str, chars: usize) -> Vec<String> {
     let mut length = 0;
     for piece in pieces {
         let n = piece.chars().count();
-        match out.last_mut().filter(|_| length + n < chars) {
-            Some(last) => {
-                last.push_str("\n\n");
-                last.push_str(&piece);
-                length += n + 2;
-            }
-            None => {
-                out.push(piece);
-                length = n;
-            }
+        if let Some(last) = out.last_mut().filter(|_| length + n < chars) {
+            last.push_str("\n\n");
+            last.push_str(&piece);
+            length += n + 2;
+        } else {
+            out.push(piece);
+            length = n;
         }
     }
     out
@@ -118,13 +115,14 @@ fn support(answer: &str, chunk: &str) -> f64 {
     words.iter().filter(|w| of.contains(**w)).count() as f64 / words.len() as f64
 }
 
-impl FromDocument {
-    fn render(&self, cx: &Context<'_>, row: &Row, name: &str, more: &[(&str, &str)]) -> Result<String, Stop> {
-        let mut variables = variables(row);
-        variables.extend(more.iter().map(|(k, v)| ((*k).to_owned(), (*v).into())));
-        cx.render(name, &variables)
-    }
+/// A template's text about a part.
+fn render(cx: &Context<'_>, row: &Row, name: &str, more: &[(&str, &str)]) -> Result<String, Stop> {
+    let mut variables = variables(row);
+    variables.extend(more.iter().map(|(k, v)| ((*k).to_owned(), (*v).into())));
+    cx.render(name, &variables)
+}
 
+impl FromDocument {
     /// A question about a part with its answer; `None` where the part does not support it.
     fn pair(
         &self,
@@ -135,19 +133,19 @@ impl FromDocument {
         k: usize,
     ) -> Result<Option<Row>, Stop> {
         let number = (k + 1).to_string();
-        let prompt = self.render(cx, row, &self.question, &[("chunk", chunk), ("number", &number)])?;
+        let prompt = render(cx, row, &self.question, &[("chunk", chunk), ("number", &number)])?;
         // Each question has draws of its own.
         let own = Row { id: format!("{}#{k}", row.id), ..row.clone() };
         let question = self.ask.one(cx, tally, &own, &prompt)?.text;
         let question = question.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or_default().to_owned();
-        let prompt = self.render(cx, row, &self.answer, &[("chunk", chunk), ("question", &question)])?;
+        let prompt = render(cx, row, &self.answer, &[("chunk", chunk), ("question", &question)])?;
         let answer = self.ask.one(cx, tally, &own, &prompt)?.text;
         let share = support(&answer, chunk);
         tally.figure("support", share);
         let mut supported = share >= self.min_support;
         if let Some(template) = self.supported.as_ref().filter(|_| supported) {
             let more = [("chunk", chunk), ("question", question.as_str()), ("answer", answer.as_str())];
-            let prompt = self.render(cx, row, template, &more)?;
+            let prompt = render(cx, row, template, &more)?;
             let said = self.ask.one(cx, tally, &own, &prompt)?.text;
             supported = galen_data::words(&said).first().is_some_and(|w| w == "yes");
         }
@@ -184,7 +182,7 @@ impl Step for FromDocument {
         shown(rows, at, |row| {
             let parts = chunks(&row.text(&self.field)?, self.chunk_chars);
             let chunk = parts.first().map_or("", String::as_str);
-            self.render(cx, row, &self.question, &[("chunk", chunk), ("number", "1")])
+            render(cx, row, &self.question, &[("chunk", chunk), ("number", "1")])
         })
     }
 }

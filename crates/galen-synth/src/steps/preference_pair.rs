@@ -39,7 +39,7 @@ const PARAMS: &[Param] = &[
 
 enum By {
     Options { letters: bool },
-    Samples { ask: Ask, checks: Checks, n: usize, right: Option<String> },
+    Samples { ask: Box<Ask>, checks: Checks, n: usize, right: Option<String> },
     Candidates { candidates: String, scores: String },
 }
 
@@ -63,7 +63,7 @@ fn build(setup: &Setup<'_>) -> Result<Box<dyn Step>, ConfigError> {
             if n < 2 {
                 return Err(o.wrong("n", "takes 2 or more"));
             }
-            By::Samples { ask: Ask::new(setup)?, checks, n, right: o.maybe_text("right")? }
+            By::Samples { ask: Box::new(Ask::new(setup)?), checks, n, right: o.maybe_text("right")? }
         }
     };
     Ok(Box::new(PreferencePair {
