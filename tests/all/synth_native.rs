@@ -75,6 +75,8 @@ fn ctrl_c_ends_it_and_resume_goes_on() {
         assert!(began.elapsed() < Duration::from_mins(1));
         std::thread::sleep(Duration::from_millis(10));
     }
+    let said = bench.galen(&["synth", "p.yaml", "--resume"]).exits(1);
+    assert_has(&said.stderr, &["another run is writing into it", "hint:"]);
     crate::kill::signal(&child, "-INT");
     let said = Said::of(&child.wait_with_output().expect("an end")).exits(130);
     assert_has(&said.stderr, &["--resume"]);

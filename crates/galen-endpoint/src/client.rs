@@ -202,7 +202,7 @@ impl Client {
             let Ok(text) = String::from_utf8(bytes) else {
                 return Tried::Later("the answer is not valid UTF-8".into(), asked);
             };
-            return match read(&text) {
+            return match read(&self.redacted(text)) {
                 Ok(answer) => Tried::Answer(answer),
                 Err(what) => Tried::Later(what, asked),
             };
@@ -238,13 +238,17 @@ impl Client {
         }
     }
 
-    /// What a server says of its refusal, the key taken out should it repeat it.
+    /// A server's text without the key, should it repeat it: it may end in an error or a journal.
+    fn redacted(&self, text: String) -> String {
+        match &self.options.key {
+            Some(key) if text.contains(key.as_str()) => text.replace(key.as_str(), "***"),
+            _ => text,
+        }
+    }
+
+    /// What a server says of its refusal.
     fn said(&self, text: &str) -> String {
-        let text = match &self.options.key {
-            Some(key) => text.replace(key.as_str(), "***"),
-            None => text.to_owned(),
-        };
-        match text.trim() {
+        match self.redacted(text.to_owned()).trim() {
             "" => String::new(),
             said => format!(", saying `{}`", shorten(said, SHOWN_CHARS)),
         }

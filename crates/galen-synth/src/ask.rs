@@ -158,8 +158,7 @@ impl Ask {
         let mut out = Vec::with_capacity(n);
         let mut wrong = String::new();
         for attempt in 0..=self.retries {
-            if attempt > 0 && self.options.sampling.temperature <= 0.0 && cx.teacher(&self.engine)?.constrains
-            {
+            if attempt > 0 && self.options.sampling.temperature <= 0.0 && cx.teacher(&self.engine)?.repeats {
                 // The same answer would come again.
                 break;
             }

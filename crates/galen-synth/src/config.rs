@@ -171,6 +171,11 @@ impl Pipeline {
         }
     }
 
+    /// Names of the outputs' files.
+    pub fn output_files(&self) -> impl Iterator<Item = &str> {
+        self.outputs.iter().map(|o| o.path.as_str())
+    }
+
     /// Labels of the steps, in order.
     pub fn labels(&self) -> impl Iterator<Item = &str> {
         self.steps.iter().map(|s| s.label.as_str())

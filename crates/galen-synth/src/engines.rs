@@ -44,6 +44,8 @@ pub struct Teacher {
     pub concurrency: usize,
     /// Whether it holds answers to a JSON schema.
     pub constrains: bool,
+    /// Whether the same request gives the same answer: asking again for it is of no use.
+    pub repeats: bool,
     /// Price of a million tokens: of prompts, of answers.
     pub prices: [f64; 2],
 }

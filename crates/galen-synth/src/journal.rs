@@ -58,7 +58,8 @@ fn is_zero(usage: &[u64; 3]) -> bool {
 /// A step's journal, open for appending.
 pub(crate) struct Journal {
     path: PathBuf,
-    file: Mutex<File>,
+    /// With the length of its whole lines.
+    file: Mutex<(File, u64)>,
     done: Vec<bool>,
 }
 
@@ -87,7 +88,7 @@ impl Journal {
         }
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(io)?;
         file.set_len(whole).map_err(io)?;
-        let journal = Self { path: path.to_owned(), file: Mutex::new(file), done };
+        let journal = Self { path: path.to_owned(), file: Mutex::new((file, whole)), done };
         if whole == 0 {
             journal.write(&head)?;
         }
@@ -110,13 +111,21 @@ impl Journal {
     }
 
     fn write(&self, text: &str) -> Result<(), SynthError> {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.write_all(format!("{text}\n").as_bytes()).map_err(|e| SynthError::io(&self.path, e))
+        let mut slot = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let (file, whole) = &mut *slot;
+        let line = format!("{text}\n");
+        if let Err(e) = file.write_all(line.as_bytes()) {
+            // A full disk leaves part of a line: another thread's must not follow on it.
+            let _ = file.set_len(*whole);
+            return Err(SynthError::io(&self.path, e));
+        }
+        *whole += line.len() as u64;
+        Ok(())
     }
 
     /// All lines are there: they are put on the disk, and the rows that go on can be read.
     pub fn finish(self) -> Result<Rows, SynthError> {
-        let file = self.file.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (file, _) = self.file.into_inner().unwrap_or_else(PoisonError::into_inner);
         file.sync_all().map_err(|e| SynthError::io(&self.path, e))?;
         Rows::open(&self.path)
     }

@@ -234,8 +234,7 @@ mod tests {
             "sample" => vec![json!({"n": 1})],
             "filter" => vec![json!({"expression": "true"})],
             "length" => vec![json!({"min_words": 1})],
-            "dedup" => vec![json!({"against": ["../../datasets/fixtures/rows.jsonl"]})],
-            "contamination" => vec![json!({"against": ["../../datasets/fixtures/rows.jsonl"]})],
+            "dedup" | "contamination" => vec![json!({"against": ["../../datasets/fixtures/rows.jsonl"]})],
             _ => vec![json!({})],
         }
     }

@@ -12,7 +12,7 @@ use crate::stage::Stage;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -50,6 +50,7 @@ impl Run<'_> {
         let pipeline = self.pipeline;
         let folder = pipeline.output_dir.join(JOURNAL);
         std::fs::create_dir_all(&folder).map_err(|e| SynthError::io(&folder, e))?;
+        let _lock = lock(&folder)?;
         let first = journal_path(&folder, 0, "seeds");
         let (n_seeds, hash) = seeds::write(&pipeline.seeds, &pipeline.prompts, &first, usize::MAX)?;
         let mut fingerprint = sha256(&format!("{hash}\n{}", pipeline.seed));
@@ -198,6 +199,23 @@ impl Run<'_> {
             step
         };
         json!({"id": row.id, "seeds": row.seeds, "steps": row.trail.iter().map(step).collect::<Vec<_>>()})
+    }
+}
+
+/// Held while a run writes: a second one would append to the same journals.
+fn lock(folder: &Path) -> Result<File, SynthError> {
+    let path = folder.join("lock");
+    let file = File::create(&path).map_err(|e| SynthError::io(&path, e))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(SynthError::Journal {
+            file: folder.display().to_string(),
+            what: "another run is writing into it".into(),
+            hint: "wait for it, or name another `output_dir`".into(),
+        }),
+        // A file system without locks: nobody can be told, and one run is the rule.
+        Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => Ok(file),
+        Err(TryLockError::Error(e)) => Err(SynthError::io(&path, e)),
     }
 }
 

@@ -58,7 +58,8 @@ impl Taxonomy {
         Ok(this)
     }
 
-    fn row(&self, node: u32) -> Value {
+    /// A node's fields.
+    pub fn row(&self, node: u32) -> Value {
         serde_json::from_str(&self.rows[node as usize]).unwrap_or_default()
     }
 
@@ -87,20 +88,20 @@ impl Taxonomy {
         self.below(self.parent(node)).iter().copied().filter(move |n| *n != node)
     }
 
-    /// Rings of ever more distant relatives of a node: its siblings, its parent's siblings' children, and so on. None is
-    /// above or below it.
-    pub fn relatives(&self, id: &str) -> Option<Vec<Vec<Value>>> {
-        let node = *self.by_id.get(id)?;
-        let rows = |nodes: Vec<u32>| nodes.into_iter().map(|n| self.row(n)).collect::<Vec<_>>();
-        let mut rings = vec![rows(self.siblings(node).collect())];
-        let mut at = node;
-        for _ in 0..MAX_DEPTH {
-            let Some(parent) = self.parent(at) else { break };
-            let cousins = self.siblings(parent).flat_map(|uncle| self.below(Some(uncle)).iter().copied());
-            rings.push(rows(cousins.take(4096).collect()));
-            at = parent;
+    /// The node of this id.
+    pub fn find(&self, id: &str) -> Option<u32> {
+        self.by_id.get(id).copied()
+    }
+
+    /// Relatives of a node at its own depth: its siblings at `distance` 0, its cousins at 1, and so on; `None` where there
+    /// is nobody that far above it.
+    pub fn relatives(&self, node: u32, distance: usize) -> Option<Vec<u32>> {
+        let above = if distance == 0 { node } else { *self.ancestors(node).get(distance - 1)? };
+        let mut nodes: Vec<u32> = self.siblings(above).collect();
+        for _ in 0..distance {
+            nodes = nodes.iter().flat_map(|n| self.below(Some(*n)).iter().copied()).collect();
         }
-        Some(rings)
+        Some(nodes)
     }
 
     /// `node(id)`, `parent(id)`, `children(id)`, `siblings(id)`, `ancestors(id)`: rows; nothing of an unknown id.
@@ -142,13 +143,13 @@ mod tests {
             rows.iter().map(|(id, parent)| json!({"id": id, "up": parent}).to_string() + "\n").collect();
         std::fs::write(&path, text).unwrap();
         let taxonomy = Arc::new(Taxonomy::read(&path, "id", "up").unwrap());
-        let ids = |rings: Option<Vec<Vec<Value>>>| {
-            let ring = |r: Vec<Value>| r.iter().filter_map(|v| v["id"].as_str().map(str::to_owned)).collect();
-            rings.map(|r| r.into_iter().map(ring).collect::<Vec<Vec<String>>>())
+        let ids = |id: &str, distance: usize| -> Option<Vec<String>> {
+            let nodes = taxonomy.relatives(taxonomy.find(id)?, distance)?;
+            Some(nodes.iter().map(|n| taxonomy.ids[*n as usize].to_string()).collect())
         };
-        let owned = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
-        assert_eq!(ids(taxonomy.relatives("A1")), Some(vec![owned(&["A2", "A3"]), owned(&["B1"])]));
-        assert_eq!(taxonomy.relatives("X"), None);
+        let owned = |list: &[&str]| Some(list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>());
+        assert_eq!([ids("A1", 0), ids("A1", 1), ids("A1", 2)], [owned(&["A2", "A3"]), owned(&["B1"]), None]);
+        assert_eq!([ids("A", 0), ids("A", 1), ids("X", 0)], [owned(&["B"]), None, None]);
         assert_eq!(taxonomy.ancestors(taxonomy.by_id["L"]).len(), 1);
         let mut prompts = Prompts::new(|env| taxonomy.register(env));
         prompts.add(

@@ -19,7 +19,9 @@ impl Engine for Scripted {
     }
     fn generate(&self, request: Request) -> Result<Answer, EngineError> {
         let prompt = match &request.inputs[0] {
-            Input::Chat(messages) => messages.last().unwrap()["content"].as_str().unwrap().to_owned(),
+            Input::Chat(messages) => {
+                messages.last().expect("it is there")["content"].as_str().expect("it is there").to_owned()
+            }
             Input::Text(text) => text.clone(),
             Input::Tokens(_) => String::new(),
         };
@@ -28,8 +30,8 @@ impl Engine for Scripted {
             let text = (self.0)(&prompt, choice);
             let finish = if text.ends_with("...") { Finish::Length } else { Finish::Stop };
             let piece = Piece { text, tokens: Vec::new() };
-            events.send(Event::Piece { choice, piece }).unwrap();
-            events.send(Event::End { choice, finish, tokens: 3 }).unwrap();
+            events.send(Event::Piece { choice, piece }).expect("it is there");
+            events.send(Event::End { choice, finish, tokens: 3 }).expect("it is there");
         }
         Ok(answer)
     }
@@ -87,23 +89,24 @@ fn run_with(
     more: Value,
     reply: impl Fn(&str, usize) -> String + Send + Sync + 'static,
 ) -> Outcome {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("it is there");
     let at = |name: &str| dir.path().join(name).display().to_string();
-    let lines: String = seeds.as_array().unwrap().iter().map(|r| format!("{r}\n")).collect();
-    std::fs::write(at("seeds.jsonl"), lines).unwrap();
+    let lines: String = seeds.as_array().expect("it is there").iter().map(|r| format!("{r}\n")).collect();
+    std::fs::write(at("seeds.jsonl"), lines).expect("it is there");
     let steps: Value =
-        serde_json::from_str(&steps.to_string().replace("DIR", &dir.path().display().to_string())).unwrap();
+        serde_json::from_str(&steps.to_string().replace("DIR", &dir.path().display().to_string()))
+            .expect("it is there");
     let mut config = json!({
         "seeds": at("seeds.jsonl"), "output_dir": at("out"), "steps": steps,
         "engines": {"t": {"type": "scripted"}}, "report_samples": 2,
     });
-    for (key, value) in more.as_object().unwrap() {
+    for (key, value) in more.as_object().expect("it is there") {
         let value = value.to_string().replace("DIR", &dir.path().display().to_string());
-        config[key] = serde_json::from_str(&value).unwrap();
+        config[key] = serde_json::from_str(&value).expect("it is there");
     }
-    if let Some(files) = config.as_object_mut().unwrap().remove("files") {
-        for (name, text) in files.as_object().unwrap() {
-            std::fs::write(at(name), text.as_str().unwrap()).unwrap();
+    if let Some(files) = config.as_object_mut().expect("it is there").remove("files") {
+        for (name, text) in files.as_object().expect("it is there") {
+            std::fs::write(at(name), text.as_str().expect("it is there")).expect("it is there");
         }
     }
     let pipeline =
@@ -115,15 +118,16 @@ fn run_with(
         identity: "i".into(),
         concurrency: 3,
         constrains: false,
+        repeats: false,
         prices: [1.0, 2.0],
     };
     let teachers = BTreeMap::from([("t".to_owned(), teacher)]);
     let run = Run { pipeline: &pipeline, teachers: &teachers, show: &Quiet, stop: &AtomicBool::new(false) };
     let figures = run.run().unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(figures.seeds, figures.seeds_kept + figures.seeds_filtered + figures.seeds_failed);
-    let text = std::fs::read_to_string(dir.path().join("out/rows.jsonl")).unwrap();
-    let rows = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
-    let page = std::fs::read_to_string(dir.path().join("out/synth_report.html")).unwrap();
+    let text = std::fs::read_to_string(dir.path().join("out/rows.jsonl")).expect("it is there");
+    let rows = text.lines().map(|l| serde_json::from_str(l).expect("it is there")).collect();
+    let page = std::fs::read_to_string(dir.path().join("out/synth_report.html")).expect("it is there");
     assert!(page.contains("</html>"));
     Outcome { rows, figures }
 }
@@ -447,4 +451,61 @@ fn seeds_of_every_format_and_folders_of_documents() {
     assert_eq!(out.texts("x"), ["# One\n\nText of one.", "Two."]);
     assert_eq!(out.rows[0]["provenance"]["id"], "1/a.md:1");
     assert_eq!(out.rows[1]["provenance"]["id"], "Two.");
+}
+
+#[test]
+fn examples_are_other_rows_drawn_by_the_seed() {
+    let seeds: Value = (0..30).map(|i| json!({"q": format!("question {i}"), "a": i})).collect();
+    let step = json!([{"type": "generate", "examples": 3, "args": {"mark": "#"},
+        "prompt": "{% for e in examples %}{{ args.mark }}{{ e.q }} -> {{ e.a }}\n{% endfor %}now {{ row.q }}"}]);
+    let echo = |prompt: &str, _: usize| prompt.to_owned();
+    let out = run(seeds.clone(), step.clone(), echo);
+    for (i, text) in out.texts("response").iter().enumerate() {
+        assert!(text.matches('#').count() == 3 && text.ends_with(&format!("now question {i}")), "{text}");
+        assert!(!text.contains(&format!("#question {i} ")), "{text}");
+    }
+    assert_eq!(out.texts("response"), run(seeds.clone(), step.clone(), echo).texts("response"));
+    let other = run_with(seeds, step, json!({"seed": 9}), echo);
+    assert_ne!(out.texts("response"), other.texts("response"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_program_verifies() {
+    let script = "while read -r line; do id=$(printf %s \"$line\" | sed 's/.*\"id\":\\([0-9]*\\).*/\\1/'); case \"$line\" in \
+                  *good*) r=1;; *) r=0;; esac; printf '{\"id\": %s, \"reward\": %s}\\n' \"$id\" $r; done";
+    let out = run(
+        json!([{"text": "a good text"}, {"text": "a bad text"}, {"text": "good too"}]),
+        json!([{"type": "verify", "checks": [{"command": {"command": ["sh", "-c", script]}}]}]),
+        none,
+    );
+    assert_eq!(out.texts("text"), ["a good text", "good too"]);
+    assert_eq!(out.ends(0), [("filtered: not verified".to_owned(), 1)].into());
+}
+
+/// Whatever a configuration says, it is a pipeline or a list of complaints.
+#[test]
+fn fuzz() {
+    let whole = json!({
+        "seeds": [{"path": "s.jsonl", "id": "x", "limit": 3, "where": "row.x > 1", "documents": false}], "output_dir": "o", "seed": 3,
+        "engines": {"t": {"type": "scripted"}}, "coverage": "c", "outputs": [{"type": "alpaca", "path": "a.jsonl", "instruction": "x",
+        "output": "{{ row.y }}"}],
+        "steps": ["dedup", {"filter": {"expression": "row.x", "label": "f", "when": "true"}}, {"type": "judge", "choices": ["A", "B"],
+        "known": "k"}, {"sample": {"n": 2, "per": "x"}}, {"type": "generate", "prompt": "{{ row.x }}", "schema": {"type": "object"},
+        "temperature": 0.5, "stop": ["x"]}, {"verify": {"checks": [{"regex": {"pattern": "x+"}}]}}],
+    });
+    let corpus = vec![whole.to_string().into_bytes(), serde_json::to_vec_pretty(&whole).unwrap()];
+    let (mut built, mut refused) = (0_u64, 0_u64);
+    let inputs = galen_testkit::fuzz::run("synth_config", &corpus, |bytes| {
+        let Ok(value) = serde_json::from_slice::<Value>(bytes) else { return };
+        match Pipeline::parse(&value, &[&KIND], Network::Offline) {
+            Ok(_) => built += 1,
+            Err(errors) => {
+                assert!(!errors.is_empty());
+                refused += 1;
+            }
+        }
+    });
+    println!("synth_config: {inputs} inputs, {built} built, {refused} refused");
+    assert!(built > 0 && refused > 0);
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub(crate) const ENTRY: StepEntry = StepEntry {
     name: "distractors",
     about: "wrong options for a right answer: its relatives in the taxonomy",
-    doc: "Draws `n` wrong answers by the seed from the row's siblings in the taxonomy, then from cousins ever further off, none of them \
+    doc: "Draws `n` wrong answers by the seed from the row's siblings in the taxonomy, then from cousins of its depth ever further off, none of them \
           the same as the answer; shuffles them with it. Writes `options` (the list), `letters` (`A`, `B` ...), `answer_letter`, \
           `answer_index`, and `choices` (lines `A. ...`). A row with fewer than `n` relatives is filtered.",
     params: &[PARAMS],
@@ -61,24 +61,35 @@ impl Step for Distractors {
     fn start<'a>(&'a self, cx: &'a Context<'a>, _: &'a Rows) -> Result<EachRow<'a>, SynthError> {
         Ok(each(move |tally, _, row| {
             let (id, answer) = (row.text(&self.id)?, row.text(&self.answer)?);
-            let Some(rings) = self.taxonomy.relatives(&id) else {
+            let Some(node) = self.taxonomy.find(&id) else {
                 return Err(Stop::failed("not in the taxonomy", format!("`{id}`")));
             };
             let mut random = random(cx.seed_of(&row), 0);
             let mut seen = vec![galen_data::normalized(&answer)];
             let mut wrong: Vec<String> = Vec::new();
-            for (distance, mut ring) in rings.into_iter().enumerate() {
+            let mut distance = 0;
+            while let Some(mut ring) =
+                self.taxonomy.relatives(node, distance).filter(|_| wrong.len() < self.n)
+            {
                 random.shuffle(&mut ring);
-                for node in ring {
-                    let differs = self.differs_in.as_ref().is_none_or(|f| node[f] != row.fields[f]);
-                    let Some(text) = node[&self.from].as_str().filter(|_| differs) else { continue };
+                for other in ring {
+                    if wrong.len() == self.n {
+                        break;
+                    }
+                    let other = self.taxonomy.row(other);
+                    let differs = self.differs_in.as_ref().is_none_or(|f| {
+                        let (theirs, ours) = (&other[f], row.fields.get(f).unwrap_or(&Value::Null));
+                        !theirs.is_null() && theirs != ours
+                    });
+                    let Some(text) = other[&self.from].as_str().filter(|_| differs) else { continue };
                     let normal = galen_data::normalized(text);
-                    if wrong.len() < self.n && !normal.is_empty() && !seen.contains(&normal) {
+                    if !normal.is_empty() && !seen.contains(&normal) {
                         seen.push(normal);
                         wrong.push(text.to_owned());
                         tally.figure("distance", distance as f64);
                     }
                 }
+                distance += 1;
             }
             if wrong.len() < self.n {
                 return Err(Stop::filtered("too few relatives", format!("{} of {}", wrong.len(), self.n)));

@@ -15,7 +15,7 @@ pub(crate) const ENTRY: StepEntry = StepEntry {
     about: "a model's score by a rubric, or its choice among options held against the known one",
     doc: "With `choices` the judge is asked which of them it is: its answer is the first of them that stands in the reply as a word of its \
           own; where `known` names a field with the right one, `agrees` is written, the report has the judge's agreement with known \
-          answers, and a row on which it disagrees is filtered unless `filter: none`. Without `choices` the template `judge` sees \
+          answers and how often it chooses which, and a row on which it disagrees is filtered unless `filter: none`. Without `choices` the template `judge` sees \
           `rubric` and `text`, the first number from `low` to `high` in the reply is the score, the mean over `samples` replies goes into \
           `to`, and a row below `min` is filtered. A reply without a choice or number counts for nothing; a row without any fails.",
     params: &[PROMPT, ENGINE, PARAMS],
@@ -153,6 +153,10 @@ impl Judge {
         }
         let votes: usize = counts.iter().map(|(_, n)| n).sum();
         tally.figure("replies with a choice", votes as f64 / replies.len().max(1) as f64);
+        // How often each is chosen: a judge that always says `A` is seen.
+        for (choice, n) in counts.iter().filter(|_| votes > 0 && counts.len() <= 8) {
+            tally.figure(&format!("chooses {choice}"), *n as f64 / votes as f64);
+        }
         // The first of equals, in the order of `choices`.
         let Some((judged, _)) = counts.iter().rev().max_by_key(|(_, n)| *n).filter(|(_, n)| *n > 0) else {
             return Err(Stop::failed("no choice in the reply", said(replies)));

@@ -54,10 +54,13 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
     if let Some(n) = args.render {
         return render(&pipeline, n, globals);
     }
-    prepare(&pipeline, &args)?;
+    check_output(&pipeline, &args)?;
     let stop = Stop::listen()?;
     let asked = AtomicBool::new(false);
     let opened = teachers::open(&pipeline, network, globals.offline, &places)?;
+    if args.overwrite {
+        clear(&pipeline)?;
+    }
     let shown = Shown::default();
     let over = AtomicBool::new(false);
     let figures = std::thread::scope(|scope| {
@@ -93,40 +96,42 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The output directory as the flags want it.
-fn prepare(pipeline: &Pipeline, args: &Args) -> anyhow::Result<()> {
+/// Whether the output directory is one that the flags may use. Changes nothing.
+fn check_output(pipeline: &Pipeline, args: &Args) -> anyhow::Result<()> {
     let dir = &pipeline.output_dir;
-    let shown = || dir.display().to_string();
     let there = match std::fs::read_dir(dir) {
         Ok(mut entries) => entries.next().is_some(),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
-        Err(e) => return Err(e).with_context(shown),
+        Err(e) => return Err(e).with_context(|| dir.display().to_string()),
     };
+    let named = dir.display();
     if there && !args.resume && !args.overwrite {
-        let message = format!("`output_dir: {}` is not empty", dir.display());
         let hint =
             "`--resume` goes on with what is there, `--overwrite` begins anew, or name another directory";
-        return Err(UsageError::new(message, hint).into());
+        return Err(UsageError::new(format!("`output_dir: {named}` is not empty"), hint).into());
     }
-    if there && args.overwrite {
-        if !dir.join(WRITTEN[0]).is_dir() {
-            let message =
-                format!("`{}` is no directory of `galen synth`: nothing in it is removed", dir.display());
-            return Err(UsageError::new(message, "name another `output_dir`").into());
-        }
-        for name in WRITTEN {
-            let path = dir.join(name);
-            let removed =
-                if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
-            match removed {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(e).with_context(|| path.display().to_string());
-                }
-                _ => {}
+    if there && !dir.join(WRITTEN[0]).is_dir() {
+        let why = if args.overwrite { "nothing in it is removed" } else { "there is nothing to resume" };
+        let message = format!("`{named}` is no directory of `galen synth`: {why}");
+        return Err(UsageError::new(message, "name another `output_dir`").into());
+    }
+    Ok(())
+}
+
+/// Takes away what an earlier run wrote: once all is ready for another.
+fn clear(pipeline: &Pipeline) -> anyhow::Result<()> {
+    for name in WRITTEN.into_iter().chain(pipeline.output_files()) {
+        let path = pipeline.output_dir.join(name);
+        let removed =
+            if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        match removed {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(e).with_context(|| path.display().to_string());
             }
+            _ => {}
         }
     }
-    std::fs::create_dir_all(dir).with_context(shown)
+    Ok(())
 }
 
 fn render(pipeline: &Pipeline, n: usize, globals: &Globals) -> anyhow::Result<()> {

@@ -83,6 +83,7 @@ fn open(spec: &EngineSpec, options: &Options<'_>, offline: bool) -> anyhow::Resu
         // As many again wait, so that a place in the batch is never empty.
         concurrency: 2 * max_batch,
         constrains: true,
+        repeats: true,
         prices: prices(options)?,
     };
     Ok(Running { teacher, native: Some((serving.engine, serving.worker)), endpoint: None })

@@ -148,6 +148,7 @@ fn build(options: &Options<'_>) -> Result<Running, ConfigError> {
         identity,
         concurrency,
         constrains: options.flag("json_schema")?,
+        repeats: false,
         prices: prices(options)?,
     };
     Ok(Running { teacher, native: None, endpoint: Some(endpoint) })
