@@ -177,7 +177,8 @@ fn the_clinical_teacher_on_the_real_model() {
     let said = recipe(&bench, "vignettes.yaml", Some(&model), &sets).exits(0);
     let figures: Value = serde_json::from_str(&bench.read("recipe/out/synth_report.json")).expect("figures");
     assert!(figures["seeds"].as_u64().unwrap() >= 10, "{}", said.stderr);
-    let judge = figures["steps"].as_array().unwrap().iter().find(|s| s["kind"] == "judge").expect("a judge");
+    let judge =
+        figures["steps"].as_array().unwrap().iter().find(|s| s["kind"] == "judge_options").expect("a judge");
     let agreement = &judge["figures"]["agrees with the known answer"];
     assert!(agreement["mean"].as_f64().is_some_and(|m| (0.0..=1.0).contains(&m)), "{judge}");
     let sum = |key: &str| figures[key].as_u64().unwrap();

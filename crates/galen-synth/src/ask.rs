@@ -6,7 +6,7 @@ use crate::journal::Rows;
 use crate::registry::Setup;
 use crate::row::{Row, random};
 use crate::shape::Shape;
-use galen_engine::{EngineError, Event, Finish, Input, Options, Request, Sampling};
+use galen_engine::{Answer, EngineError, Event, Finish, Input, Options, Request, Sampling};
 use galen_reward::{ConfigError, Kind, Param};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -16,6 +16,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Characters of an answer that a failure shows.
 const SHOWN_CHARS: usize = 160;
 
+/// Of an answer's first token, the likeliest that are asked for.
+const TOP_TOKENS: usize = 20;
 /// Most examples of a prompt.
 const MAX_EXAMPLES: usize = 64;
 
@@ -229,24 +231,7 @@ impl Ask {
         let mut options = Options { n, ..self.options.clone() };
         options.sampling.seed = seed;
         options.schema = self.shape.as_ref().filter(|_| teacher.constrains).map(|s| s.schema.clone());
-        let request = Request { model: teacher.model.clone(), inputs: vec![input], options };
-        let mut answer = loop {
-            if cx.stopped() {
-                return Err(SynthError::Stopped.into());
-            }
-            match teacher.engine.generate(request.clone()) {
-                Ok(answer) => break answer,
-                Err(EngineError::QueueFull) => std::thread::sleep(PAUSE),
-                Err(EngineError::Stopping) => return Err(SynthError::Stopped.into()),
-                Err(e @ EngineError::TooLong { .. }) => {
-                    return Err(Stop::failed("prompt too long", e.to_string()));
-                }
-                Err(e @ EngineError::Invalid { .. }) => {
-                    return Err(Stop::failed("refused by the engine", e.to_string()));
-                }
-                Err(e) => return Err(self.broken(cx, &e.to_string())),
-            }
-        };
+        let mut answer = self.submit(cx, input, options)?;
         let mut texts = vec![(String::new(), None); n];
         let mut tokens = answer.prompt_tokens;
         while let Some(event) = answer.next_blocking() {
@@ -275,6 +260,66 @@ impl Ask {
         // Without an end the engine was stopped.
         let ended = |(text, end): (String, Option<Finish>)| Some((text, end? == Finish::Length));
         texts.into_iter().map(ended).collect::<Option<Vec<_>>>().ok_or_else(|| SynthError::Stopped.into())
+    }
+
+    /// The likeliest first tokens of an answer with their log-probabilities, likeliest first.
+    pub fn first_tokens(
+        &self,
+        cx: &Context<'_>,
+        tally: &mut Tally,
+        row: &Row,
+        prompt: &str,
+    ) -> Result<Vec<(String, f64)>, Stop> {
+        let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
+        let options =
+            Options { sampling, max_tokens: Some(1), logprobs: Some(TOP_TOKENS), ..Options::default() };
+        let mut answer = self.submit(cx, self.input(cx, row, prompt)?, options)?;
+        tally.usage[0] += answer.prompt_tokens as u64;
+        tally.usage[2] += 1;
+        let mut top = Vec::new();
+        let mut ended = false;
+        while let Some(event) = answer.next_blocking() {
+            match event {
+                Event::Piece { piece, .. } => {
+                    let tokens = piece.tokens.into_iter().next().map(|t| t.top).unwrap_or_default();
+                    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+                    top.extend(
+                        tokens.into_iter().map(|(_, bytes, logprob)| (text(bytes), f64::from(logprob))),
+                    );
+                }
+                Event::End { tokens, .. } => {
+                    tally.usage[1] += tokens as u64;
+                    ended = true;
+                }
+                Event::Prompt { .. } => {}
+                Event::Failed(what) => return Err(Stop::failed(ENGINE_FAILED, what)),
+                Event::Refused(what) => return Err(self.broken(cx, &what)),
+            }
+        }
+        if ended { Ok(top) } else { Err(SynthError::Stopped.into()) }
+    }
+
+    /// Hands a request to the engine, which may have to be waited for.
+    fn submit(&self, cx: &Context<'_>, input: Input, options: Options) -> Result<Answer, Stop> {
+        let teacher = cx.teacher(&self.engine)?;
+        let request = Request { model: teacher.model.clone(), inputs: vec![input], options };
+        loop {
+            if cx.stopped() {
+                return Err(SynthError::Stopped.into());
+            }
+            match teacher.engine.generate(request.clone()) {
+                Ok(answer) => return Ok(answer),
+                Err(EngineError::QueueFull) => std::thread::sleep(PAUSE),
+                Err(EngineError::Stopping) => return Err(SynthError::Stopped.into()),
+                Err(e @ EngineError::TooLong { .. }) => {
+                    return Err(Stop::failed("prompt too long", e.to_string()));
+                }
+                Err(e @ EngineError::Invalid { .. }) => {
+                    return Err(Stop::failed("refused by the engine", e.to_string()));
+                }
+                Err(e) => return Err(self.broken(cx, &e.to_string())),
+            }
+        }
     }
 
     fn broken(&self, cx: &Context<'_>, what: &str) -> Stop {

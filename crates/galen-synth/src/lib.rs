@@ -53,6 +53,7 @@ pub static PROMPTS: &[(&str, &str)] = &[
     ("evolve/deepen.jinja", include_str!("../../../prompts/synth/evolve/deepen.jinja")),
     ("evolve/reason.jinja", include_str!("../../../prompts/synth/evolve/reason.jinja")),
     ("judge.jinja", include_str!("../../../prompts/synth/judge.jinja")),
+    ("judge_options.jinja", include_str!("../../../prompts/synth/judge_options.jinja")),
     ("judge_pair.jinja", include_str!("../../../prompts/synth/judge_pair.jinja")),
     ("paraphrase.jinja", include_str!("../../../prompts/synth/paraphrase.jinja")),
     ("question_document.jinja", include_str!("../../../prompts/synth/question_document.jinja")),

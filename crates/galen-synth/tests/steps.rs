@@ -281,6 +281,19 @@ fn judges_score_choose_and_compare() {
     );
     assert!((out.mean(0, "agrees with the known answer") - 2.0 / 3.0).abs() < 1e-12);
     assert_eq!(out.ends(0), [("filtered: judge disagrees".to_owned(), 1)].into());
+    // A judge that always says A is undecided; one that knows is not, wherever it stands.
+    let seeds = json!([{"text": "a", "options": ["x", "y", "z"], "right": "y"}]);
+    let step = json!([{"type": "judge_options", "known": "right"}]);
+    let out = run(seeds.clone(), step.clone(), |_, _| "A".into());
+    assert_eq!(out.ends(0), [("filtered: judge undecided".to_owned(), 1)].into());
+    assert_eq!((out.mean(0, "names place A"), out.mean(0, "names place B")), (1.0, 0.0));
+    let knows = |prompt: &str, _: usize| {
+        let line = prompt.lines().find(|l| l.ends_with(". y")).unwrap();
+        format!("It is {}.", &line[..1])
+    };
+    let out = run(seeds, step, knows);
+    assert_eq!((out.texts("judged"), out.rows[0]["agrees"].clone()), (vec!["y".into()], json!(true)));
+    assert_eq!(out.mean(0, "names place A"), 1.0 / 3.0);
     // `long` wins in both orders; between the others the first read wins: a tie.
     let out = run(json!([{"candidates": ["x", "long answer", "y"]}]), json!(["rank"]), |prompt, _| {
         let (a, b) = (prompt.find("long answer"), prompt.find("B:\n").unwrap());

@@ -8,6 +8,7 @@ pub mod filter;
 pub mod from_document;
 pub mod generate;
 pub mod judge;
+pub mod judge_options;
 pub mod language;
 pub mod length;
 pub mod paraphrase;

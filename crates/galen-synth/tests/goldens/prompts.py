@@ -20,7 +20,7 @@ PLAIN = {
     "row": ROW, "id": "A30", "args": {}, "text": "A man has a cough & fever.", "style": "in plain words",
     "instruction": "Make it shorter.", "instructions": ["Name a cause of fever.", "List two drugs."], "n": 1,
     "chunk": "Fever is a sign.\n\nIt has causes.", "question": "What is fever?", "answer": "A sign.", "number": "1",
-    "rubric": "Is it correct?", "low": 1.0, "high": 5.0, "choices": [], "first": "It is a sign.", "second": "No.",
+    "rubric": "Is it correct?", "low": 1.0, "high": 5.0, "choices": [], "options": ["Leprosy", "Plague"], "letters": ["A", "B"], "first": "It is a sign.", "second": "No.",
 }
 CASES = {
     "plain": PLAIN,
