@@ -164,7 +164,10 @@ fn the_clinical_pipelines_without_a_model() {
     );
     bench.write("dpo.yaml", &config);
     let said = bench.galen(&["data", "check", "dpo.yaml"]).exits(0);
-    assert_has(&format!("{}{}", said.stdout, said.stderr), &[&format!("{} row", pairs.len())]);
+    assert_has(
+        &format!("{}{}", said.stdout, said.stderr),
+        &[&format!("{}  (type `preference`)", pairs.len())],
+    );
 }
 
 #[test]

@@ -450,10 +450,7 @@ fn seeds_of_every_format_and_folders_of_documents() {
         let seeds = json!([{"path": format!("{fixtures}/{file}")}]);
         let out = run_with(json!([{}]), steps.clone(), json!({"seeds": seeds}), none);
         assert!(out.rows.len() >= rows.max(2), "{file}: {}", out.rows.len());
-        assert_eq!(
-            out.rows[0]["provenance"]["id"],
-            format!("{file}:{}", if file.ends_with("csv") { 2 } else { 1 })
-        );
+        assert_eq!(out.rows[0]["provenance"]["id"], format!("{file}:1"));
     }
     let more = json!({
         "files": {"a.md": "# One\n\nText of one.", "b.txt": "Two."},
