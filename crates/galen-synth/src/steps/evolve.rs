@@ -2,10 +2,11 @@
 //! Complex Instructions, 2023).
 
 use super::each;
-use crate::ask::{Ask, ENGINE, PROMPT, Prompt};
+use crate::ask::{Ask, ENGINE};
 use crate::context::Context;
 use crate::error::{Stop, SynthError};
 use crate::journal::Rows;
+use crate::prompt::{PROMPT, Prompt};
 use crate::registry::{EachRow, Setup, Step, StepEntry};
 use crate::row::{Row, random};
 use galen_reward::{ConfigError, Kind, Param};

@@ -1,10 +1,11 @@
 //! A model answers a prompt.
 
 use super::{each, shown};
-use crate::ask::{Ask, ENGINE, PROMPT, Prompt, Reply, SCHEMA};
+use crate::ask::{Ask, ENGINE, Reply, SCHEMA};
 use crate::context::Context;
 use crate::error::{Stop, SynthError};
 use crate::journal::Rows;
+use crate::prompt::{PROMPT, Prompt};
 use crate::registry::{EachRow, Setup, Step, StepEntry};
 use crate::row::Row;
 use fancy_regex::Regex;

@@ -1,10 +1,11 @@
 //! A model judges a row by a rubric.
 
 use super::{each, shown};
-use crate::ask::{Ask, ENGINE, PROMPT, Prompt, Reply};
+use crate::ask::{Ask, ENGINE, Reply};
 use crate::context::{Context, Tally};
 use crate::error::{Stop, SynthError};
 use crate::journal::Rows;
+use crate::prompt::{PROMPT, Prompt};
 use crate::registry::{EachRow, Setup, Step, StepEntry};
 use crate::row::Row;
 use galen_reward::{ConfigError, Kind, Param};

@@ -2,10 +2,11 @@
 //! Large Language Models Are Not Robust Multiple Choice Selectors, 2024).
 
 use super::{each, shown};
-use crate::ask::{Ask, ENGINE, PROMPT, Prompt};
+use crate::ask::{Ask, ENGINE};
 use crate::context::{Context, Tally};
 use crate::error::{Stop, SynthError};
 use crate::journal::Rows;
+use crate::prompt::{PROMPT, Prompt};
 use crate::registry::{EachRow, Setup, Step, StepEntry};
 use crate::row::Row;
 use crate::steps::judge::choice;

@@ -1,10 +1,11 @@
 //! A model says the same in other words.
 
 use super::{each, shown};
-use crate::ask::{Ask, ENGINE, PROMPT, Prompt};
+use crate::ask::{Ask, ENGINE};
 use crate::context::Context;
 use crate::error::{Stop, SynthError};
 use crate::journal::Rows;
+use crate::prompt::{PROMPT, Prompt};
 use crate::registry::{EachRow, Setup, Step, StepEntry};
 use crate::row::Row;
 use galen_reward::{ConfigError, Kind, Param};

@@ -1,10 +1,10 @@
 //! A text made by a template alone.
 
 use super::each;
-use crate::ask::{PROMPT, Prompt};
 use crate::context::Context;
 use crate::error::{Stop, SynthError};
 use crate::journal::Rows;
+use crate::prompt::{PROMPT, Prompt};
 use crate::registry::{EachRow, Setup, Step, StepEntry};
 use galen_reward::{ConfigError, Kind, Param};
 use serde_json::Map;

@@ -2,10 +2,11 @@
 //! Reasoning in Language Models, 2023).
 
 use super::{each, shown};
-use crate::ask::{Ask, ENGINE, PROMPT, Prompt};
+use crate::ask::{Ask, ENGINE};
 use crate::context::Context;
 use crate::error::{Stop, SynthError};
 use crate::journal::Rows;
+use crate::prompt::{PROMPT, Prompt};
 use crate::registry::{EachRow, Setup, Step, StepEntry};
 use fancy_regex::Regex;
 use galen_reward::{ConfigError, Kind, Param};

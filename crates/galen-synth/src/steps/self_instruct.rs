@@ -2,10 +2,11 @@
 //! Self-Generated Instructions, 2023).
 
 use super::{each, shown};
-use crate::ask::{Ask, ENGINE, PROMPT, Prompt, others};
+use crate::ask::{Ask, ENGINE};
 use crate::context::Context;
 use crate::error::{Stop, SynthError};
 use crate::journal::Rows;
+use crate::prompt::{PROMPT, Prompt, others};
 use crate::registry::{EachRow, Setup, Step, StepEntry};
 use crate::row::Row;
 use galen_reward::{ConfigError, Kind, Param};
