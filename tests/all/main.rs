@@ -42,4 +42,10 @@ mod serve_limits;
 #[cfg(unix)]
 mod serve_support;
 mod support;
+#[cfg(unix)]
+mod synth_endpoint;
+#[cfg(unix)]
+mod synth_mock;
+#[cfg(unix)]
+mod synth_native;
 mod verify;

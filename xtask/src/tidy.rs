@@ -51,34 +51,35 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("galen-types", &[]),
     ("galen-files", &[]),
     ("galen-hub", &["files"]),
+    ("galen-endpoint", &[]),
     ("galen-data", &["types"]),
     ("galen-ops", &["types"]),
     ("galen-model", &["ops", "types"]),
     ("galen-adapter", &["ops", "types", "files"]),
     ("galen-loss", &["types"]),
     ("galen-optim", &["types"]),
-    ("galen-reward", &["types"]),
+    ("galen-reward", &["types", "endpoint"]),
     (
         "galen-train",
         &["types", "files", "data", "ops", "model", "adapter", "loss", "optim", "reward", "eval"],
     ),
     ("galen-export", &["model", "adapter", "ops", "types", "files"]),
-    ("galen-engine", &["model", "adapter", "types"]),
-    ("galen-synth", &["data", "engine", "types"]),
+    ("galen-engine", &["model", "adapter", "endpoint", "types"]),
+    ("galen-synth", &["data", "engine", "reward", "types"]),
     ("galen-eval", &["data", "model", "adapter", "engine", "types"]),
     ("galen-testkit", &["types", "ops", "model", "hub"]),
     (
         "galen",
         &[
             "types", "files", "hub", "data", "ops", "model", "adapter", "loss", "optim", "reward", "train",
-            "export", "engine", "synth", "eval",
+            "export", "engine", "endpoint", "synth", "eval",
         ],
     ),
 ];
 
 /// Crates of others that belong in few places.
 const ONLY_IN: &[(&str, &[&str])] =
-    &[("anyhow", &["galen"]), ("mistralrs", &["galen-engine"]), ("ureq", &["galen-hub", "galen-reward"])];
+    &[("anyhow", &["galen"]), ("mistralrs", &["galen-engine"]), ("ureq", &["galen-hub", "galen-endpoint"])];
 
 const WARN_LINES: usize = 400;
 const MAX_LINES: usize = 800;

@@ -69,14 +69,21 @@ pub enum Event {
         /// Tokens drawn, a stop token included.
         tokens: usize,
     },
+    /// How many tokens an input has, where that is known with its answer only: an endpoint's.
+    Prompt {
+        /// Of one input.
+        tokens: usize,
+    },
     /// The request failed: no event follows.
     Failed(String),
+    /// It failed as every other would: the engine refuses access. No event follows.
+    Refused(String),
 }
 
 /// A stream of events. Dropping it ends the request: its sequences leave the batch before the next step.
 #[derive(Debug)]
 pub struct Answer {
-    /// Tokens of all inputs.
+    /// Tokens of all inputs; what [`Event::Prompt`] says comes on top.
     pub prompt_tokens: usize,
     /// Choices that end before the stream does.
     pub choices: usize,

@@ -74,6 +74,9 @@ pub enum EngineError {
     /// The server is shutting down.
     #[error("the server is shutting down")]
     Stopping,
+    /// The service behind the engine refuses access: no request can succeed.
+    #[error("{0}")]
+    Refused(String),
     /// An adapter cannot be read.
     #[error("{0}")]
     Adapter(String),

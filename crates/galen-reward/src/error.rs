@@ -1,5 +1,6 @@
 //! What can go wrong with rewards.
 
+pub(crate) use galen_endpoint::shorten;
 use serde_json::Value;
 
 /// `reward_funcs` or `reward_weights` is not what galen can run.
@@ -15,11 +16,14 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    pub(crate) fn new(key: impl Into<String>, what: impl Into<String>) -> Self {
+    /// Something wrong with a key.
+    pub fn new(key: impl Into<String>, what: impl Into<String>) -> Self {
         Self { key: key.into(), what: what.into(), hint: None }
     }
 
-    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+    /// The same with a remedy.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
@@ -90,7 +94,7 @@ fn hint_line(hint: Option<&str>) -> String {
 }
 
 /// A value in an error: its kind and, cut short, itself.
-pub(crate) fn shown(value: &Value) -> String {
+pub fn shown(value: &Value) -> String {
     match value {
         Value::Null => "nothing".into(),
         Value::Array(_) => "a list".into(),
@@ -99,17 +103,8 @@ pub(crate) fn shown(value: &Value) -> String {
     }
 }
 
-/// At most `chars` characters of `text` on one line.
-pub(crate) fn shorten(text: &str, chars: usize) -> String {
-    let mut out: String = text.chars().take(chars).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if text.chars().nth(chars).is_some() {
-        out.push('…');
-    }
-    out
-}
-
 /// The name most like `word`, where one is.
-pub(crate) fn nearest<'n>(word: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+pub fn nearest<'n>(word: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let folded = word.to_ascii_lowercase().replace(['-', ' '], "_");
     names
         .into_iter()
@@ -120,7 +115,7 @@ pub(crate) fn nearest<'n>(word: &str, names: impl IntoIterator<Item = &'n str>) 
 }
 
 /// `did you mean ...` or the list of what there is.
-pub(crate) fn suggestion(word: &str, names: &[&str]) -> String {
+pub fn suggestion(word: &str, names: &[&str]) -> String {
     nearest(word, names.iter().copied()).map_or_else(
         || format!("there are `{}`", names.join("`, `")),
         |near| format!("did you mean `{near}`?"),

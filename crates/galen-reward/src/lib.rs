@@ -20,7 +20,7 @@ mod set;
 
 pub use completion::{Completion, Finish, Prompt};
 pub use docs::page;
-pub use error::{ConfigError, RewardError};
+pub use error::{ConfigError, RewardError, nearest, shown, suggestion};
 pub use options::{Absent, Kind, Network, Options, Param};
 pub use parse::{Outside, OutsideBuild, parse};
 pub use registry::{REWARDS, Reward, RewardEntry, Turn};

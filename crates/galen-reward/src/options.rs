@@ -112,13 +112,13 @@ pub struct Options<'a> {
     place: &'a str,
     given: &'a Map<String, Value>,
     declared: &'static [&'static [Param]],
-    /// Names that were read: a test holds them against the declaration.
-    pub(crate) read: RefCell<Vec<&'static str>>,
+    /// Names that were read: tests hold them against the declaration.
+    pub read: RefCell<Vec<&'static str>>,
 }
 
 impl<'a> Options<'a> {
     /// `given` is checked against `declared`; `place` is the key they stand under.
-    pub(crate) fn new(
+    pub fn new(
         label: &'a str,
         network: Network,
         place: &'a str,
@@ -146,6 +146,11 @@ impl<'a> Options<'a> {
     /// An error about one parameter.
     pub fn wrong(&self, name: &str, what: impl Into<String>) -> ConfigError {
         ConfigError::new(format!("{}.{name}", self.place), what)
+    }
+
+    /// Whether a value is given, rather than left to its default.
+    pub fn given(&self, name: &str) -> bool {
+        self.given.get(name).is_some_and(|v| !v.is_null())
     }
 
     /// The value given, or the default; `None` when neither is there.

@@ -2,7 +2,7 @@
 
 use crate::commands::{
     completions, data, doctor, eval, export, generate, init, man, merge, models, plan, quickstart, run_batch,
-    serve, train, verify,
+    serve, synth, train, verify,
 };
 use clap::{Args, Parser, Subcommand};
 use std::num::NonZeroU16;
@@ -98,6 +98,8 @@ pub enum Command {
     Train(train::Args),
     /// Align an adapter to preferences (`rl:` of the configuration)
     Align(train::Args),
+    /// Make training data from a domain's facts: prompts, models' answers, filters
+    Synth(synth::Args),
     /// Evaluate a model, and adapters against it, on held-out questions
     Eval(eval::Args),
     /// Write a model or an adapter in another program's format

@@ -4,6 +4,7 @@
 //! before the bytes it speaks of are there.
 
 mod csv;
+mod document;
 mod folder;
 mod json;
 mod json_lines;
@@ -19,6 +20,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use document::documents;
 pub use folder::data_files;
 
 /// What a file may ask of us.

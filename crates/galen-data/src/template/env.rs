@@ -50,19 +50,7 @@ impl Engine {
             out.write_str(&text).map_err(Error::from)
         });
         filters::register(&mut env);
-        env.add_filter(source::KEEP, |v: Value| charge_value(&v).map(|()| v));
-        env.add_filter(source::TEXT, |v: Value| {
-            let text = if v.kind() == ValueKind::String { v } else { Value::from(python::text(&v)?) };
-            charge_value(&text).map(|()| text)
-        });
-        env.add_filter(source::ESCAPE, |v: Value| {
-            if v.is_safe() {
-                return charge_value(&v).map(|()| v);
-            }
-            let text = Value::from_safe_string(python::escape(&python::text(&v)?));
-            charge_value(&text).map(|()| text)
-        });
-        env.add_filter(source::TIMES, times);
+        register(&mut env);
         env.add_filter(source::GENERATION, |text: String| {
             RUN.with_borrow(|run| match run.generation {
                 Some((open, close)) => format!("{open}{text}{close}"),
@@ -88,6 +76,23 @@ impl Engine {
         self.env.get_template(NAME)?.render_captured_to(variables, &mut out)?;
         String::from_utf8(out.0).map_err(|_| limits::refused("the rendered text is not UTF-8"))
     }
+}
+
+/// The filters that `source::rewrite` puts behind operands.
+pub(super) fn register(env: &mut Environment<'static>) {
+    env.add_filter(source::KEEP, |v: Value| charge_value(&v).map(|()| v));
+    env.add_filter(source::TEXT, |v: Value| {
+        let text = if v.kind() == ValueKind::String { v } else { Value::from(python::text(&v)?) };
+        charge_value(&text).map(|()| text)
+    });
+    env.add_filter(source::ESCAPE, |v: Value| {
+        if v.is_safe() {
+            return charge_value(&v).map(|()| v);
+        }
+        let text = Value::from_safe_string(python::escape(&python::text(&v)?));
+        charge_value(&text).map(|()| text)
+    });
+    env.add_filter(source::TIMES, times);
 }
 
 /// Marks an error that the template itself raised.
@@ -127,7 +132,7 @@ fn strftime_now(format: &str) -> Result<String, Error> {
 }
 
 /// JSON as a template value: object keys keep their order.
-pub(super) fn from_json(json: &serde_json::Value) -> Value {
+pub fn from_json(json: &serde_json::Value) -> Value {
     use serde_json::Value as Json;
     match json {
         Json::Null => Value::from(()),

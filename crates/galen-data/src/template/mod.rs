@@ -11,6 +11,7 @@ mod filters;
 mod limits;
 mod markers;
 mod mask;
+pub mod prompt;
 mod python;
 mod renderer;
 mod source;

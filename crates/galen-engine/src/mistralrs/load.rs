@@ -2,13 +2,13 @@
 
 use super::MistralrsOptions;
 use mistralrs_core::{
-    AutoDeviceMapParams, DefaultSchedulerMethod, DeviceMapSetting, GGUFLoaderBuilder, GGUFSpecificConfig,
-    Loader, MistralRs, MistralRsBuilder, ModelDType, NormalLoaderBuilder, NormalSpecificConfig,
-    SchedulerConfig, TokenSource, parse_isq_value,
+    AdapterPaths, AutoDeviceMapParams, DefaultSchedulerMethod, DeviceMapSetting, GGUFLoaderBuilder,
+    GGUFSpecificConfig, Loader, LocalModelPaths, LoraAdapterPaths, MistralRs, MistralRsBuilder, ModelDType,
+    ModelPaths, NormalLoaderBuilder, NormalSpecificConfig, SchedulerConfig, TokenSource, parse_isq_value,
 };
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::runtime::Runtime;
 
@@ -22,17 +22,15 @@ pub(super) fn load(options: &MistralrsOptions, runtime: &Runtime) -> Result<Arc<
 fn read(options: &MistralrsOptions, runtime: &Runtime) -> Result<Arc<MistralRs>, String> {
     let device = candle_core::Device::Cpu;
     let isq = options.isq.as_deref().map(|isq| parse_isq_value(isq, Some(&device))).transpose()?;
-    let loader = if options.model.is_dir() { folder(options)? } else { gguf(options)? };
-    let pipeline = loader.load_model_from_hf(
-        None,
-        TokenSource::None,
-        &ModelDType::Auto,
-        &device,
-        true,
-        DeviceMapSetting::Auto(AutoDeviceMapParams::default_text()),
-        isq,
-        None,
-    );
+    let map = DeviceMapSetting::Auto(AutoDeviceMapParams::default_text());
+    let pipeline = if options.model.is_dir() {
+        // By paths: by its name mistralrs-core would ask the hub for an adapter, wherever it lies.
+        let (loader, paths) = folder(options)?;
+        loader.load_model_from_path(&paths, &ModelDType::Auto, &device, true, map, isq, None)
+    } else {
+        let loader = gguf(options)?;
+        loader.load_model_from_hf(None, TokenSource::None, &ModelDType::Auto, &device, true, map, isq, None)
+    };
     let pipeline = pipeline.map_err(|e| format!("{e:#}"))?;
     let method = DefaultSchedulerMethod::Fixed(NonZeroUsize::MIN);
     let scheduler = SchedulerConfig::DefaultScheduler { method };
@@ -54,12 +52,37 @@ fn gguf(options: &MistralrsOptions) -> Result<Box<dyn Loader>, String> {
     Ok(GGUFLoaderBuilder::new(None, None, folder, vec![name], config, false, None).build())
 }
 
-fn folder(options: &MistralrsOptions) -> Result<Box<dyn Loader>, String> {
-    let folder = options.model.display().to_string();
+fn folder(options: &MistralrsOptions) -> Result<(Box<dyn Loader>, Box<dyn ModelPaths>), String> {
+    let file = |name: &str| Some(options.model.join(name)).filter(|path| path.is_file());
+    let required = |name: &str| file(name).ok_or_else(|| format!("there is no `{name}`"));
+    let weights = std::fs::read_dir(&options.model).map_err(|e| e.to_string())?;
+    let weights = weights.flatten().map(|entry| entry.path());
+    let mut filenames: Vec<PathBuf> =
+        weights.filter(|path| path.extension().is_some_and(|e| e == "safetensors")).collect();
+    filenames.sort();
     let config = NormalSpecificConfig::default();
-    let mut builder = NormalLoaderBuilder::new(config, None, None, Some(folder), false, None);
+    let name = options.model.display().to_string();
+    let mut builder = NormalLoaderBuilder::new(config, None, None, Some(name), false, None);
+    let mut adapter_paths = AdapterPaths::None;
     if let Some(adapter) = &options.adapter {
+        let config = adapter.join("adapter_config.json");
+        let at = |e: &dyn std::fmt::Display| format!("{}: {e}", config.display());
+        let text = std::fs::read_to_string(&config).map_err(|e| at(&e))?;
+        let lora_config = serde_json::from_str(&text).map_err(|e| at(&e))?;
+        let adapter_path = adapter.join("adapter_model.safetensors");
+        adapter_paths = AdapterPaths::Lora(vec![LoraAdapterPaths { lora_config, adapter_path }]);
         builder = builder.with_lora(vec![adapter.display().to_string()]);
     }
-    builder.build(None).map_err(|e| format!("{e:#}"))
+    let paths = LocalModelPaths {
+        tokenizer_filename: required("tokenizer.json")?,
+        config_filename: required("config.json")?,
+        template_filename: file("tokenizer_config.json"),
+        filenames,
+        adapter_paths,
+        gen_conf: file("generation_config.json"),
+        preprocessor_config: None,
+        processor_config: None,
+        chat_template_json_filename: None,
+    };
+    Ok((builder.build(None).map_err(|e| format!("{e:#}"))?, Box::new(paths)))
 }

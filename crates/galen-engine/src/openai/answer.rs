@@ -65,7 +65,8 @@ impl Collected {
                 }
                 self.completion_tokens += tokens;
             }
-            Event::Failed(what) => return Err(ApiError::internal(what)),
+            Event::Prompt { tokens } => self.prompt_tokens += tokens,
+            Event::Failed(what) | Event::Refused(what) => return Err(ApiError::internal(what)),
         }
         Ok(())
     }

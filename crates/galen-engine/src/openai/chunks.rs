@@ -41,7 +41,11 @@ impl Chunks {
                 chunks.push(self.chunk(choice, "", Value::Null, finish.as_str().into(), json!({})));
                 Ok(chunks)
             }
-            Event::Failed(what) => Err(ApiError::internal(what)),
+            Event::Prompt { tokens } => {
+                self.prompt_tokens += tokens;
+                Ok(Vec::new())
+            }
+            Event::Failed(what) | Event::Refused(what) => Err(ApiError::internal(what)),
         }
     }
 

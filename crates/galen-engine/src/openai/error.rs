@@ -72,6 +72,7 @@ impl From<EngineError> for ApiError {
             },
             EngineError::Exists(_) => Self::new(400, Some("model_exists"), message),
             EngineError::Adapter(_) => Self::new(400, Some("invalid_adapter"), message),
+            EngineError::Refused(_) => Self::new(502, Some("upstream_refused"), message),
             EngineError::QueueFull => Self::new(429, Some("queue_full"), message),
             EngineError::Stopping => Self::new(503, Some("shutting_down"), message),
         }

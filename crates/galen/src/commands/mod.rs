@@ -16,6 +16,7 @@ pub mod plan;
 pub mod quickstart;
 pub mod run_batch;
 pub mod serve;
+pub mod synth;
 pub mod train;
 pub mod verify;
 
@@ -29,6 +30,7 @@ pub fn dispatch(command: Command, globals: &Globals) -> anyhow::Result<()> {
         Command::Plan(args) => plan::run(args, globals),
         Command::Train(args) => train::run(args, "train", globals),
         Command::Align(args) => train::run(args, "align", globals),
+        Command::Synth(args) => synth::run(args, globals),
         Command::Eval(args) => eval::run(args, globals),
         Command::Export(args) => export::run(args, globals),
         Command::Generate(args) => generate::run(args, globals),

@@ -11,6 +11,7 @@ pub mod docs;
 pub mod emit;
 pub mod field;
 pub mod key;
+pub mod lines;
 mod others;
 mod overrides;
 mod resolve;

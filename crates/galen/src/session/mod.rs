@@ -20,6 +20,7 @@ mod scorer;
 mod serving;
 mod shown;
 mod summary;
+pub mod teachers;
 mod train;
 mod verify;
 mod write_out;
@@ -35,8 +36,8 @@ pub use record::{sha256_file, sha256_text};
 pub use rows::{Parts, Rows, RowsReport};
 pub(crate) use run_dir::{no_replace, replace};
 pub use scorer::{FastDecoder, ModelScorer};
-pub(crate) use serving::positive;
-pub use serving::{Serving, ServingOptions};
+pub use serving::{EngineName, Serving, ServingOptions};
+pub(crate) use serving::{positive, serving_kernels};
 pub(crate) use summary::write_reports;
 pub use train::{Start, Trained, command_of, train};
 pub use verify::{

@@ -1,17 +1,15 @@
 //! An endpoint judges: a JSON batch posted, a JSON list answered.
 
-mod address;
-mod client;
-mod retry;
-
 use super::answers::{self, Answers};
 use crate::error::{shorten, shown};
 use crate::options::{Kind, Network, Param};
 use crate::{Completion, ConfigError, Options, Reward, RewardEntry, RewardError, Turn};
-use address::Address;
-use client::Client;
-use retry::Schedule;
+use galen_endpoint::{Address, Client, ClientOptions, Failure, Schedule, key_from_env};
 use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Largest answer read.
+const MAX_ANSWER_BYTES: u64 = 64 << 20;
 
 pub(crate) const ENTRY: RewardEntry = RewardEntry {
     name: "http",
@@ -53,37 +51,24 @@ fn build(options: &Options<'_>) -> Result<Box<dyn Reward>, ConfigError> {
     if options.network == Network::Offline {
         return Err(options.wrong("url", "cannot be asked offline: `--offline` opens no socket"));
     }
-    if !address.loopback && !allowed.iter().any(|host| host.eq_ignore_ascii_case(&address.host)) {
-        let hint = format!(
-            "`allow_remote: [{}]` allows it; prompts, completions and rows are sent there",
-            address.host
-        );
-        return Err(options.wrong("url", format!("host `{}` is another machine", address.host)).hint(hint));
-    }
     let key = match options.maybe_text("api_key_env")? {
         None => None,
-        Some(name) => Some(key(&name).map_err(|what| options.wrong("api_key_env", what))?),
+        Some(name) => Some(key_from_env(&name).map_err(|what| options.wrong("api_key_env", what))?),
     };
-    if key.is_some() && !address.loopback && !address.tls {
-        return Err(options.wrong("url", "would carry the key in clear").hint("use `https://`"));
-    }
+    address
+        .check(&allowed, key.is_some(), "prompts, completions and rows")
+        .map_err(|(what, hint)| options.wrong("url", what).hint(hint))?;
     let schedule = Schedule { retries: options.count("retries")?, ..Schedule::default() };
-    let client = Client::new(address, key, options.seconds("timeout_s")?, schedule);
+    let client = Client::new(ClientOptions {
+        address,
+        key,
+        key_option: "api_key_env",
+        timeout: options.seconds("timeout_s")?,
+        schedule,
+        max_answer_bytes: MAX_ANSWER_BYTES,
+        interval: Duration::ZERO,
+    });
     Ok(Box::new(Http { label: options.label.to_owned(), client, batch: options.positive("batch_size")? }))
-}
-
-fn key(variable: &str) -> Result<String, String> {
-    if variable.is_empty() || variable.contains(['=', '\0']) {
-        return Err(format!("`{variable}` is no name of an environment variable"));
-    }
-    let value = std::env::var(variable).unwrap_or_default();
-    match value.trim() {
-        "" => Err(format!("the environment variable `{variable}` is not set")),
-        key if !key.bytes().all(|b| b.is_ascii_graphic()) => {
-            Err(format!("the environment variable `{variable}` holds characters that no key has"))
-        }
-        key => Ok(key.to_owned()),
-    }
 }
 
 struct Http {
@@ -98,11 +83,12 @@ impl Reward for Http {
         for chunk in completions.chunks(self.batch) {
             let requests: Vec<_> = chunk.iter().enumerate().map(|(i, c)| c.to_request(i as u64)).collect();
             let body = json!({ "requests": requests }).to_string();
-            let answer = self.client.post(&body);
-            let read = answer.and_then(|text| read(&text, chunk.len()).map_err(client::Failure::from));
+            // An answer that is there and wrong is the endpoint's mistake: it is not asked for again.
+            let answer = self.client.post("", &body, |text| Ok(text.to_owned()));
+            let read = answer.and_then(|text| read(&text, chunk.len()).map_err(Failure::from));
             rewards.extend(read.map_err(|failure| RewardError::Http {
                 reward: self.label.clone(),
-                url: self.client.address.shown.clone(),
+                url: self.client.address().shown.clone(),
                 what: failure.what,
                 hint: failure.hint,
             })?);

@@ -1,7 +1,7 @@
 //! From prompts to tokens.
 
-use super::super::base::compile_template;
 use super::super::adapters::saved_template;
+use super::super::base::compile_template;
 use anyhow::Context as _;
 use galen_data::template::{ChatTemplate, RenderOptions};
 use galen_engine::{Encode, Input};

@@ -62,6 +62,11 @@ pub enum Kernels {
     Passes,
 }
 
+/// By its name in configurations.
+pub(crate) fn serving_kernels(name: &str) -> Option<Kernels> {
+    <Kernels as clap::ValueEnum>::from_str(name, false).ok()
+}
+
 /// What computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum EngineName {
@@ -80,7 +85,7 @@ pub struct Serving {
     /// Takes requests.
     pub engine: Arc<dyn Engine>,
     /// Answers them, until the engine is stopped.
-    pub worker: Box<dyn FnOnce()>,
+    pub worker: Box<dyn FnOnce() + Send>,
     /// Bytes of the base's weights.
     pub model_bytes: u64,
     /// What is served: names with their files, the base first.

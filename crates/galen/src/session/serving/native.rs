@@ -1,7 +1,7 @@
 //! The native engine, opened.
 
-use super::super::base::Base;
 use super::super::adapters::open_adapter;
+use super::super::base::Base;
 use super::encoder::{Encoder, adapter_encoder};
 use super::{Asked, Kernels, Serving};
 use galen_engine::{Encode, LoadedAdapter, Loader, Native, NativeOptions};

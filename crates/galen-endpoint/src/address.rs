@@ -3,22 +3,23 @@
 use ureq::http::Uri;
 
 /// A checked address.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Address {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
     /// The whole of it.
-    pub(super) url: String,
+    pub url: String,
     /// Without its query, which may hold a secret.
-    pub(super) shown: String,
+    pub shown: String,
     /// Host, in lower case, without brackets.
-    pub(super) host: String,
+    pub host: String,
     /// Whether that is this machine.
-    pub(super) loopback: bool,
+    pub loopback: bool,
     /// `https`.
-    pub(super) tls: bool,
+    pub tls: bool,
 }
 
 impl Address {
-    pub(super) fn parse(url: &str) -> Result<Self, String> {
+    /// Errors, in words: no address, or one with a name or password in it.
+    pub fn parse(url: &str) -> Result<Self, String> {
         let shown: String = url.split(['?', '#']).next().unwrap_or_default().chars().take(300).collect();
         // What stands before an `@` may be a password: such an address is never repeated.
         if url.contains('@') {
@@ -37,6 +38,22 @@ impl Address {
         let loopback = host == "localhost"
             || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
         Ok(Self { url: url.to_owned(), shown, host, loopback, tls })
+    }
+
+    /// Whether it may be addressed: this machine, or a host that `allow_remote` names; and no key in clear to another
+    /// machine. `sent`: what goes there, for the hint. Errors: what is wrong, and the remedy.
+    pub fn check(&self, allow_remote: &[String], has_key: bool, sent: &str) -> Result<(), (String, String)> {
+        if self.loopback {
+            return Ok(());
+        }
+        if !allow_remote.iter().any(|host| host.eq_ignore_ascii_case(&self.host)) {
+            let hint = format!("`allow_remote: [{}]` allows it; {sent} are sent there", self.host);
+            return Err((format!("host `{}` is another machine", self.host), hint));
+        }
+        if has_key && !self.tls {
+            return Err(("would carry the key in clear".into(), "use `https://`".into()));
+        }
+        Ok(())
     }
 }
 

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 /// The pauses between tries: doubling, the same every time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Schedule {
+pub struct Schedule {
     /// Tries after the first.
-    pub(super) retries: usize,
+    pub retries: usize,
     /// The first pause.
-    pub(super) first: Duration,
+    pub first: Duration,
     /// The longest pause of our own choice.
-    pub(super) longest: Duration,
+    pub longest: Duration,
     /// The longest pause a server may ask for.
-    pub(super) longest_asked: Duration,
+    pub longest_asked: Duration,
 }
 
 impl Default for Schedule {
@@ -28,7 +28,7 @@ impl Default for Schedule {
 
 impl Schedule {
     /// The pause before retry `n` (from 0), `Retry-After` being `asked`; `None`: there is no such retry.
-    pub(super) fn pause(&self, n: usize, asked: Option<&str>) -> Option<Duration> {
+    pub fn pause(&self, n: usize, asked: Option<&str>) -> Option<Duration> {
         if n >= self.retries {
             return None;
         }

@@ -1,0 +1,5 @@
+//! Prints `docs/synth.md`.
+
+fn main() {
+    print!("{}", galen::commands::synth::docs());
+}
