@@ -1,0 +1,309 @@
+//! Running a launch: in the linked kernels, or in a copy of one compiled apart (tests of the tests).
+
+use crate::launch::{Arg, Launch};
+use crate::manifest::{LaunchLine, Manifest};
+use crate::record::Recorder;
+use std::alloc::{Layout, alloc, dealloc};
+use std::cell::RefCell;
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::path::Path;
+use std::ptr::{null_mut, with_exposed_provenance_mut};
+use std::rc::Rc;
+
+type LaunchFn = unsafe extern "C" fn(
+    *const c_char,
+    *const u32,
+    *const u32,
+    usize,
+    u64,
+    *const *mut c_void,
+    usize,
+    *mut c_char,
+    usize,
+) -> c_int;
+type StatsFn = unsafe extern "C" fn(*mut u64);
+type NameFn = unsafe extern "C" fn(usize) -> *const c_char;
+
+unsafe extern "C" {
+    fn galen_units();
+    fn galen_host_launch(
+        name: *const c_char,
+        grid: *const u32,
+        threads: *const u32,
+        shared: usize,
+        seed: u64,
+        args: *const *mut c_void,
+        n_args: usize,
+        error: *mut c_char,
+        error_bytes: usize,
+    ) -> c_int;
+    fn galen_host_stats(out: *mut u64);
+    fn galen_host_kernel(i: usize) -> *const c_char;
+    fn dlopen(path: *const c_char, flags: c_int) -> *mut c_void;
+    fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
+    fn dlerror() -> *const c_char;
+}
+
+/// What a launch did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Collectives of warps.
+    pub collectives: u64,
+    /// Barriers of blocks.
+    pub barriers: u64,
+    /// Asynchronous copies.
+    pub copies: u64,
+    /// Rows of `ldmatrix` that waited for another's bank.
+    pub bank_conflicts: u64,
+    /// Multiplications of the tensor cores.
+    pub mmas: u64,
+}
+
+/// A place kernels run.
+pub struct Device {
+    launch: LaunchFn,
+    stats: StatsFn,
+    name: NameFn,
+    manifest: Manifest,
+    seeds: Vec<u64>,
+    recorder: Option<Rc<RefCell<Recorder>>>,
+}
+
+/// Bytes beside every buffer that must stay.
+const GUARD: usize = 64;
+/// Not a number as bf16, half and single precision; large as an integer.
+const POISON: u8 = 0xff;
+
+impl Device {
+    /// The kernels of this folder. Every launch runs under two orders of threads and blocks, whose results must be equal
+    /// to the bit.
+    pub fn new() -> Result<Self, String> {
+        // SAFETY: does nothing but be linked.
+        unsafe { galen_units() };
+        let manifest = Manifest::read(Path::new(env!("CARGO_MANIFEST_DIR")))?;
+        Ok(Self {
+            launch: galen_host_launch,
+            stats: galen_host_stats,
+            name: galen_host_kernel,
+            manifest,
+            seeds: vec![1, 2],
+            recorder: None,
+        })
+    }
+
+    /// Kernels of a shared library of the same runtime.
+    pub fn open(library: &Path) -> Result<Self, String> {
+        const NOW_AND_LOCAL: c_int = 2;
+        let path = CString::new(library.as_os_str().as_encoded_bytes()).map_err(|e| e.to_string())?;
+        // SAFETY: the library is one this crate's tests have just compiled; it stays open.
+        let handle = unsafe { dlopen(path.as_ptr(), NOW_AND_LOCAL) };
+        if handle.is_null() {
+            // SAFETY: dlopen failed, so there is a message.
+            return Err(unsafe { CStr::from_ptr(dlerror()) }.to_string_lossy().into_owned());
+        }
+        let find = |name: &CStr| {
+            // SAFETY: an open library and a name.
+            let found = unsafe { dlsym(handle, name.as_ptr()) };
+            if found.is_null() { Err(format!("{}: no {name:?}", library.display())) } else { Ok(found) }
+        };
+        let (launch, stats, name) =
+            (find(c"galen_host_launch")?, find(c"galen_host_stats")?, find(c"galen_host_kernel")?);
+        // SAFETY: the runtime's functions, by the signatures of runtime.cpp.
+        let (launch, stats, name) = unsafe {
+            (
+                std::mem::transmute::<*mut c_void, LaunchFn>(launch),
+                std::mem::transmute::<*mut c_void, StatsFn>(stats),
+                std::mem::transmute::<*mut c_void, NameFn>(name),
+            )
+        };
+        Ok(Self { launch, stats, name, ..Self::new()? })
+    }
+
+    /// The same device, its launches also written down.
+    #[must_use]
+    pub fn recording(self, recorder: Rc<RefCell<Recorder>>) -> Self {
+        Self { recorder: Some(recorder), ..self }
+    }
+
+    /// The same device, launching once under each of these orders.
+    #[must_use]
+    pub fn with_seeds(self, seeds: impl IntoIterator<Item = u64>) -> Self {
+        Self { seeds: seeds.into_iter().collect(), ..self }
+    }
+
+    /// Every kernel's name.
+    pub fn kernels(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        loop {
+            // SAFETY: a null pointer ends the list; names are literals of the library.
+            let name = unsafe { (self.name)(names.len()) };
+            if name.is_null() {
+                return names;
+            }
+            // SAFETY: as above.
+            names.push(unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned());
+        }
+    }
+
+    /// How a kernel is launched, by its header.
+    pub fn line(&self, kernel: &str) -> Result<&LaunchLine, String> {
+        self.manifest.launch(kernel).ok_or_else(|| format!("{kernel}: its header has no `launch:` line for it"))
+    }
+
+    /// Runs a launch under every seed. Errors: what the kernel did wrong, or results that depend on the order.
+    pub fn run(&self, launch: Launch) -> Result<Stats, String> {
+        let line = self.line(&launch.kernel)?.clone();
+        let Launch { kernel, grid, mut args } = launch;
+        let before: Vec<Option<Vec<u8>>> = args
+            .iter()
+            .map(|a| match a {
+                Arg::InOut(bytes) => Some(bytes.to_vec()),
+                Arg::Out(bytes) => Some(vec![POISON; bytes.len()]),
+                _ => None,
+            })
+            .collect();
+        let mut stats = Stats::default();
+        for (turn, seed) in self.seeds.iter().enumerate() {
+            let results = self.once(&kernel, grid, &line, &args, &before, *seed)?;
+            let mut counted = [0u64; 5];
+            // SAFETY: writes five numbers.
+            unsafe { (self.stats)(counted.as_mut_ptr()) };
+            let [collectives, barriers, copies, bank_conflicts, mmas] = counted;
+            stats = Stats { collectives, barriers, copies, bank_conflicts, mmas };
+            for (i, (arg, result)) in args.iter_mut().zip(results).enumerate() {
+                if let (Arg::Out(bytes) | Arg::InOut(bytes), Some(result)) = (arg, result) {
+                    if turn > 0 && **bytes != result[..] {
+                        return Err(format!("{kernel}: argument {i} depends on the order of threads"));
+                    }
+                    bytes.copy_from_slice(&result);
+                }
+            }
+        }
+        if let Some(recorder) = &self.recorder {
+            recorder.borrow_mut().add(&kernel, grid, &line, &args, &before);
+        }
+        Ok(stats)
+    }
+
+    fn once(
+        &self,
+        kernel: &str,
+        grid: [u32; 3],
+        line: &LaunchLine,
+        args: &[Arg],
+        before: &[Option<Vec<u8>>],
+        seed: u64,
+    ) -> Result<Vec<Option<Vec<u8>>>, String> {
+        let buffers: Vec<Option<Guarded>> = args
+            .iter()
+            .zip(before)
+            .map(|(arg, before)| match (arg, before) {
+                (Arg::In(bytes), _) => Some(Guarded::new(bytes)),
+                (_, Some(before)) => Some(Guarded::new(before)),
+                _ => None,
+            })
+            .collect();
+        let mut values: Vec<*mut c_void> =
+            buffers.iter().map(|b| b.as_ref().map_or(null_mut(), |b| b.at().cast())).collect();
+        let pointers: Vec<*mut c_void> = args
+            .iter()
+            .zip(&mut values)
+            .map(|(arg, value)| match arg {
+                Arg::Value(bytes) => bytes.as_ptr().cast_mut().cast(),
+                _ => std::ptr::from_mut(value).cast(),
+            })
+            .collect();
+        let name = CString::new(kernel).map_err(|e| e.to_string())?;
+        let mut error = [0u8; 1024];
+        // SAFETY: one pointer for each argument, to a pointer or a number; the buffers live until after the call.
+        let code = unsafe {
+            (self.launch)(
+                name.as_ptr(),
+                grid.as_ptr(),
+                [line.threads, 1, 1].as_ptr(),
+                line.shared,
+                seed,
+                pointers.as_ptr(),
+                pointers.len(),
+                error.as_mut_ptr().cast(),
+                error.len(),
+            )
+        };
+        if code != 0 {
+            let end = error.iter().position(|b| *b == 0).unwrap_or(error.len());
+            return Err(String::from_utf8_lossy(&error[..end]).into_owned());
+        }
+        let mut results = Vec::with_capacity(args.len());
+        for (i, (arg, buffer)) in args.iter().zip(&buffers).enumerate() {
+            let Some(buffer) = buffer else {
+                results.push(None);
+                continue;
+            };
+            if !buffer.guards_stand() {
+                return Err(format!("{kernel}: wrote beside argument {i}"));
+            }
+            match arg {
+                Arg::In(bytes) if buffer.bytes() != *bytes => {
+                    return Err(format!("{kernel}: wrote to argument {i}, which it should read"));
+                }
+                Arg::In(_) => results.push(None),
+                _ => results.push(Some(buffer.bytes().to_vec())),
+            }
+        }
+        Ok(results)
+    }
+}
+
+/// A buffer aligned as device memory is, with guards on either side.
+struct Guarded {
+    base: *mut u8,
+    len: usize,
+}
+
+impl Guarded {
+    const BEFORE: usize = 256;
+
+    fn layout(len: usize) -> Layout {
+        Layout::from_size_align(Self::BEFORE + len + GUARD, 256).expect("a buffer of a test")
+    }
+
+    fn new(bytes: &[u8]) -> Self {
+        // SAFETY: the layout is not empty; all of it is written before it is read.
+        let base = unsafe {
+            let base = alloc(Self::layout(bytes.len()));
+            assert!(!base.is_null(), "no memory for a buffer of a test");
+            base.write_bytes(POISON, Self::BEFORE + bytes.len() + GUARD);
+            base.add(Self::BEFORE).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+            base
+        };
+        Self { base, len: bytes.len() }
+    }
+
+    /// Where the bytes begin; the kernel writes through it.
+    fn at(&self) -> *mut u8 {
+        // SAFETY: within the allocation.
+        let at = unsafe { self.base.add(Self::BEFORE) };
+        with_exposed_provenance_mut(at.expose_provenance())
+    }
+
+    fn all(&self) -> &[u8] {
+        // SAFETY: all of it is initialised; no kernel runs while this is borrowed.
+        unsafe { std::slice::from_raw_parts(self.base, Self::BEFORE + self.len + GUARD) }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.all()[Self::BEFORE..Self::BEFORE + self.len]
+    }
+
+    fn guards_stand(&self) -> bool {
+        let all = self.all();
+        all[..Self::BEFORE].iter().chain(&all[Self::BEFORE + self.len..]).all(|b| *b == POISON)
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout.
+        unsafe { dealloc(self.base, Self::layout(self.len)) };
+    }
+}

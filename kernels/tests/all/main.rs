@@ -1,0 +1,4 @@
+//! Every kernel against the CPU's operations and references in f64.
+
+mod qmatmul;
+mod support;
