@@ -48,8 +48,8 @@ struct Product {
     bf16 *xs, *ws;
     float* lut;
     int m0, n0;             // first output row and column
-    float c[4][8][4];       // accumulators: 4 m-tiles of 16, 8 n-tiles of 8
-    typename F::Raw raw[2];  // codes of the step after next, 64 elements
+    float c[4][8][4] = {};  // accumulators: 4 m-tiles of 16, 8 n-tiles of 8
+    typename F::Raw raw[2] = {};  // codes of the step after next, 64 elements
 
     // Where this thread decodes: a row of the stored matrix and the first of two groups, for step t.
     __device__ __forceinline__ void place(int t, int& row, int& group) const {
@@ -183,6 +183,7 @@ struct Product {
             store_f32(wm, wn, lane);
             return;
         }
+        if (op.flags & ACCUMULATE) add_old(wm, wn, lane);
         // Through shared memory, so that rows leave in 16-byte pieces.
         __syncthreads();
         UNROLL
@@ -203,14 +204,25 @@ struct Product {
             if (m0 + row >= op.m || n >= op.out) continue;
             const bf16* from = xs + Outer::at(row, chunk);
             bf16* to = static_cast<bf16*>(op.y) + int64_t(m0 + row) * op.ldy + n;
-            bool whole = n + 8 <= op.out;
-            if (whole && !(op.flags & ACCUMULATE)) {
+            if (n + 8 <= op.out)
                 ptx::store_vector(to, ptx::load_vector<uint4>(from));
-                continue;
-            }
-            for (int j = 0; j < min(8, op.out - n); ++j) {
-                float old = op.flags & ACCUMULATE ? ptx::bf16_to_float(to[j]) : 0;
-                to[j] = ptx::float_to_bf16(old + ptx::bf16_to_float(from[j]));
+            else
+                for (int j = 0; j < op.out - n; ++j) to[j] = from[j];
+        }
+    }
+
+    // What is in y already, added before the one rounding.
+    __device__ __forceinline__ void add_old(int wm, int wn, int lane) {
+        UNROLL
+        for (int i = 0; i < 4; ++i) {
+            UNROLL
+            for (int j = 0; j < 8; ++j) {
+                UNROLL
+                for (int e = 0; e < 4; ++e) {
+                    int row = m0 + wm + 16 * i + e / 2 * 8 + lane / 4, n = n0 + wn + 8 * j + lane % 4 * 2 + e % 2;
+                    if (row < op.m && n < op.out)
+                        c[i][j][e] += ptx::bf16_to_float(static_cast<const bf16*>(op.y)[int64_t(row) * op.ldy + n]);
+                }
             }
         }
     }
@@ -247,14 +259,6 @@ __device__ __forceinline__ void run(const Operands& op) {
     int band = blockIdx.x / (8 * tiles_n), first = band * 8, height = min(8, tiles_m - first);
     int within = blockIdx.x - band * 8 * tiles_n;
     Product<F, BACKWARD> product{op, xs, ws, lut, (first + within % height) * M, within / height * N};
-    UNROLL
-    for (int i = 0; i < 4; ++i) {
-        UNROLL
-        for (int j = 0; j < 8; ++j) {
-            UNROLL
-            for (int e = 0; e < 4; ++e) product.c[i][j][e] = 0;
-        }
-    }
     product.weights();
     product.branch();
     product.store();

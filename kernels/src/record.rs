@@ -31,7 +31,11 @@ impl Recorder {
         let mut put = |bytes: &[u8]| self.bytes.extend_from_slice(bytes);
         put(&(kernel.len() as u64).to_ne_bytes());
         put(kernel.as_bytes());
-        for n in grid.iter().map(|g| u64::from(*g)).chain([line.threads.into(), line.shared as u64, args.len() as u64]) {
+        for n in grid.iter().map(|g| u64::from(*g)).chain([
+            line.threads.into(),
+            line.shared as u64,
+            args.len() as u64,
+        ]) {
             put(&n.to_ne_bytes());
         }
         for (arg, before) in args.iter().zip(before) {

@@ -147,7 +147,9 @@ impl Device {
 
     /// How a kernel is launched, by its header.
     pub fn line(&self, kernel: &str) -> Result<&LaunchLine, String> {
-        self.manifest.launch(kernel).ok_or_else(|| format!("{kernel}: its header has no `launch:` line for it"))
+        self.manifest
+            .launch(kernel)
+            .ok_or_else(|| format!("{kernel}: its header has no `launch:` line for it"))
     }
 
     /// Runs a launch under every seed. Errors: what the kernel did wrong, or results that depend on the order.

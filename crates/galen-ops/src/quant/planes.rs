@@ -43,8 +43,22 @@ struct Shape {
 static SHAPES: &[Shape] = &[
     Shape { dtype: WeightDtype::BF16, name: "bf16", codes: 2, high: 0, scales: 0, write: |_, _, _, _, _| {} },
     Shape { dtype: WeightDtype::Nf4, name: "nf4", codes: 16, high: 0, scales: 0, write: nf4 },
-    Shape { dtype: WeightDtype::Q4_0, name: "q4_0", codes: 16, high: 0, scales: 2, write: legacy::<2, false> },
-    Shape { dtype: WeightDtype::Q4_1, name: "q4_1", codes: 16, high: 0, scales: 4, write: legacy::<4, false> },
+    Shape {
+        dtype: WeightDtype::Q4_0,
+        name: "q4_0",
+        codes: 16,
+        high: 0,
+        scales: 2,
+        write: legacy::<2, false>,
+    },
+    Shape {
+        dtype: WeightDtype::Q4_1,
+        name: "q4_1",
+        codes: 16,
+        high: 0,
+        scales: 4,
+        write: legacy::<4, false>,
+    },
     Shape { dtype: WeightDtype::Q5_0, name: "q5_0", codes: 16, high: 4, scales: 2, write: legacy::<2, true> },
     Shape { dtype: WeightDtype::Q5_1, name: "q5_1", codes: 16, high: 4, scales: 4, write: legacy::<4, true> },
     Shape { dtype: WeightDtype::Q8_0, name: "q8_0", codes: 32, high: 0, scales: 2, write: q8_0 },
@@ -141,8 +155,7 @@ fn put_nibbles(codes: &[u8; GROUP], out: &mut [u8]) {
 
 /// The fifth bits: element 2p + h at bit p + 16h.
 fn put_fifths(codes: &[u8; GROUP], out: &mut [u8]) {
-    let packed =
-        (0..GROUP).fold(0u32, |w, i| w | u32::from(codes[i] >> 4 & 1) << (i / 2 + 16 * (i % 2)));
+    let packed = (0..GROUP).fold(0u32, |w, i| w | u32::from(codes[i] >> 4 & 1) << (i / 2 + 16 * (i % 2)));
     out.copy_from_slice(&packed.to_le_bytes());
 }
 
