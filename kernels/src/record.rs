@@ -2,6 +2,7 @@
 
 use crate::launch::Arg;
 use crate::manifest::LaunchLine;
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 
@@ -10,12 +11,18 @@ use std::path::Path;
 pub struct Recorder {
     bytes: Vec<u8>,
     launches: usize,
+    kernels: BTreeSet<String>,
 }
 
 impl Recorder {
     /// Launches so far.
     pub fn launches(&self) -> usize {
         self.launches
+    }
+
+    /// Their kernels.
+    pub fn kernels(&self) -> &BTreeSet<String> {
+        &self.kernels
     }
 
     /// Name, grid, threads, shared bytes, number of arguments; for each its kind (0 null, 1 read, 2 written, 3 value),
@@ -53,6 +60,7 @@ impl Recorder {
             put(bytes);
         }
         self.launches += 1;
+        self.kernels.insert(kernel.to_owned());
     }
 
     /// Writes them to a file.

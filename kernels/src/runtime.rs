@@ -64,13 +64,15 @@ pub struct Device {
     launch: LaunchFn,
     stats: StatsFn,
     name: NameFn,
+    /// Kernels of an opened library; others come from the linked ones.
+    own: Vec<String>,
     manifest: Manifest,
     seeds: Vec<u64>,
     recorder: Option<Rc<RefCell<Recorder>>>,
 }
 
 /// Bytes beside every buffer that must stay.
-const GUARD: usize = 64;
+const GUARD: usize = 1 << 14;
 /// Not a number as bf16, half and single precision; large as an integer.
 const POISON: u8 = 0xff;
 
@@ -85,13 +87,14 @@ impl Device {
             launch: galen_host_launch,
             stats: galen_host_stats,
             name: galen_host_kernel,
+            own: vec![],
             manifest,
             seeds: vec![1, 2],
             recorder: None,
         })
     }
 
-    /// Kernels of a shared library of the same runtime.
+    /// Kernels of a shared library of the same runtime; those it lacks are the linked ones.
     pub fn open(library: &Path) -> Result<Self, String> {
         const NOW_AND_LOCAL: c_int = 2;
         let path = CString::new(library.as_os_str().as_encoded_bytes()).map_err(|e| e.to_string())?;
@@ -116,7 +119,8 @@ impl Device {
                 std::mem::transmute::<*mut c_void, NameFn>(name),
             )
         };
-        Ok(Self { launch, stats, name, ..Self::new()? })
+        let opened = Self { launch, stats, name, ..Self::new()? };
+        Ok(Self { own: opened.kernels(), ..opened })
     }
 
     /// The same device, its launches also written down.
@@ -217,9 +221,11 @@ impl Device {
             .collect();
         let name = CString::new(kernel).map_err(|e| e.to_string())?;
         let mut error = [0u8; 1024];
+        let linked = !self.own.is_empty() && !self.own.iter().any(|k| k == kernel);
+        let launch = if linked { galen_host_launch } else { self.launch };
         // SAFETY: one pointer for each argument, to a pointer or a number; the buffers live until after the call.
         let code = unsafe {
-            (self.launch)(
+            launch(
                 name.as_ptr(),
                 grid.as_ptr(),
                 [line.threads, 1, 1].as_ptr(),
@@ -263,7 +269,7 @@ struct Guarded {
 }
 
 impl Guarded {
-    const BEFORE: usize = 256;
+    const BEFORE: usize = GUARD;
 
     fn layout(len: usize) -> Layout {
         Layout::from_size_align(Self::BEFORE + len + GUARD, 256).expect("a buffer of a test")

@@ -136,6 +136,27 @@ pub fn check_log_prob(device: &Device, dtype: WeightDtype, temperature: f32) -> 
     if correct == expect { Ok(()) } else { Err(format!("correct: {correct:?}, not {expect:?}")) }
 }
 
+/// One chunk of logits alone.
+pub fn check_log_prob_online(device: &Device) -> Result<(), String> {
+    let (n, chunk) = (2usize, 300usize);
+    let logits = values(1, n * chunk);
+    let (mut max, mut sum, mut factors) = (vec![-0.5f32; n], vec![2f32; n], vec![0f32; n]);
+    let mut weights = vec![0u16; n * chunk];
+    let launch = Launch::new("log_prob_online", [n, 1, 1]).input(&logits).int(chunk).int(chunk).float(1.0);
+    let launch = launch.inout(&mut max).inout(&mut sum).output(&mut factors).output(&mut weights);
+    device.run(launch.int(chunk))?;
+    for row in 0..n {
+        let z = || logits[row * chunk..(row + 1) * chunk].iter().map(|z| f64::from(*z));
+        let top = z().fold(-0.5, f64::max);
+        let all: f64 = z().map(|z| (z - top).exp()).sum();
+        close("max", &max[row..=row], &[top], 1e-7, 1.0)?;
+        close("sum", &sum[row..=row], &[all + 2.0 * (-0.5 - top).exp()], 1e-5, 1.0)?;
+        let want: Vec<f64> = z().map(|z| (z - top).exp()).collect();
+        close("weights", &widen(&weights[row * chunk..(row + 1) * chunk]), &want, 4e-3, 1e-3)?;
+    }
+    Ok(())
+}
+
 /// Rows of a matrix as one of its own.
 fn part_of(matrix: &QuantMatrix, first: usize, count: usize) -> QuantMatrix {
     let Some(scales) = matrix.nf4_scales() else {
@@ -320,6 +341,7 @@ fn log_probabilities_and_their_gradient() {
         check_log_prob(&device, dtype, 1.0).unwrap();
     }
     check_log_prob(&device, WeightDtype::Q8_0, 0.7).unwrap();
+    check_log_prob_online(&device).unwrap();
 }
 
 #[test]
