@@ -9,6 +9,7 @@
 // Grids: (ceil(N / 128), ceil(R / 64), S) with S = ceil(T / per); sum ceil(R N / 256).
 // Expected share of roofline: 60 % of memory bandwidth at R <= 64 (reading X once).
 //
+// roofline: lora_gradient what="4096 tokens, rank 16, n 4096" flops=2.147e+09 bytes=3.788e+07 share=60 share_sm_90=60
 // launch: lora_gradient     threads=128 shared=73728 registers=168
 // launch: lora_gradient_sum threads=256 shared=0 registers=40
 // sass: lora_gradient HMMA LDSM LDGSTS.*128

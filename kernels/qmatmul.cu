@@ -12,6 +12,8 @@
 // Expected share of roofline: 80 % of the bf16 tensor peak of sm_80 at m >= 1024 (decoding takes about 25 % of issue
 // slots, in the shadow of the tensor cores), 55 % of sm_90's, whose peak needs wgmma.
 //
+// roofline: qmatmul_forward_q4_k what="m 4096, n 4096, k 4096, rank 16" flops=1.38e+11 bytes=7.681e+07 share=80 share_sm_90=55
+// roofline: qmatmul_backward_nf4 what="m 4096, n 14336, k 4096, rank 16" flops=4.816e+11 bytes=1.813e+08 share=78 share_sm_90=52
 // launch: qmatmul_*_bf16 threads=128 shared=98304 registers=255
 // launch: qmatmul_*_nf4  threads=128 shared=81984 registers=255
 // launch: qmatmul_*_q*   threads=128 shared=81920 registers=255

@@ -13,6 +13,8 @@
 //
 // Expected share of roofline: 85 % of memory bandwidth for m <= 8, 75 % up to 16.
 //
+// roofline: qmatvec_8_q4_k what="m 1, n 4096, k 4096" flops=3.355e+07 bytes=9.454e+06 share=85 share_sm_90=80
+// roofline: qmatvec_16_nf4 what="m 16, n 14336, k 4096" flops=1.879e+09 bytes=3.088e+07 share=75 share_sm_90=70
 // launch: qmatvec_8_*  threads=256 shared=8512 registers=128
 // launch: qmatvec_16_* threads=256 shared=16960 registers=128
 // sass: qmatvec_* HMMA LDG.*128

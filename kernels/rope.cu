@@ -5,6 +5,7 @@
 // x, y [T, heads D] bf16 (y may be x), row stride ld; cos, sin [T, D / 2] f32; D a multiple of 16. A thread turns eight
 // pairs. Grid: ceil(T heads D / 16 / 256). Expected share of roofline: 80 % of memory bandwidth.
 //
+// roofline: rope what="4096 tokens, 32 heads of 128" flops=0 bytes=6.711e+07 share=80 share_sm_90=80
 // launch: rope threads=256 shared=0 registers=64
 // sass: rope LDG.*128 STG.*128
 #include "include/vector.cuh"

@@ -3,7 +3,7 @@
 //!
 //!     // launch: NAMES threads=N shared=BYTES registers=N [spills="why"]
 //!     // sass: NAMES PIECE ...          (instructions, `*` for any letters)
-//!     // roofline: NAMES what="shape" flops=N bytes=N share=PERCENT
+//!     // roofline: NAMES what="shape" flops=N bytes=N share=PERCENT share_sm_90=PERCENT
 //!
 //! NAMES is a kernel's name with `*` for any letters; the first line of a kind that fits a kernel counts.
 
@@ -45,8 +45,10 @@ pub struct RooflineLine {
     pub flops: f64,
     /// Bytes of memory.
     pub bytes: f64,
-    /// Expected per cent of the roofline.
+    /// Expected per cent of the roofline, on sm_80.
     pub share: f64,
+    /// The same on sm_90.
+    pub share_sm_90: f64,
 }
 
 /// The lines of one file.
@@ -111,8 +113,9 @@ impl Manifest {
                 let number = |key| number(&fields, key).map_err(at);
                 let what = fields.iter().find(|(k, _)| k == "what").map(|(_, v)| v.clone());
                 let what = what.ok_or_else(|| at("`what` is missing".to_owned()))?;
-                let (flops, bytes, share) = (number("flops")?, number("bytes")?, number("share")?);
-                self.rooflines.push(RooflineLine { names, what, flops, bytes, share });
+                let (flops, bytes) = (number("flops")?, number("bytes")?);
+                let (share, share_sm_90) = (number("share")?, number("share_sm_90")?);
+                self.rooflines.push(RooflineLine { names, what, flops, bytes, share, share_sm_90 });
             }
         }
         Ok(())
@@ -155,7 +158,7 @@ mod tests {
     fn reads_lines_and_says_what_is_wrong() {
         let mut m = Manifest::default();
         let text = "// A kernel.\n// launch: a_*_x threads=128 shared=64 registers=40 spills=\"two of them\"\n\
-                    // sass: a_* HMMA LDG.*128\n// roofline: a_b what=\"m 1\" flops=1e9 bytes=2.5e6 share=80\n";
+                    // sass: a_* HMMA LDG.*128\n// roofline: a_b what=\"m 1\" flops=1e9 bytes=2.5e6 share=80 share_sm_90=50\n";
         m.add(text).unwrap();
         assert_eq!(m.launch("a_b_x").unwrap().spills.as_deref(), Some("two of them"));
         assert_eq!((m.launch("a_b_y"), m.sass[0].pieces.len()), (None, 2));

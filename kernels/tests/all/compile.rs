@@ -12,7 +12,8 @@ pub fn kernels() -> PathBuf {
 pub fn compile(args: &[&str]) -> Result<(), String> {
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
     let base = ["-std=c++17", "-ffp-contract=off", "-Wno-unknown-pragmas", "-DGALEN_HOST"];
-    let out = Command::new(&compiler).args(base).args(args).output().map_err(|e| format!("{compiler}: {e}"))?;
+    let out =
+        Command::new(&compiler).args(base).args(args).output().map_err(|e| format!("{compiler}: {e}"))?;
     if out.status.success() {
         Ok(())
     } else {

@@ -271,7 +271,11 @@ fn planted_faults_are_found() {
                 Ok(()) => missed.lock().unwrap().push(fault.what),
                 Err(why) => {
                     // Found in the kernels' work, not for want of one.
-                    assert!(!why.contains("no such kernel") && !why.contains("launch:"), "{}: {why}", fault.what);
+                    assert!(
+                        !why.contains("no such kernel") && !why.contains("launch:"),
+                        "{}: {why}",
+                        fault.what
+                    );
                     println!("{}: {why}", fault.what);
                 }
             }

@@ -22,7 +22,10 @@ fn cases(device: &Device) -> Result<(), String> {
         training::check_log_prob(device, dtype, 1.0)?;
     }
     for d in [64, 96, 128, 256] {
-        attention::check(device, &attention::Case { of: vec![(5, None), (1, Some(0))], ..attention::plain(d) })?;
+        attention::check(
+            device,
+            &attention::Case { of: vec![(5, None), (1, Some(0))], ..attention::plain(d) },
+        )?;
     }
     elementwise::check_rms_norm(device, 2, 72)?;
     elementwise::check_qk_norm(device, 3, 64)?;
@@ -61,12 +64,19 @@ fn small_cases_are_clean() {
     for name in &names {
         let unit = folder.path().join(format!("{name}.cpp"));
         let include = kernels().join(name).with_extension("cu");
-        let text = format!("#include \"{}\"\nextern \"C\" void galen_unit_{name}() {{}}\n", include.display());
+        let text =
+            format!("#include \"{}\"\nextern \"C\" void galen_unit_{name}() {{}}\n", include.display());
         std::fs::write(&unit, text).unwrap();
         sources.push(unit);
     }
     sources.extend(["runtime.cpp", "replay.cpp"].map(|n| kernels().join("host").join(n)));
-    let flags = ["-O1", "-g1", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
+    let flags = [
+        "-O1",
+        "-g1",
+        "-fno-omit-frame-pointer",
+        "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=all",
+    ];
     let objects = Mutex::new(Vec::new());
     let next = Mutex::new(sources);
     let work = || {
