@@ -16,8 +16,8 @@
 // Expected share of roofline: counted in FlashAttention-2's five products, 40 % of sm_80's tensor peak at D = 128 (it has
 // 63 %), 25 % of sm_90's.
 //
-// roofline: attention_backward_q_128 what="the same (three products)" flops=2.062e+11 bytes=1.174e+08 share=55 share_sm_90=35
-// roofline: attention_backward_kv_128 what="the same (four products)" flops=2.749e+11 bytes=1.007e+08 share=50 share_sm_90=32
+// roofline: attention_backward_q_128 what="as forward's (three products)" flops=2.062e+11 bytes=1.174e+08 share=55 share_sm_90=35
+// roofline: attention_backward_kv_128 what="as forward's (four products)" flops=2.749e+11 bytes=1.007e+08 share=50 share_sm_90=32
 // launch: attention_backward_q_64   threads=128 shared=32768 registers=255
 // launch: attention_backward_q_96   threads=128 shared=49152 registers=255
 // launch: attention_backward_q_128  threads=128 shared=65536 registers=255

@@ -53,7 +53,7 @@ __device__ __forceinline__ void forward(const bf16* q, const bf16* k, const bf16
         sum[i][0] = sum[i][1] = 0;
     }
     while (more) {
-        int count = walk.count, position = walk.position;
+        const int count = walk.count, position = walk.position;
         ptx::copy_wait<0>();
         __syncthreads();
         T::template load<KEYS, THREADS>(vs, v + int64_t(walk.token) * ldk + kv, ldk, count, D);

@@ -17,7 +17,9 @@
 // launch: qmatmul_*_bf16 threads=128 shared=98304 registers=255
 // launch: qmatmul_*_nf4  threads=128 shared=81984 registers=255
 // launch: qmatmul_*_q*   threads=128 shared=81920 registers=255
-// sass: qmatmul_* HMMA LDSM LDGSTS.*128 LDG.*128
+// sass: qmatmul_* HMMA LDSM LDGSTS.*128 STG.*128
+// sass: qmatmul_*_q* LDG.*128
+// sass: qmatmul_*_nf4 LDG.*128
 #include "include/qmatmul.cuh"
 
 #define KERNELS(name, F)                                                                                           \

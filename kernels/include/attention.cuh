@@ -72,7 +72,7 @@ __device__ __forceinline__ void product(float (&s)[MR][NT][4], const bf16* a, in
         }
     }
     // Unrolled whole, the addresses of all steps would be kept in registers that the sums need.
-    UNROLL_BY(2)
+    UNROLL_BY((D >= 128 ? 1 : 2))
     for (int k = 0; k < D / 16; ++k) {
         uint32_t left[MR][4];
         UNROLL
