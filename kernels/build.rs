@@ -1,5 +1,6 @@
 //! Compiles the kernels and the host runtime with the C++ compiler into one static library. A unit is generated for
-//! each `.cu` file, whose function the table of units calls: so the linker keeps every kernel's registration.
+//! each `.cu` file, whose function the table of units calls: so the linker keeps every kernel's registration. The headers'
+//! machine-readable lines go into a file that the library includes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     println!("cargo::rerun-if-changed={}", here.display());
     names.sort();
+    let mut lines = String::new();
+    for name in &names {
+        let text = fs::read_to_string(here.join(name).with_extension("cu"))?;
+        let of_manifest =
+            |l: &&str| ["// launch: ", "// sass: ", "// roofline: "].iter().any(|k| l.starts_with(k));
+        for line in text.lines().filter(of_manifest) {
+            lines.push_str(line);
+            lines.push('\n');
+        }
+    }
+    write(&out.join("headers.txt"), &lines)?;
+    if std::env::var_os("CARGO_FEATURE_HOST").is_none() {
+        return Ok(());
+    }
     let mut build = cc::Build::new();
     build.cpp(true).std("c++17").opt_level(2).define("GALEN_HOST", None).warnings(true);
     // Contraction would round once where the device is told to round twice.

@@ -1,14 +1,21 @@
-//! Owns: running the CUDA kernels of this folder on the CPU, through the runtime in `host/`.
+//! Owns: running the CUDA kernels of this folder, on the CPU through the runtime in `host/` or on a card, and the checks of
+//! what they compute.
 //! Takes: a kernel's name, a grid and arguments.
 //! Gives: what the kernel wrote, the same for every order of threads and blocks, or what it did wrong.
-//! Never: is part of the product; needs a GPU or its compiler. Its `unsafe` is the call into that runtime.
-#![allow(unsafe_code, reason = "calls into the C++ runtime that runs the kernels")]
+//! Never: is part of the product. Its `unsafe` is the call into that runtime, and launches.
+#![allow(unsafe_code, reason = "calls into the C++ runtime that runs the kernels, and launches on cards")]
 
+#[allow(clippy::unwrap_used, missing_docs, reason = "test code, also of the program that runs it on cards")]
+pub mod checks;
+mod device;
+#[cfg(feature = "gpu")]
+pub mod gpu;
+#[cfg(feature = "host")]
+mod host;
 mod launch;
 pub mod manifest;
 mod record;
-mod runtime;
 
+pub use device::{Device, POISON, Place, Stats};
 pub use launch::{Arg, Launch, Plain};
 pub use record::Recorder;
-pub use runtime::{Device, Stats};

@@ -17,7 +17,8 @@ const USAGE: &str = "usage: cargo run --release -p xtask -- COMMAND
                                      what `galen plan --check-config` says of every YAML below FOLDER
   cuda-toolkit                       installs NVIDIA's compiler from pip packages, into the user's cache
   cuda-check [--write]               compiles the CUDA kernels for every target and holds the code against their
-                                     headers; --write renews kernels/ROOFLINE.md";
+                                     headers; --write renews kernels/ROOFLINE.md
+  gpu-bundle                         packs checks and timings for a machine with a card, which needs its driver alone";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         Some("tidy") => tidy::run(),
         Some("axolotl-check") => axolotl_arguments(args).and_then(|a| axolotl::run(&a)),
         Some("cuda-toolkit") => cuda::install(),
+        Some("gpu-bundle") => cuda::bundle(),
         Some("cuda-check") => match args.next().as_deref() {
             None => cuda::check(false),
             Some("--write") => cuda::check(true),

@@ -9,6 +9,8 @@
 
 pub mod alloc;
 pub mod ceiling;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod error;
 pub mod hook;
 mod kernels;

@@ -1,14 +1,12 @@
 //! The test of the tests: faults planted in copies of the kernels must be found by the checks that pass on the originals.
 
 use crate::compile::{compile, copy_sources};
-use crate::qmatmul::{BASE, Case, Kind};
-use crate::{attention, elementwise, qmatmul, training};
 use galen_kernels::Device;
+use galen_kernels::checks::qmatmul::{BASE, Case, Kind};
+use galen_kernels::checks::{Check, attention, elementwise, qmatmul, training};
 use galen_ops::quant::WeightDtype;
 use std::path::Path;
 use std::sync::Mutex;
-
-type Check = fn(&Device) -> Result<(), String>;
 
 /// One fault: in which file, what is there, what comes in its place, and the check that must see it.
 struct Fault {

@@ -2,48 +2,18 @@
 //! their size.
 
 use crate::compile::{compile, kernels, units};
-use crate::qmatmul::{BASE, Case, Kind};
-use crate::{attention, elementwise, qmatmul, training};
-use galen_kernels::{Device, Recorder};
-use galen_ops::quant::WeightDtype;
+use galen_kernels::{Device, Recorder, checks};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::rc::Rc;
 use std::sync::Mutex;
 
-/// The smallest cases that go through every kernel.
-fn cases(device: &Device) -> Result<(), String> {
-    for dtype in WeightDtype::with_kernels() {
-        for (kind, m) in [(Kind::Forward, 3), (Kind::Backward, 3), (Kind::Few, 1), (Kind::Few, 9)] {
-            qmatmul::check(device, Case { dtype, kind, m, n: 33, ..BASE })?;
-        }
-        qmatmul::check_dequantize(device, dtype, 3, 256)?;
-        training::check_log_prob(device, dtype, 1.0)?;
-    }
-    for d in [64, 96, 128, 256] {
-        attention::check(
-            device,
-            &attention::Case { of: vec![(5, None), (1, Some(0))], ..attention::plain(d) },
-        )?;
-    }
-    elementwise::check_rms_norm(device, 2, 72)?;
-    elementwise::check_qk_norm(device, 3, 64)?;
-    elementwise::check_rope(device, 2, 1, 64)?;
-    elementwise::check_gated(device, 24)?;
-    elementwise::check_dropout(device, 2, 16)?;
-    elementwise::check_plain(device)?;
-    training::check_lora_gradient(device, 70, 3, 12, 64)?;
-    training::check_adamw(device, 8)?;
-    training::check_adamw_8bit(device, 300)?;
-    training::check_nf4_quantize(device, 3, 64)
-}
-
 #[test]
 fn small_cases_are_clean() {
     let recorder = Rc::new(RefCell::new(Recorder::default()));
     let device = Device::new().unwrap().with_seeds([5]).recording(Rc::clone(&recorder));
-    cases(&device).unwrap();
+    checks::small(&device).unwrap();
     let all: BTreeSet<String> = device.kernels().into_iter().collect();
     let left: Vec<_> = all.difference(recorder.borrow().kernels()).cloned().collect();
     assert!(left.is_empty(), "no small case of {left:?}");

@@ -20,8 +20,8 @@ pub struct Compiled {
     pub log: String,
 }
 
-/// Flags besides the target. Line tables cost nothing and let a profiler name source lines.
-const FLAGS: &[&str] = &["-std=c++17", "-O3", "-lineinfo", "-Xptxas", "-v", "--threads", "1"];
+/// Flags besides the target.
+const FLAGS: &[&str] = &["-std=c++17", "-O3", "-Xptxas", "-v", "--threads", "1"];
 
 /// Compiles everything that has changed, `jobs` files at a time, the slowest first.
 pub fn compile_all(toolkit: &Toolkit, jobs: usize) -> Result<Vec<Compiled>, String> {
@@ -75,7 +75,6 @@ fn compile(
     fs::create_dir_all(&new).map_err(|e| format!("{}: {e}", new.display()))?;
     let mut command = toolkit.program("nvcc");
     command.args([kind, "-arch", target]).args(FLAGS);
-    // The name that line tables hold shall not be of one machine.
     command.current_dir(kernels()).arg(source.file_name().unwrap_or_default());
     let out = command.arg("-o").arg(new.join(path.file_name().unwrap_or_default())).output();
     let out = out.map_err(|e| format!("{command:?}: {e}"))?;

@@ -1,5 +1,6 @@
 //! The CUDA kernels: their compiler, and checks of what it makes of them. No GPU is needed for either.
 
+mod bundle;
 mod check;
 mod compile;
 #[path = "../../../kernels/src/manifest.rs"]
@@ -9,6 +10,7 @@ mod roofline;
 mod sass;
 mod toolkit;
 
+pub use bundle::run as bundle;
 pub use check::run as check;
 pub use toolkit::Toolkit;
 

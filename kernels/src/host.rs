@@ -1,14 +1,12 @@
-//! Running a launch: in the linked kernels, or in a copy of one compiled apart (tests of the tests).
+//! The place on the CPU: the linked kernels, or copies compiled apart (tests of the tests).
 
-use crate::launch::{Arg, Launch};
-use crate::manifest::{LaunchLine, Manifest};
-use crate::record::Recorder;
+use crate::device::{Device, POISON, Place, Stats};
+use crate::launch::Arg;
+use crate::manifest::LaunchLine;
 use std::alloc::{Layout, alloc, dealloc};
-use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::Path;
 use std::ptr::{null_mut, with_exposed_provenance_mut};
-use std::rc::Rc;
 
 type LaunchFn = unsafe extern "C" fn(
     *const c_char,
@@ -44,37 +42,14 @@ unsafe extern "C" {
     fn dlerror() -> *const c_char;
 }
 
-/// What a launch did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Collectives of warps.
-    pub collectives: u64,
-    /// Barriers of blocks.
-    pub barriers: u64,
-    /// Asynchronous copies.
-    pub copies: u64,
-    /// Rows of `ldmatrix` that waited for another's bank.
-    pub bank_conflicts: u64,
-    /// Multiplications of the tensor cores.
-    pub mmas: u64,
-}
-
-/// A place kernels run.
-pub struct Device {
+/// The runtime of one library.
+struct Host {
     launch: LaunchFn,
     stats: StatsFn,
     name: NameFn,
     /// Kernels of an opened library; others come from the linked ones.
     own: Vec<String>,
-    manifest: Manifest,
-    seeds: Vec<u64>,
-    recorder: Option<Rc<RefCell<Recorder>>>,
 }
-
-/// Bytes beside every buffer that must stay.
-const GUARD: usize = 1 << 14;
-/// Not a number as bf16, half and single precision; large as an integer.
-const POISON: u8 = 0xff;
 
 impl Device {
     /// The kernels of this folder. Every launch runs under two orders of threads and blocks, whose results must be equal
@@ -82,16 +57,9 @@ impl Device {
     pub fn new() -> Result<Self, String> {
         // SAFETY: does nothing but be linked.
         unsafe { galen_units() };
-        let manifest = Manifest::read(Path::new(env!("CARGO_MANIFEST_DIR")))?;
-        Ok(Self {
-            launch: galen_host_launch,
-            stats: galen_host_stats,
-            name: galen_host_kernel,
-            own: vec![],
-            manifest,
-            seeds: vec![1, 2],
-            recorder: None,
-        })
+        let (launch, stats, name) =
+            (galen_host_launch as LaunchFn, galen_host_stats as StatsFn, galen_host_kernel as NameFn);
+        Self::on(Box::new(Host { launch, stats, name, own: vec![] }))
     }
 
     /// Kernels of a shared library of the same runtime; those it lacks are the linked ones.
@@ -119,79 +87,18 @@ impl Device {
                 std::mem::transmute::<*mut c_void, NameFn>(name),
             )
         };
-        let opened = Self { launch, stats, name, ..Self::new()? };
-        Ok(Self { own: opened.kernels(), ..opened })
+        let mut host = Host { launch, stats, name, own: vec![] };
+        host.own = host.kernels();
+        // SAFETY: does nothing but be linked.
+        unsafe { galen_units() };
+        Self::on(Box::new(host))
     }
+}
 
-    /// The same device, its launches also written down.
-    #[must_use]
-    pub fn recording(self, recorder: Rc<RefCell<Recorder>>) -> Self {
-        Self { recorder: Some(recorder), ..self }
-    }
-
-    /// The same device, launching once under each of these orders.
-    #[must_use]
-    pub fn with_seeds(self, seeds: impl IntoIterator<Item = u64>) -> Self {
-        Self { seeds: seeds.into_iter().collect(), ..self }
-    }
-
-    /// Every kernel's name.
-    pub fn kernels(&self) -> Vec<String> {
-        let mut names = Vec::new();
-        loop {
-            // SAFETY: a null pointer ends the list; names are literals of the library.
-            let name = unsafe { (self.name)(names.len()) };
-            if name.is_null() {
-                return names;
-            }
-            // SAFETY: as above.
-            names.push(unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned());
-        }
-    }
-
-    /// How a kernel is launched, by its header.
-    pub fn line(&self, kernel: &str) -> Result<&LaunchLine, String> {
-        self.manifest
-            .launch(kernel)
-            .ok_or_else(|| format!("{kernel}: its header has no `launch:` line for it"))
-    }
-
-    /// Runs a launch under every seed. Errors: what the kernel did wrong, or results that depend on the order.
-    pub fn run(&self, launch: Launch) -> Result<Stats, String> {
-        let line = self.line(&launch.kernel)?.clone();
-        let Launch { kernel, grid, mut args } = launch;
-        let before: Vec<Option<Vec<u8>>> = args
-            .iter()
-            .map(|a| match a {
-                Arg::InOut(bytes) => Some(bytes.to_vec()),
-                Arg::Out(bytes) => Some(vec![POISON; bytes.len()]),
-                _ => None,
-            })
-            .collect();
-        let mut stats = Stats::default();
-        for (turn, seed) in self.seeds.iter().enumerate() {
-            let results = self.once(&kernel, grid, &line, &args, &before, *seed)?;
-            let mut counted = [0u64; 5];
-            // SAFETY: writes five numbers.
-            unsafe { (self.stats)(counted.as_mut_ptr()) };
-            let [collectives, barriers, copies, bank_conflicts, mmas] = counted;
-            stats = Stats { collectives, barriers, copies, bank_conflicts, mmas };
-            for (i, (arg, result)) in args.iter_mut().zip(results).enumerate() {
-                if let (Arg::Out(bytes) | Arg::InOut(bytes), Some(result)) = (arg, result) {
-                    if turn > 0 && **bytes != result[..] {
-                        return Err(format!("{kernel}: argument {i} depends on the order of threads"));
-                    }
-                    bytes.copy_from_slice(&result);
-                }
-            }
-        }
-        if let Some(recorder) = &self.recorder {
-            recorder.borrow_mut().add(&kernel, grid, &line, &args, &before);
-        }
-        Ok(stats)
-    }
-
-    fn once(
+/// Bytes beside every buffer that must stay.
+const GUARD: usize = 1 << 14;
+impl Place for Host {
+    fn launch(
         &self,
         kernel: &str,
         grid: [u32; 3],
@@ -259,6 +166,27 @@ impl Device {
             }
         }
         Ok(results)
+    }
+
+    fn stats(&self) -> Option<Stats> {
+        let mut counted = [0u64; 5];
+        // SAFETY: writes five numbers.
+        unsafe { (self.stats)(counted.as_mut_ptr()) };
+        let [collectives, barriers, copies, bank_conflicts, mmas] = counted;
+        Some(Stats { collectives, barriers, copies, bank_conflicts, mmas })
+    }
+
+    fn kernels(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        loop {
+            // SAFETY: a null pointer ends the list; names are literals of the library.
+            let name = unsafe { (self.name)(names.len()) };
+            if name.is_null() {
+                return names;
+            }
+            // SAFETY: as above.
+            names.push(unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned());
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Values, comparisons and shapes the checks share.
 
+use crate::Stats;
 use half::bf16;
 
 /// Numbers in (-1, 1) that depend on nothing but their seed.
@@ -52,4 +53,12 @@ pub fn close(what: &str, got: &[f32], want: &[f64], relative: f64, floor: f64) -
 /// `n` rounded up to a multiple of 8: a row stride that kernels take.
 pub fn stride(n: usize) -> usize {
     n.next_multiple_of(8)
+}
+
+/// That tensor cores were used and no row of `ldmatrix` waited for another. A card counts neither.
+pub fn no_conflicts(what: &str, stats: Option<Stats>) -> Result<(), String> {
+    match stats {
+        Some(s) if s.mmas == 0 || s.bank_conflicts > 0 => Err(format!("{what}: {s:?}")),
+        _ => Ok(()),
+    }
 }

@@ -1,8 +1,8 @@
 //! Attention forward and backward against f64, and against galen-ops' operation.
 
-use crate::support::{close, narrow, strided, values, widen};
+use super::support::{close, narrow, no_conflicts, strided, values, widen};
+use crate::{Device, Launch, Stats};
 use candle_core::{Device as Candle, Tensor};
-use galen_kernels::{Device, Launch, Stats};
 use galen_ops::Op;
 use galen_ops::ops::{Attention, AttentionShape, Compute};
 use galen_types::Segment;
@@ -160,7 +160,7 @@ impl<'a> Inputs<'a> {
 type Results = [Vec<f32>; 4];
 
 /// Runs forward and backward and compares with f64.
-pub fn check(device: &Device, case: &Case) -> Result<(Results, Stats), String> {
+pub fn check(device: &Device, case: &Case) -> Result<(Results, Option<Stats>), String> {
     let segments = segments(&case.of);
     let tokens: usize = segments.iter().map(|s| s.len as usize).sum();
     let Case { d, heads, kv_heads, .. } = *case;
@@ -222,36 +222,34 @@ pub fn plain(d: usize) -> Case {
     Case { d, heads: 2, kv_heads: 1, window: None, cap: 0.0, of: vec![(70, None)] }
 }
 
-#[test]
-fn every_head_size() {
-    let device = Device::new().unwrap();
+/// Head sizes 64 to 256.
+pub fn every_head_size(device: &Device) -> Result<(), String> {
     for d in [64, 96, 128, 256] {
-        let (_, stats) = check(&device, &plain(d)).unwrap();
-        assert!(stats.mmas > 0 && stats.bank_conflicts == 0, "{d}: {stats:?}");
+        let (_, stats) = check(device, &plain(d))?;
+        no_conflicts(&format!("head size {d}"), stats)?;
     }
+    Ok(())
 }
 
-#[test]
-fn segments_windows_caps_and_groups() {
-    let device = Device::new().unwrap();
+/// Trees of segments, windows, soft caps, groups of heads, odd lengths.
+pub fn segments_windows_caps_and_groups(device: &Device) -> Result<(), String> {
     let tree =
         vec![(33, None), (1, Some(0)), (70, Some(0)), (5, Some(2)), (1, None), (130, None), (3, Some(5))];
     for (window, cap) in [(None, 0.0), (Some(7), 0.0), (Some(1), 0.0), (Some(64), 3.0), (None, 1.5)] {
         for (heads, kv_heads) in [(4, 2), (3, 3)] {
             let case = Case { d: 64, heads, kv_heads, window, cap, of: tree.clone() };
-            check(&device, &case).unwrap();
+            check(device, &case)?;
         }
     }
     for len in [1, 2, 63, 64, 65, 127, 129, 200] {
-        check(&device, &Case { of: vec![(len, None)], ..plain(64) }).unwrap();
+        check(device, &Case { of: vec![(len, None)], ..plain(64) })?;
     }
-    check(&device, &Case { of: tree, window: Some(40), cap: 2.0, ..plain(256) }).unwrap();
+    check(device, &Case { of: tree, window: Some(40), cap: 2.0, ..plain(256) })?;
+    Ok(())
 }
 
 /// The CPU's operation over the same numbers.
-#[test]
-fn agrees_with_the_cpu_s_operation() {
-    let device = Device::new().unwrap();
+pub fn agrees_with_the_cpu_s_operation(device: &Device) -> Result<(), String> {
     let case = Case {
         d: 64,
         heads: 4,
@@ -260,7 +258,7 @@ fn agrees_with_the_cpu_s_operation() {
         cap: 0.0,
         of: vec![(40, None), (30, Some(0)), (1, Some(1)), (66, Some(0))],
     };
-    let (got, _) = check(&device, &case).unwrap();
+    let (got, _) = check(device, &case)?;
     let segments = segments(&case.of);
     let tokens: usize = segments.iter().map(|s| s.len as usize).sum();
     let (qw, kw) = (case.heads * case.d, case.kv_heads * case.d);
@@ -284,6 +282,7 @@ fn agrees_with_the_cpu_s_operation() {
         let want: Vec<f64> =
             want.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|v| f64::from(*v)).collect();
         let largest = want.iter().fold(0f64, |m, v| m.max(v.abs()));
-        close(name, got, &want, 1.5e-2, 0.4 * largest).unwrap();
+        close(name, got, &want, 1.5e-2, 0.4 * largest)?;
     }
+    Ok(())
 }

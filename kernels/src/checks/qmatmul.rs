@@ -1,7 +1,7 @@
 //! Quantised matmul, its path for few rows, and the decoders.
 
-use crate::support::{close, narrow, stride, strided, values, widen};
-use galen_kernels::{Device, Launch, Stats};
+use super::support::{close, narrow, no_conflicts, stride, strided, values, widen};
+use crate::{Device, Launch, Stats};
 use galen_ops::quant::{DevicePlanes, QuantMatrix, WeightDtype, quantize};
 
 /// A matrix of a format, filled from a seed.
@@ -43,7 +43,7 @@ pub struct Case {
 }
 
 /// Runs a case and compares with sums in f64 over the CPU's decoded weights.
-pub fn check(device: &Device, case: Case) -> Result<Stats, String> {
+pub fn check(device: &Device, case: Case) -> Result<Option<Stats>, String> {
     let Case { dtype, kind, m, n, k, rank, bias, flags } = case;
     let matrix = weight(dtype, n, k, 3);
     let planes = matrix.device_planes().map_err(|e| e.to_string())?;
@@ -135,29 +135,28 @@ pub fn check_dequantize(device: &Device, dtype: WeightDtype, rows: usize, cols: 
     if y == narrow(&matrix.to_f32()) { Ok(()) } else { Err(format!("{dtype} [{rows}, {cols}]")) }
 }
 
-#[test]
-fn decoders_give_the_cpu_s_bits() {
-    let device = Device::new().unwrap();
+/// Every format.
+pub fn decoders_give_the_cpu_s_bits(device: &Device) -> Result<(), String> {
     for dtype in WeightDtype::with_kernels() {
         for (rows, cols) in [(1, 256), (3, 512), (11, 768)] {
-            check_dequantize(&device, dtype, rows, cols).unwrap();
+            check_dequantize(device, dtype, rows, cols)?;
         }
     }
+    Ok(())
 }
 
-#[test]
-fn every_format_forward_backward_and_few_rows() {
-    let device = Device::new().unwrap();
+/// Every format through all three kernels.
+pub fn every_format_forward_backward_and_few_rows(device: &Device) -> Result<(), String> {
     for dtype in WeightDtype::with_kernels() {
         for (kind, m) in [(Kind::Forward, 5), (Kind::Backward, 5), (Kind::Few, 3), (Kind::Few, 13)] {
-            check(&device, Case { dtype, kind, m, ..BASE }).unwrap();
+            check(device, Case { dtype, kind, m, ..BASE })?;
         }
     }
+    Ok(())
 }
 
-#[test]
-fn odd_sizes() {
-    let device = Device::new().unwrap();
+/// One row, partial tiles, odd ranks, accumulation.
+pub fn odd_sizes(device: &Device) -> Result<(), String> {
     for dtype in [WeightDtype::Q4_0, WeightDtype::Nf4, WeightDtype::BF16] {
         for (kind, m, n, k, rank) in [
             (Kind::Forward, 1, 1, 32, 1),
@@ -172,27 +171,28 @@ fn odd_sizes() {
             (Kind::Few, 16, 70, 480, 64),
         ] {
             let plain = Case { dtype, kind, m, n, k, rank, ..BASE };
-            check(&device, plain).unwrap();
+            check(device, plain)?;
             if m <= 17 {
                 for flags in 1..4 {
-                    check(&device, Case { flags, bias: true, ..plain }).unwrap();
+                    check(device, Case { flags, bias: true, ..plain })?;
                 }
             }
         }
     }
     // Rows of bf16 need not be whole groups.
     for kind in [Kind::Forward, Kind::Backward] {
-        check(&device, Case { dtype: WeightDtype::BF16, kind, k: 72, n: 24, ..BASE }).unwrap();
+        check(device, Case { dtype: WeightDtype::BF16, kind, k: 72, n: 24, ..BASE })?;
     }
+    Ok(())
 }
 
-#[test]
-fn no_two_rows_of_a_fragment_share_a_bank() {
-    let device = Device::new().unwrap();
+/// Swizzles do what they are for.
+pub fn no_two_rows_of_a_fragment_share_a_bank(device: &Device) -> Result<(), String> {
     for kind in [Kind::Forward, Kind::Backward] {
         for dtype in [WeightDtype::Q4_K, WeightDtype::BF16] {
-            let stats = check(&device, Case { dtype, kind, ..BASE }).unwrap();
-            assert!(stats.mmas > 0 && stats.bank_conflicts == 0, "{kind:?} {stats:?}");
+            let stats = check(device, Case { dtype, kind, ..BASE })?;
+            no_conflicts(&format!("{kind:?}"), stats)?;
         }
     }
+    Ok(())
 }

@@ -1,9 +1,9 @@
 //! Gradients of branches, the head, optimisers, the quantiser.
 
-use crate::qmatmul::{weight, with_weight};
-use crate::support::{close, narrow, stride, strided, values, widen};
+use super::qmatmul::{weight, with_weight};
+use super::support::{close, narrow, no_conflicts, stride, strided, values, widen};
+use crate::{Device, Launch};
 use candle_core::{Device as Candle, Tensor};
-use galen_kernels::{Device, Launch};
 use galen_ops::Op;
 use galen_ops::ops::{Frozen, LogProbHead};
 use galen_ops::quant::{Nf4Scales, QuantMatrix, WeightDtype};
@@ -25,9 +25,7 @@ pub fn check_lora_gradient(
     let grid = [n.div_ceil(128), rank.div_ceil(64), parts_n];
     let launch = Launch::new("lora_gradient", grid).input(&us).int(ldu).input(&xs).int(ldx).int(tokens);
     let stats = device.run(launch.int(rank).int(n).int(per).output(&mut parts))?;
-    if stats.bank_conflicts > 0 {
-        return Err(format!("{stats:?}"));
-    }
+    no_conflicts("lora_gradient", stats)?;
     let (u, x) = (widen(&u), widen(&x));
     for flags in [0, 1] {
         let old = values(3, rank * n);
@@ -324,41 +322,41 @@ pub fn check_nf4_quantize(device: &Device, rows: usize, cols: usize) -> Result<(
     Ok(())
 }
 
-#[test]
-fn gradients_of_branches() {
-    let device = Device::new().unwrap();
+/// dA and dB.
+pub fn gradients_of_branches(device: &Device) -> Result<(), String> {
     for (tokens, rank, n, per) in
         [(1, 1, 8, 256), (70, 8, 136, 256), (300, 64, 130, 128), (129, 70, 24, 128), (513, 16, 64, 256)]
     {
-        check_lora_gradient(&device, tokens, rank, n, per).unwrap();
+        check_lora_gradient(device, tokens, rank, n, per)?;
     }
+    Ok(())
 }
 
-#[test]
-fn log_probabilities_and_their_gradient() {
-    let device = Device::new().unwrap();
+/// The head over every format.
+pub fn log_probabilities_and_their_gradient(device: &Device) -> Result<(), String> {
     for dtype in WeightDtype::with_kernels() {
-        check_log_prob(&device, dtype, 1.0).unwrap();
+        check_log_prob(device, dtype, 1.0)?;
     }
-    check_log_prob(&device, WeightDtype::Q8_0, 0.7).unwrap();
-    check_log_prob_online(&device).unwrap();
+    check_log_prob(device, WeightDtype::Q8_0, 0.7)?;
+    check_log_prob_online(device)?;
+    Ok(())
 }
 
-#[test]
-fn optimisers() {
-    let device = Device::new().unwrap();
+/// AdamW in f32 and 8 bits.
+pub fn optimisers(device: &Device) -> Result<(), String> {
     for n in [4, 1024, 1028] {
-        check_adamw(&device, n).unwrap();
+        check_adamw(device, n)?;
     }
     for n in [1, 256, 300] {
-        check_adamw_8bit(&device, n).unwrap();
+        check_adamw_8bit(device, n)?;
     }
+    Ok(())
 }
 
-#[test]
-fn the_quantiser_gives_the_cpu_s_codes() {
-    let device = Device::new().unwrap();
+/// NF4 to the bit.
+pub fn the_quantiser_gives_the_cpu_s_codes(device: &Device) -> Result<(), String> {
     for (rows, cols) in [(1, 64), (5, 192), (300, 64), (40, 512)] {
-        check_nf4_quantize(&device, rows, cols).unwrap();
+        check_nf4_quantize(device, rows, cols)?;
     }
+    Ok(())
 }

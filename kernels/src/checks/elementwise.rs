@@ -1,9 +1,9 @@
 //! Kernels bound by memory: norms, rotary embedding, gates, dropout, rounding, picking rows.
 
-use crate::qmatmul::{weight, with_weight};
-use crate::support::{close, narrow, values, widen};
+use super::qmatmul::{weight, with_weight};
+use super::support::{close, narrow, values, widen};
+use crate::{Device, Launch};
 use candle_core::{Device as Candle, Tensor};
-use galen_kernels::{Device, Launch};
 use galen_ops::Op;
 use galen_ops::ops::{Activation, Dropout, DropoutKey, Gated, RmsNorm, Rope, RopeTable};
 use galen_ops::quant::WeightDtype;
@@ -172,37 +172,38 @@ pub fn check_plain(device: &Device) -> Result<(), String> {
     Ok(())
 }
 
-#[test]
-fn norms() {
-    let device = Device::new().unwrap();
+/// RMS norms, with an addition and per head.
+pub fn norms(device: &Device) -> Result<(), String> {
     for (rows, c) in [(1, 8), (3, 576), (2, 2056), (1, 4096)] {
-        check_rms_norm(&device, rows, c).unwrap();
+        check_rms_norm(device, rows, c)?;
     }
     for (rows, d) in [(1, 64), (9, 128), (17, 256), (8, 96)] {
-        check_qk_norm(&device, rows, d).unwrap();
+        check_qk_norm(device, rows, d)?;
     }
+    Ok(())
 }
 
-#[test]
-fn rotary_embedding() {
-    let device = Device::new().unwrap();
+/// Forward and backward.
+pub fn rotary_embedding(device: &Device) -> Result<(), String> {
     for (tokens, heads, d) in [(1, 1, 64), (5, 3, 96), (7, 2, 256)] {
-        check_rope(&device, tokens, heads, d).unwrap();
+        check_rope(device, tokens, heads, d)?;
     }
+    Ok(())
 }
 
-#[test]
-fn gates_and_masks() {
-    let device = Device::new().unwrap();
+/// Gated activations and dropout.
+pub fn gates_and_masks(device: &Device) -> Result<(), String> {
     for n in [8, 2048, 2056] {
-        check_gated(&device, n).unwrap();
+        check_gated(device, n)?;
     }
     for (tokens, c) in [(1, 8), (10, 264)] {
-        check_dropout(&device, tokens, c).unwrap();
+        check_dropout(device, tokens, c)?;
     }
+    Ok(())
 }
 
-#[test]
-fn rounding_and_picking() {
-    check_plain(&Device::new().unwrap()).unwrap();
+/// Rounding, picked rows, embeddings.
+pub fn rounding_and_picking(device: &Device) -> Result<(), String> {
+    check_plain(device)?;
+    Ok(())
 }
