@@ -14,6 +14,7 @@ pub mod gpu;
 mod host;
 mod launch;
 pub mod manifest;
+pub mod place;
 mod record;
 
 pub use device::{Device, POISON, Place, Stats};

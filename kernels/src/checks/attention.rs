@@ -4,30 +4,9 @@ use super::support::{close, narrow, no_conflicts, strided, values, widen};
 use crate::{Device, Launch, Stats};
 use candle_core::{Device as Candle, Tensor};
 use galen_ops::Op;
+use galen_ops::device::Descriptors;
 use galen_ops::ops::{Attention, AttentionShape, Compute};
 use galen_types::Segment;
-
-/// The descriptors of `kernels/include/attention.cuh`.
-pub struct Plan {
-    pub tiles: Vec<[i32; 4]>,
-    pub offsets: Vec<i32>,
-    pub ranges: Vec<[i32; 4]>,
-}
-
-fn tiles(segments: &[Segment], size: u32) -> Vec<[i32; 4]> {
-    let mut out = Vec::new();
-    for (i, s) in segments.iter().enumerate() {
-        for first in (0..s.len).step_by(size as usize) {
-            let count = (s.len - first).min(size);
-            out.push([(s.start + first) as i32, count as i32, (s.position + first) as i32, i as i32]);
-        }
-    }
-    out
-}
-
-fn range(s: &Segment) -> [i32; 4] {
-    [s.start as i32, s.len as i32, s.position as i32, 0]
-}
 
 fn ancestors(segments: &[Segment], i: usize) -> Vec<usize> {
     let mut line = vec![i];
@@ -36,21 +15,6 @@ fn ancestors(segments: &[Segment], i: usize) -> Vec<usize> {
     }
     line.reverse();
     line
-}
-
-/// Queries with the keys they may see, or keys with the queries that may see them.
-pub fn plan(segments: &[Segment], size: u32, keys: bool) -> Plan {
-    let (mut offsets, mut ranges) = (vec![0], vec![]);
-    for i in 0..segments.len() {
-        if keys {
-            let below = (0..segments.len()).filter(|j| ancestors(segments, *j).contains(&i));
-            ranges.extend(below.map(|j| range(&segments[j])));
-        } else {
-            ranges.extend(ancestors(segments, i).iter().map(|j| range(&segments[*j])));
-        }
-        offsets.push(ranges.len() as i32);
-    }
-    Plan { tiles: tiles(segments, size), offsets, ranges }
 }
 
 /// Segments of these lengths, each with its parent.
@@ -148,7 +112,7 @@ struct Inputs<'a> {
 }
 
 impl<'a> Inputs<'a> {
-    fn launch(&self, case: &Case, name: &str, grid: [usize; 3], p: &'a Plan) -> Launch<'a> {
+    fn launch(&self, case: &Case, name: &str, grid: [usize; 3], p: &'a Descriptors) -> Launch<'a> {
         let launch = Launch::new(format!("attention_{name}_{}", case.d), grid);
         let launch = launch.input(self.q).input(self.k).input(self.v).int(self.ldq).int(self.ldk);
         let launch = launch.input(&p.tiles).input(&p.offsets).input(&p.ranges).int(self.tokens);
@@ -177,7 +141,7 @@ pub fn check(device: &Device, case: &Case) -> Result<(Results, Option<Stats>), S
     let (queries, _) = sizes(d);
     let window = case.window.unwrap_or(i32::MAX as usize);
     let (mut o, mut lse) = (vec![0u16; tokens * ldq], vec![0f32; heads * tokens]);
-    let p = plan(&segments, queries, false);
+    let p = Descriptors::queries(&segments, queries);
     let inputs = Inputs { q: &qs, k: &ks, v: &vs, ldq, ldk, tokens, scale, window };
     let stats = device
         .run(inputs.launch(case, "forward", [p.tiles.len(), heads, 1], &p).output(&mut o).output(&mut lse))?;
@@ -185,12 +149,12 @@ pub fn check(device: &Device, case: &Case) -> Result<(Results, Option<Stats>), S
     let launch_delta =
         Launch::new("attention_delta", [(tokens * heads).div_ceil(8), 1, 1]).input(&o).input(&gs);
     device.run(launch_delta.int(ldq).int(tokens).int(heads).int(d).output(&mut delta))?;
-    let p = plan(&segments, 64, false);
+    let p = Descriptors::queries(&segments, 64);
     let mut dq = vec![0u16; tokens * ldq];
     let backward =
         inputs.launch(case, "backward_q", [p.tiles.len(), heads, 1], &p).input(&lse).input(&delta).input(&gs);
     device.run(backward.output(&mut dq))?;
-    let p = plan(&segments, 64, true);
+    let p = Descriptors::keys(&segments, 64);
     let (mut dk, mut dv) = (vec![0u16; tokens * ldk], vec![0u16; tokens * ldk]);
     let grid = [p.tiles.len(), kv_heads, d.div_ceil(128)];
     let backward = inputs.launch(case, "backward_kv", grid, &p).input(&lse).input(&delta).input(&gs);

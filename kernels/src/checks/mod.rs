@@ -2,6 +2,7 @@
 
 pub mod attention;
 pub mod elementwise;
+pub mod operations;
 pub mod qmatmul;
 mod support;
 pub mod training;
@@ -30,6 +31,9 @@ pub static CHECKS: &[(&str, Check)] = &[
     ("log_probabilities_and_their_gradient", training::log_probabilities_and_their_gradient),
     ("optimisers", training::optimisers),
     ("the_quantiser_gives_the_cpu_s_codes", training::the_quantiser_gives_the_cpu_s_codes),
+    ("projections", operations::projections),
+    ("attention", operations::attention),
+    ("norms_gates_and_head", operations::norms_gates_and_head),
 ];
 
 /// The smallest cases that go through every kernel: for the sanitizers.

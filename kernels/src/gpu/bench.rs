@@ -1,8 +1,9 @@
 //! Times of kernels on a card, at the shapes of an 8B model.
 
 use super::layer::Layer;
-use crate::checks::attention::{plan, segments};
+use crate::checks::attention::segments;
 use galen_ops::cuda::{CudaError, DeviceBuffer, Gpu, KernelArg};
+use galen_ops::device::Descriptors;
 use galen_ops::quant::WeightDtype;
 
 /// A measured kernel.
@@ -210,7 +211,7 @@ fn attention(gpu: &Gpu, d: usize, tokens: usize, backward: bool) -> Result<Timin
         (gpu.alloc(4 * all * heads)?, gpu.alloc(4 * all * heads)?, gpu.alloc(2 * all * ldq)?);
     let ints = |values: &[i32]| gpu.upload(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>());
     let upload = |size, keys| -> Result<(usize, [DeviceBuffer; 3]), CudaError> {
-        let p = plan(&batch, size, keys);
+        let p = if keys { Descriptors::keys(&batch, size) } else { Descriptors::queries(&batch, size) };
         Ok((p.tiles.len(), [ints(&p.tiles.concat())?, ints(&p.offsets)?, ints(&p.ranges.concat())?]))
     };
     let common = |p: &'_ [DeviceBuffer; 3]| -> Vec<KernelArg<'_>> {

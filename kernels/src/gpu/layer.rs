@@ -2,8 +2,9 @@
 //! rank 16 on every projection: the launches of a step, on made-up numbers. 32 of them and the head are a step.
 
 use super::bench::{FakeWeight, Timing, buffer, filled, int, launch, median};
-use crate::checks::attention::{plan, segments};
+use crate::checks::attention::segments;
 use galen_ops::cuda::{CudaError, DeviceBuffer, Gpu, KernelArg};
+use galen_ops::device::Descriptors;
 use galen_ops::quant::WeightDtype;
 
 const C: usize = 4096;
@@ -53,7 +54,7 @@ impl Layer {
         let batch = segments(&vec![(512, None); tokens / 512]);
         let ints = |v: &[i32]| gpu.upload(&v.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>());
         let upload = |size, keys| -> Result<(usize, [DeviceBuffer; 3]), CudaError> {
-            let p = plan(&batch, size, keys);
+            let p = if keys { Descriptors::keys(&batch, size) } else { Descriptors::queries(&batch, size) };
             Ok((p.tiles.len(), [ints(&p.tiles.concat())?, ints(&p.offsets)?, ints(&p.ranges.concat())?]))
         };
         Ok(Self {

@@ -40,4 +40,7 @@ checks! {
     log_probabilities_and_their_gradient
     optimisers
     the_quantiser_gives_the_cpu_s_codes
+    projections
+    attention
+    norms_gates_and_head
 }

@@ -28,7 +28,10 @@ impl fmt::Display for Card {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { ordinal, name, capability: (major, minor), memory_bytes, multiprocessors } = self;
         let gib = *memory_bytes as f64 / f64::from(1 << 30);
-        write!(f, "{ordinal}: {name}, {gib:.0} GiB, {multiprocessors} multiprocessors, capability {major}.{minor}")
+        write!(
+            f,
+            "{ordinal}: {name}, {gib:.0} GiB, {multiprocessors} multiprocessors, capability {major}.{minor}"
+        )
     }
 }
 
@@ -150,7 +153,7 @@ impl Gpu {
 
     /// Memory whose contents are whatever was there.
     pub fn alloc(&self, bytes: usize) -> Result<DeviceBuffer, CudaError> {
-        DeviceBuffer::new(&self.context, bytes)
+        DeviceBuffer::new(&self.stream, bytes)
     }
 
     /// A copy of `bytes` on the card.

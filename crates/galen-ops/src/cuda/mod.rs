@@ -1,6 +1,7 @@
 //! NVIDIA's cards: what of them is there, memory, launches. The driver is loaded at run time; without it everything here
 //! gives [`CudaError::NoDriver`] and the rest of the program goes on.
 
+mod backend;
 mod buffer;
 mod error;
 mod gpu;

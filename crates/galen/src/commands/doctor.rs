@@ -184,7 +184,8 @@ fn text(d: &Doctor) -> String {
     line("avx512_bf16", if d.kernels.avx512_bf16 { "yes" } else { "no" }.into());
     line("devices", d.kernels.devices.join(", "));
     let built = if d.kernels.cuda.built { "with kernels" } else { "this build has no CUDA kernels" };
-    let driver = d.kernels.cuda.driver.as_ref().map_or_else(|| "no driver".to_owned(), |v| format!("driver {v}"));
+    let driver =
+        d.kernels.cuda.driver.as_ref().map_or_else(|| "no driver".to_owned(), |v| format!("driver {v}"));
     line("cuda", format!("{built}, {driver}"));
     for card in &d.kernels.cuda.cards {
         line("cuda: card", format!("{card} (training and generation run on the CPU so far)"));
@@ -237,7 +238,8 @@ mod tests {
     #[test]
     fn the_text_names_everything() {
         let text = text(&examine(true).unwrap());
-        for word in ["galen", "processor", "cores", "kernels", "avx512_bf16", "cuda", "memory", "cache: hub"] {
+        for word in ["galen", "processor", "cores", "kernels", "avx512_bf16", "cuda", "memory", "cache: hub"]
+        {
             assert!(text.contains(word), "`{word}` is not in:\n{text}");
         }
     }
