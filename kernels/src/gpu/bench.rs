@@ -187,6 +187,19 @@ fn dequantize(gpu: &Gpu, dtype: WeightDtype) -> Result<Timing, CudaError> {
     Ok(Timing { kernel, work: format!("n {n}, k {k}"), ms, flops: 0.0, bytes })
 }
 
+/// What all passes of attention have behind their operands.
+fn shared(plan: &[DeviceBuffer; 3], tokens: usize, group: usize) -> Vec<KernelArg<'_>> {
+    let mut args: Vec<_> = plan.iter().map(buffer).collect();
+    args.extend([
+        int(tokens),
+        int(group),
+        KernelArg::Float(0.088),
+        KernelArg::Float(0.0),
+        int(i32::MAX as usize),
+    ]);
+    args
+}
+
 /// A causal layer of 16,384 tokens in segments of `tokens`, 4096 wide, keys and values for a quarter of the heads.
 fn attention(gpu: &Gpu, d: usize, tokens: usize, backward: bool) -> Result<Timing, CudaError> {
     let (all, heads) = (16_384usize, 4096 / d);
@@ -214,23 +227,10 @@ fn attention(gpu: &Gpu, d: usize, tokens: usize, backward: bool) -> Result<Timin
         let p = if keys { Descriptors::keys(&batch, size) } else { Descriptors::queries(&batch, size) };
         Ok((p.tiles.len(), [ints(&p.tiles.concat())?, ints(&p.offsets)?, ints(&p.ranges.concat())?]))
     };
-    let common = |p: &'_ [DeviceBuffer; 3]| -> Vec<KernelArg<'_>> {
-        // Lifetimes of the operands and of the plan are the same here.
-        let mut args = vec![];
-        args.extend(p.iter().map(|b| KernelArg::Buffer(b, 0)));
-        args.extend([
-            int(all),
-            int(heads / kv),
-            KernelArg::Float(0.088),
-            KernelArg::Float(0.0),
-            int(i32::MAX as usize),
-        ]);
-        args
-    };
     let operands = [buffer(q), buffer(k), buffer(v), int(ldq), int(ldk)];
     let (n_forward, forward) = upload(if d == 256 { 64 } else { 128 }, false)?;
     let mut args = operands.to_vec();
-    args.extend(common(&forward));
+    args.extend(shared(&forward, all, heads / kv));
     args.extend([buffer(o), buffer(&lse)]);
     let run_forward = || launch(gpu, &format!("attention_forward_{d}"), [n_forward, heads, 1], &args);
     // Half of the square, twice for multiply and add: S and O.
@@ -246,11 +246,11 @@ fn attention(gpu: &Gpu, d: usize, tokens: usize, backward: bool) -> Result<Timin
     let (n_k, of_k) = upload(64, true)?;
     let gradient = [buffer(&lse), buffer(&delta), buffer(g)];
     let mut for_q = operands.to_vec();
-    for_q.extend(common(&of_q));
+    for_q.extend(shared(&of_q, all, heads / kv));
     for_q.extend(gradient);
     for_q.push(buffer(&dq));
     let mut for_k = operands.to_vec();
-    for_k.extend(common(&of_k));
+    for_k.extend(shared(&of_k, all, heads / kv));
     for_k.extend(gradient);
     for_k.extend([buffer(dk), buffer(dv)]);
     let for_delta = [buffer(o), buffer(g), int(ldq), int(all), int(heads), int(d), buffer(&delta)];

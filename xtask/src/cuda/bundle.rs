@@ -13,22 +13,14 @@ const MOST_BYTES: u64 = 40 << 20;
 pub fn run() -> Result<(), String> {
     let toolkit = Toolkit::ensure()?;
     let root = crate::root();
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from).join("cuda");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.current_dir(&root).args([
-        "build",
-        "--release",
-        "--locked",
-        "-p",
-        "galen-kernels",
-        "--bin",
-        "galen-gpu-check",
-    ]);
-    build.args(["--no-default-features", "--features", "gpu"]).arg("--target-dir").arg(&target);
+    // The whole workspace's features, so that what is compiled already is not compiled again.
+    build.current_dir(&root).args(["build", "--release", "--locked", "--workspace"]);
+    build.args(["--features", "galen-kernels/gpu", "--bin", "galen-gpu-check"]);
     run_it(build.env("CUDA_HOME", &toolkit.home))?;
-    let folder = target.join("galen-gpu-check");
+    let folder = target.join("cuda/galen-gpu-check");
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let program = target.join("release/galen-gpu-check");
@@ -41,8 +33,15 @@ pub fn run() -> Result<(), String> {
         fs::copy(&from, folder.join(name)).map_err(|e| format!("{}: {e}", from.display()))?;
     }
     run_it(Command::new("strip").arg(folder.join("galen-gpu-check")))?;
-    let archive = target.join("galen-gpu-check.tar.gz");
-    run_it(Command::new("tar").arg("-czf").arg(&archive).arg("-C").arg(&target).arg("galen-gpu-check"))?;
+    let archive = target.join("cuda/galen-gpu-check.tar.gz");
+    run_it(
+        Command::new("tar")
+            .arg("-czf")
+            .arg(&archive)
+            .arg("-C")
+            .arg(target.join("cuda"))
+            .arg("galen-gpu-check"),
+    )?;
     let bytes = fs::metadata(&archive).map_err(|e| format!("{}: {e}", archive.display()))?.len();
     if bytes > MOST_BYTES {
         return Err(format!("{}: {bytes} bytes, at most {MOST_BYTES}", archive.display()));
