@@ -299,7 +299,8 @@ extern "C" int galen_host_launch(const char* name, const unsigned grid[3], const
     machine.threads = threads[0] * threads[1] * threads[2];
     const char* wrong = nullptr;
     if (!kernel) wrong = "no such kernel";
-    else if (kernel->n_args != n_args) wrong = "another number of arguments";
+    // A driver's interface does not say how many there are.
+    else if (n_args != SIZE_MAX && kernel->n_args != n_args) wrong = "another number of arguments";
     else if (machine.threads == 0 || machine.threads > MAX_THREADS) wrong = "1 to 1024 threads make a block";
     else if (!start_fibers(machine.threads)) wrong = "no memory for the threads' stacks";
     if (wrong) {

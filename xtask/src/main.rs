@@ -18,7 +18,8 @@ const USAGE: &str = "usage: cargo run --release -p xtask -- COMMAND
   cuda-toolkit                       installs NVIDIA's compiler from pip packages, into the user's cache
   cuda-check [--write]               compiles the CUDA kernels for every target and holds the code against their
                                      headers; --write renews kernels/ROOFLINE.md
-  gpu-bundle                         packs checks and timings for a machine with a card, which needs its driver alone";
+  gpu-bundle                         packs checks and timings for a machine with a card, which needs its driver alone
+  gpu-rehearsal                      runs that without a card, over a stand-in for the driver";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Some("axolotl-check") => axolotl_arguments(args).and_then(|a| axolotl::run(&a)),
         Some("cuda-toolkit") => cuda::install(),
         Some("gpu-bundle") => cuda::bundle(),
+        Some("gpu-rehearsal") => cuda::rehearse(),
         Some("cuda-check") => match args.next().as_deref() {
             None => cuda::check(false),
             Some("--write") => cuda::check(true),

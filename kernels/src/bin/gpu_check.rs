@@ -1,6 +1,6 @@
 //! Every check and the timings of the kernels on a card; one JSON comes out. Needs nothing but the driver.
 //!
-//!     galen-gpu-check [--card N] [--small] [--no-bench] [--out FILE]
+//!     galen-gpu-check [--card N] [--small] [--no-bench | --tiny] [--out FILE]
 
 use galen_kernels::Device;
 use galen_kernels::checks::{CHECKS, small};
@@ -11,10 +11,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-const USAGE: &str = "usage: galen-gpu-check [--card N] [--small] [--no-bench] [--out FILE]
+const USAGE: &str = "usage: galen-gpu-check [--card N] [--small] [--no-bench | --tiny] [--out FILE]
   --card N     the card, from 0
   --small      the smallest cases alone: for compute-sanitizer
   --no-bench   checks alone
+  --tiny       timings at sizes that mean nothing: for a rehearsal without a card
   --out FILE   where the JSON goes (gpu-check.json)";
 
 fn main() -> ExitCode {
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<bool, String> {
     let (mut ordinal, mut only_small, mut benches, mut out) = (0, false, true, "gpu-check.json".to_owned());
+    let mut sizes = bench::Sizes::FULL;
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or(USAGE);
@@ -37,6 +39,7 @@ fn run() -> Result<bool, String> {
             "--card" => ordinal = value()?.parse().map_err(|_| USAGE)?,
             "--small" => only_small = true,
             "--no-bench" => benches = false,
+            "--tiny" => sizes = bench::Sizes::TINY,
             "--out" => out = value()?,
             _ => return Err(USAGE.to_owned()),
         }
@@ -67,7 +70,7 @@ fn run() -> Result<bool, String> {
         results.push(json!({ "check": name, "ok": error.is_none(), "error": error, "seconds": seconds }));
     }
     let passed = results.iter().all(|r| r["ok"] == Value::Bool(true));
-    let (timings, failures) = if benches && !only_small { bench::all(&gpu) } else { (vec![], vec![]) };
+    let (timings, failures) = if benches && !only_small { bench::all(&gpu, sizes) } else { (vec![], vec![]) };
     let timed: Vec<Value> = timings
         .iter()
         .map(|t| {

@@ -1,6 +1,6 @@
 //! Times of kernels on a card, at the shapes of an 8B model.
 
-use super::layer::Layer;
+use super::layer::{Layer, Widths};
 use crate::checks::attention::segments;
 use galen_ops::cuda::{CudaError, DeviceBuffer, Gpu, KernelArg};
 use galen_ops::device::Descriptors;
@@ -23,6 +23,41 @@ pub struct Timing {
 
 /// Runs whose median is taken.
 const RUNS: usize = 15;
+
+/// How large what is timed is.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    rows: usize,
+    width: usize,
+    inner: usize,
+    tokens: usize,
+    lengths: [usize; 2],
+    layer_tokens: usize,
+    layer: Widths,
+}
+
+impl Sizes {
+    /// Of an 8B model.
+    pub const FULL: Self = Self {
+        rows: 4096,
+        width: 4096,
+        inner: 14_336,
+        tokens: 16_384,
+        lengths: [512, 4096],
+        layer_tokens: 4096,
+        layer: Widths { c: 4096, kv: 1024, f: 14_336 },
+    };
+    /// For a rehearsal on the CPU.
+    pub const TINY: Self = Self {
+        rows: 40,
+        width: 256,
+        inner: 512,
+        tokens: 32,
+        lengths: [16, 32],
+        layer_tokens: 32,
+        layer: Widths { c: 256, kv: 128, f: 512 },
+    };
+}
 
 /// The median time of `work`, after three runs that warm up.
 pub fn median(gpu: &Gpu, mut work: impl FnMut() -> Result<(), CudaError>) -> Result<f32, CudaError> {
@@ -65,20 +100,9 @@ pub struct FakeWeight {
 impl FakeWeight {
     /// `[n, k]`.
     pub fn new(gpu: &Gpu, dtype: WeightDtype, n: usize, k: usize) -> Result<Self, CudaError> {
-        let groups = n * k / 32;
-        let (codes, high, scales, supers) = match dtype {
-            WeightDtype::BF16 => (64, 0, 0, 0),
-            WeightDtype::Q8_0 => (32, 0, 2 * groups, 0),
-            WeightDtype::Q5_0 => (16, 4, 2 * groups, 0),
-            WeightDtype::Q5_1 => (16, 4, 4 * groups, 0),
-            WeightDtype::Q4_1 => (16, 0, 4 * groups, 0),
-            WeightDtype::Q5_K => (16, 4, 2 * groups, 0),
-            WeightDtype::Q6_K => (16, 8, 2 * groups, groups / 8 * 2),
-            WeightDtype::Nf4 => (16, 0, groups / 2, (groups / 2).div_ceil(256) * 4),
-            _ => (16, 0, 2 * groups, 0),
-        };
+        let [codes, high, scales, supers] = dtype.plane_bytes(n * k / 32).unwrap_or_default();
         let levels = if dtype == WeightDtype::Nf4 { 272 * 4 } else { 0 };
-        let sizes = [codes * groups, high * groups, scales, supers, levels];
+        let sizes = [codes, high, scales, supers, levels];
         let mut planes = Vec::new();
         for size in sizes {
             planes.push(filled(gpu, size)?);
@@ -110,6 +134,7 @@ pub fn buffer(b: &DeviceBuffer) -> KernelArg<'_> {
     if b.is_empty() { KernelArg::Null } else { KernelArg::Buffer(b, 0) }
 }
 
+/// An `int` argument.
 pub fn int(v: usize) -> KernelArg<'static> {
     KernelArg::Int(v as i32)
 }
@@ -121,35 +146,42 @@ pub fn launch(gpu: &Gpu, kernel: &str, grid: [usize; 3], args: &[KernelArg]) -> 
 }
 
 /// Everything that is timed, as far as memory allows; what fails says so.
-pub fn all(gpu: &Gpu) -> (Vec<Timing>, Vec<String>) {
+pub fn all(gpu: &Gpu, sizes: Sizes) -> (Vec<Timing>, Vec<String>) {
     let (mut timings, mut failures) = (Vec::new(), Vec::new());
     let mut note = |what: String, found: Result<Timing, CudaError>| match found {
         Ok(t) => timings.push(t),
         Err(e) => failures.push(format!("{what}: {e}")),
     };
     for dtype in WeightDtype::with_kernels() {
-        for (name, m) in
-            [("qmatmul_forward", 4096), ("qmatmul_backward", 4096), ("qmatvec_8", 1), ("qmatvec_16", 16)]
-        {
-            note(format!("{name} {dtype}"), product(gpu, dtype, name, m));
+        for (name, m) in [
+            ("qmatmul_forward", sizes.rows),
+            ("qmatmul_backward", sizes.rows),
+            ("qmatvec_8", 1),
+            ("qmatvec_16", 16),
+        ] {
+            note(format!("{name} {dtype}"), product(gpu, sizes, dtype, name, m));
         }
-        note(format!("dequantize {dtype}"), dequantize(gpu, dtype));
+        note(format!("dequantize {dtype}"), dequantize(gpu, sizes, dtype));
     }
     for d in [64, 96, 128, 256] {
         for backward in [false, true] {
-            for tokens in [512, 4096] {
-                note(format!("attention {d}"), attention(gpu, d, tokens, backward));
+            for tokens in sizes.lengths {
+                note(format!("attention {d}"), attention(gpu, sizes, d, tokens, backward));
             }
         }
     }
     for dtype in [WeightDtype::Nf4, WeightDtype::Q4_K, WeightDtype::BF16] {
-        note(format!("layer {dtype}"), Layer::new(gpu, dtype, 4096).and_then(|l| l.time(gpu)));
+        note(
+            format!("layer {dtype}"),
+            Layer::new(gpu, dtype, sizes.layer_tokens, sizes.layer).and_then(|l| l.time(gpu)),
+        );
     }
     (timings, failures)
 }
 
-fn product(gpu: &Gpu, dtype: WeightDtype, name: &str, m: usize) -> Result<Timing, CudaError> {
-    let (n, k, rank) = (4096, if m < 100 { 14_336 } else { 4096 }, 16);
+fn product(gpu: &Gpu, sizes: Sizes, dtype: WeightDtype, name: &str, m: usize) -> Result<Timing, CudaError> {
+    let few = name.starts_with("qmatvec");
+    let (n, k, rank) = (sizes.width, if few { sizes.inner } else { sizes.width }, 16);
     let weight = FakeWeight::new(gpu, dtype, n, k)?;
     let [x, u, v, y] =
         [m * k.max(n), m * rank, rank * k.max(n), m * k.max(n)].map(|values| filled(gpu, 2 * values));
@@ -157,7 +189,7 @@ fn product(gpu: &Gpu, dtype: WeightDtype, name: &str, m: usize) -> Result<Timing
     let backward = name.contains("backward");
     let (out, inner) = if backward { (k, n) } else { (n, k) };
     let kernel = weight.kernel(name);
-    let blocks = if m < 100 { n.div_ceil(32) } else { m.div_ceil(128) * out.div_ceil(128) };
+    let blocks = if few { n.div_ceil(32) } else { m.div_ceil(128) * out.div_ceil(128) };
     let mut args = vec![buffer(&x), int(inner)];
     args.extend(weight.args());
     args.extend([
@@ -175,8 +207,8 @@ fn product(gpu: &Gpu, dtype: WeightDtype, name: &str, m: usize) -> Result<Timing
     Ok(Timing { kernel, work: format!("m {m}, n {n}, k {k}, rank {rank}"), ms, flops, bytes })
 }
 
-fn dequantize(gpu: &Gpu, dtype: WeightDtype) -> Result<Timing, CudaError> {
-    let (n, k) = (14_336usize, 4096usize);
+fn dequantize(gpu: &Gpu, sizes: Sizes, dtype: WeightDtype) -> Result<Timing, CudaError> {
+    let (n, k) = (sizes.inner, sizes.width);
     let weight = FakeWeight::new(gpu, dtype, n, k)?;
     let y = gpu.alloc(2 * n * k)?;
     let kernel = weight.kernel("dequantize");
@@ -201,8 +233,8 @@ fn shared(plan: &[DeviceBuffer; 3], tokens: usize, group: usize) -> Vec<KernelAr
 }
 
 /// A causal layer of 16,384 tokens in segments of `tokens`, 4096 wide, keys and values for a quarter of the heads.
-fn attention(gpu: &Gpu, d: usize, tokens: usize, backward: bool) -> Result<Timing, CudaError> {
-    let (all, heads) = (16_384usize, 4096 / d);
+fn attention(gpu: &Gpu, sizes: Sizes, d: usize, tokens: usize, backward: bool) -> Result<Timing, CudaError> {
+    let (all, heads) = (sizes.tokens, sizes.width / d);
     let kv = (heads / 4).max(1);
     let batch = segments(&vec![(tokens as u32, None); all / tokens]);
     let (ldq, ldk) = (heads * d, kv * d);

@@ -7,16 +7,22 @@ use galen_ops::cuda::{CudaError, DeviceBuffer, Gpu, KernelArg};
 use galen_ops::device::Descriptors;
 use galen_ops::quant::WeightDtype;
 
-const C: usize = 4096;
-const KV: usize = 1024;
-const F: usize = 14_336;
 const RANK: usize = 16;
 const D: usize = 128;
 const LAYERS: f64 = 32.0;
 
+/// Width, width of keys, inner width of a layer.
+#[derive(Debug, Clone, Copy)]
+pub struct Widths {
+    pub c: usize,
+    pub kv: usize,
+    pub f: usize,
+}
+
 /// Buffers of a layer.
 pub struct Layer {
     tokens: usize,
+    widths: Widths,
     /// q, k, v, o, gate, up, down: out, in.
     projections: Vec<(FakeWeight, usize, usize)>,
     /// One of bf16 `[tokens, F]` for each role.
@@ -36,22 +42,23 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// For `tokens` tokens in segments of 512.
-    pub fn new(gpu: &Gpu, dtype: WeightDtype, tokens: usize) -> Result<Self, CudaError> {
-        let shapes = [(C, C), (KV, C), (KV, C), (C, C), (F, C), (F, C), (C, F)];
+    /// For `tokens` tokens in segments of at most 512.
+    pub fn new(gpu: &Gpu, dtype: WeightDtype, tokens: usize, widths: Widths) -> Result<Self, CudaError> {
+        let Widths { c, kv, f } = widths;
+        let shapes = [(c, c), (kv, c), (kv, c), (c, c), (f, c), (f, c), (c, f)];
         let mut projections = Vec::new();
         for (out, inner) in shapes {
             projections.push((FakeWeight::new(gpu, dtype, out, inner)?, out, inner));
         }
         let mut wide = Vec::new();
         for _ in 0..8 {
-            wide.push(filled(gpu, 2 * tokens * F)?);
+            wide.push(filled(gpu, 2 * tokens * f)?);
         }
         let mut residual = Vec::new();
         for _ in 0..3 {
-            residual.push(filled(gpu, 4 * tokens * C)?);
+            residual.push(filled(gpu, 4 * tokens * c)?);
         }
-        let batch = segments(&vec![(512, None); tokens / 512]);
+        let batch = segments(&vec![(tokens.min(512) as u32, None); tokens.div_ceil(512)]);
         let ints = |v: &[i32]| gpu.upload(&v.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>());
         let upload = |size, keys| -> Result<(usize, [DeviceBuffer; 3]), CudaError> {
             let p = if keys { Descriptors::keys(&batch, size) } else { Descriptors::queries(&batch, size) };
@@ -59,18 +66,19 @@ impl Layer {
         };
         Ok(Self {
             tokens,
+            widths,
             projections,
             wide,
             residual,
-            a: filled(gpu, 2 * RANK * F)?,
-            a_weight: FakeWeight::new(gpu, WeightDtype::BF16, RANK * 2, F)?,
-            b: filled(gpu, 2 * RANK * F)?,
+            a: filled(gpu, 2 * RANK * f)?,
+            a_weight: FakeWeight::new(gpu, WeightDtype::BF16, RANK * 2, f)?,
+            b: filled(gpu, 2 * RANK * f)?,
             u: filled(gpu, 2 * tokens * RANK)?,
-            parts: gpu.alloc(4 * RANK * F * tokens.div_ceil(256))?,
-            gradient: filled(gpu, 4 * RANK * F)?,
-            norm: filled(gpu, 4 * C)?,
+            parts: gpu.alloc(4 * RANK * f * tokens.div_ceil(256))?,
+            gradient: filled(gpu, 4 * RANK * f)?,
+            norm: filled(gpu, 4 * c)?,
             angles: filled(gpu, 4 * tokens * D / 2)?,
-            row: [filled(gpu, 4 * tokens * C / D)?, filled(gpu, 4 * tokens * C / D)?],
+            row: [filled(gpu, 4 * tokens * c / D)?, filled(gpu, 4 * tokens * c / D)?],
             plans: [upload(128, false)?, upload(64, false)?, upload(64, true)?],
         })
     }
@@ -136,14 +144,23 @@ impl Layer {
 
     fn norm(&self, gpu: &Gpu, y: usize) -> Result<(), CudaError> {
         let [x, _, r] = [0, 1, 2].map(|i| buffer(&self.residual[i]));
-        let args = [x, buffer(&self.wide[7]), buffer(&self.norm), KernelArg::Float(1e-5), int(C), r];
+        let args =
+            [x, buffer(&self.wide[7]), buffer(&self.norm), KernelArg::Float(1e-5), int(self.widths.c), r];
         let args = [&args[..], &[buffer(&self.wide[y])]].concat();
         launch(gpu, "rms_norm_forward", [self.tokens, 1, 1], &args)
     }
 
     fn norm_back(&self, gpu: &Gpu, dy: usize) -> Result<(), CudaError> {
         let [x, dr, dx] = [0, 1, 2].map(|i| buffer(&self.residual[i]));
-        let args = [x, buffer(&self.norm), KernelArg::Float(1e-5), int(C), buffer(&self.wide[dy]), dr, dx];
+        let args = [
+            x,
+            buffer(&self.norm),
+            KernelArg::Float(1e-5),
+            int(self.widths.c),
+            buffer(&self.wide[dy]),
+            dr,
+            dx,
+        ];
         launch(gpu, "rms_norm_backward", [self.tokens, 1, 1], &args)
     }
 
@@ -158,15 +175,20 @@ impl Layer {
     /// Everything but the output: what all passes of attention share.
     fn attention(&self, which: usize) -> Vec<KernelArg<'_>> {
         let [q, k, v] = [1, 2, 3].map(|i| buffer(&self.wide[i]));
-        let mut args = vec![q, k, v, int(C), int(KV)];
+        let mut args = vec![q, k, v, int(self.widths.c), int(self.widths.kv)];
         args.extend(self.plans[which].1.iter().map(buffer));
-        args.extend([int(self.tokens), int(C / KV), KernelArg::Float(0.088), KernelArg::Float(0.0)]);
+        args.extend([
+            int(self.tokens),
+            int(self.widths.c / self.widths.kv),
+            KernelArg::Float(0.088),
+            KernelArg::Float(0.0),
+        ]);
         args.push(int(i32::MAX as usize));
         args
     }
 
     fn gated(&self, gpu: &Gpu, backward: bool) -> Result<(), CudaError> {
-        let n = self.tokens * F;
+        let n = self.tokens * self.widths.f;
         let [gate, up, y, dgate, dup] = [1, 2, 3, 4, 5].map(|i| buffer(&self.wide[i]));
         let count = KernelArg::Long(n as u64);
         let grid = [n.div_ceil(8 * 256), 1, 1];
@@ -182,11 +204,11 @@ impl Layer {
         for (which, y) in [(0, 1), (1, 2), (2, 3)] {
             self.project(gpu, which, 0, y)?;
         }
-        self.rope(gpu, 1, C, 1.0)?;
-        self.rope(gpu, 2, KV, 1.0)?;
+        self.rope(gpu, 1, self.widths.c, 1.0)?;
+        self.rope(gpu, 2, self.widths.kv, 1.0)?;
         let mut args = self.attention(0);
         args.extend([buffer(&self.wide[4]), buffer(&self.row[0])]);
-        launch(gpu, "attention_forward_128", [self.plans[0].0, C / D, 1], &args)?;
+        launch(gpu, "attention_forward_128", [self.plans[0].0, self.widths.c / D, 1], &args)?;
         self.project(gpu, 3, 4, 7)?;
         self.norm(gpu, 0)?;
         self.project(gpu, 4, 0, 1)?;
@@ -203,17 +225,17 @@ impl Layer {
         self.norm_back(gpu, 0)?;
         self.project_back(gpu, 3, 7, 4)?;
         let (o, g) = (buffer(&self.wide[5]), buffer(&self.wide[4]));
-        let heads = C / D;
-        let args = [o, g, int(C), int(self.tokens), int(heads), int(D), buffer(&self.row[1])];
+        let heads = self.widths.c / D;
+        let args = [o, g, int(self.widths.c), int(self.tokens), int(heads), int(D), buffer(&self.row[1])];
         launch(gpu, "attention_delta", [(self.tokens * heads).div_ceil(8), 1, 1], &args)?;
         let gradient = [buffer(&self.row[0]), buffer(&self.row[1]), g];
         let args = [&self.attention(1)[..], &gradient, &[buffer(&self.wide[5])]].concat();
         launch(gpu, "attention_backward_q_128", [self.plans[1].0, heads, 1], &args)?;
         let args =
             [&self.attention(2)[..], &gradient, &[buffer(&self.wide[6]), buffer(&self.wide[0])]].concat();
-        launch(gpu, "attention_backward_kv_128", [self.plans[2].0, KV / D, 1], &args)?;
-        self.rope(gpu, 5, C, -1.0)?;
-        self.rope(gpu, 6, KV, -1.0)?;
+        launch(gpu, "attention_backward_kv_128", [self.plans[2].0, self.widths.kv / D, 1], &args)?;
+        self.rope(gpu, 5, self.widths.c, -1.0)?;
+        self.rope(gpu, 6, self.widths.kv, -1.0)?;
         for (which, dy) in [(0, 5), (1, 6), (2, 0)] {
             self.project_back(gpu, which, dy, 4)?;
         }

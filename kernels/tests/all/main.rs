@@ -1,4 +1,5 @@
 //! Every kernel on the CPU: the checks, faults planted in copies, the sanitizers.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod compile;
 mod faults;

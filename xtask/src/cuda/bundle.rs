@@ -9,6 +9,47 @@ use std::process::Command;
 /// Most bytes of the archive.
 const MOST_BYTES: u64 = 40 << 20;
 
+/// Runs the program of [`run`] without a card: over a stand-in for the driver that runs kernels in the host runtime.
+pub fn rehearse() -> Result<(), String> {
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), PathBuf::from);
+    let program = target.join("cuda/galen-gpu-check/galen-gpu-check");
+    if !program.exists() {
+        return Err(format!("{}: not there\nhint: `xtask gpu-bundle` makes it", program.display()));
+    }
+    let folder = target.join("cuda/rehearsal");
+    fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let mut names = Vec::new();
+    for entry in fs::read_dir(kernels()).map_err(|e| format!("{}: {e}", kernels().display()))? {
+        let path = entry.map_err(|e| e.to_string())?.path();
+        if path.extension().is_some_and(|e| e == "cu") {
+            names.extend(path.file_stem().map(|n| n.to_string_lossy().into_owned()));
+        }
+    }
+    names.sort();
+    // One unit: every file's kernels register themselves.
+    let mut all: String = names
+        .iter()
+        .map(|n| format!("#include \"{}\"\n", kernels().join(format!("{n}.cu")).display()))
+        .collect();
+    all.push_str("extern \"C\" void galen_units() {}\n");
+    let unit = folder.join("units.cpp");
+    fs::write(&unit, all).map_err(|e| format!("{}: {e}", unit.display()))?;
+    let compiler = std::env::var_os("CXX").unwrap_or_else(|| "c++".into());
+    let flags = ["-std=c++17", "-O2", "-ffp-contract=off", "-w", "-DGALEN_HOST", "-shared", "-fPIC"];
+    let host = ["runtime.cpp", "driver.cpp"].map(|n| kernels().join("host").join(n));
+    run_it(
+        Command::new(compiler).args(flags).arg(&unit).args(host).arg("-o").arg(folder.join("libcuda.so.1")),
+    )?;
+    fs::copy(folder.join("libcuda.so.1"), folder.join("libcuda.so")).map_err(|e| e.to_string())?;
+    run_it(
+        Command::new(program)
+            .args(["--tiny", "--out"])
+            .arg(folder.join("report.json"))
+            .env("LD_LIBRARY_PATH", &folder),
+    )
+}
+
 /// Builds the program with the kernels inside and packs it with what runs it.
 pub fn run() -> Result<(), String> {
     let toolkit = Toolkit::ensure()?;

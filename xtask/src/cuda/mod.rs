@@ -10,7 +10,7 @@ mod roofline;
 mod sass;
 mod toolkit;
 
-pub use bundle::run as bundle;
+pub use bundle::{rehearse, run as bundle};
 pub use check::run as check;
 pub use toolkit::Toolkit;
 

@@ -165,7 +165,7 @@ impl<B> DeviceMatrix<B> {
 /// The product of sizes. Errors: one that a kernel's index or an allocation cannot hold.
 fn bytes(op: &'static str, sizes: &[usize]) -> Result<usize> {
     let product =
-        sizes.iter().try_fold(1usize, |p, s| p.checked_mul(*s)).filter(|p| *p <= isize::MAX as usize);
+        sizes.iter().try_fold(1usize, |p, s| p.checked_mul(*s)).filter(|p| isize::try_from(*p).is_ok());
     product.map_or_else(|| shape_error(op, format!("`{sizes:?}` is too large")), Ok)
 }
 

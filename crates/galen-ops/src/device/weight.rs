@@ -67,22 +67,15 @@ impl<B> DeviceWeight<B> {
 
     /// The six parameters, for rows from `first` on: a multiple of [`Self::row_step`].
     pub(super) fn arguments(&self, first: usize) -> Vec<Argument<'_, B>> {
-        let groups = first * self.cols / 32;
-        let (codes, high, scales, supers) = match self.dtype {
-            WeightDtype::BF16 => (2 * first * self.cols, 0, 0, 0),
-            WeightDtype::Q8_0 => (32 * groups, 0, 2 * groups, 0),
-            WeightDtype::Q5_0 => (16 * groups, 4 * groups, 2 * groups, 0),
-            WeightDtype::Q5_1 => (16 * groups, 4 * groups, 4 * groups, 0),
-            WeightDtype::Q4_1 => (16 * groups, 0, 4 * groups, 0),
-            WeightDtype::Q5_K => (16 * groups, 4 * groups, 2 * groups, 0),
-            WeightDtype::Q6_K => (16 * groups, 8 * groups, 2 * groups, groups / 4),
-            WeightDtype::Nf4 => (16 * groups, 0, groups / 2, groups / 2 / NF4_SUPER * 4),
-            _ => (16 * groups, 0, 2 * groups, 0),
+        // Whole groups, but for plain numbers, whose rows may be any length.
+        let places = match self.dtype {
+            WeightDtype::BF16 => [2 * first * self.cols, 0, 0, 0],
+            _ => self.dtype.plane_bytes(first * self.cols / 32).unwrap_or_default(),
         };
         let mut arguments: Vec<_> = self
             .planes
             .iter()
-            .zip([codes, high, scales, supers, 0])
+            .zip(places.into_iter().chain([0]))
             .map(|(plane, at)| plane.as_ref().map_or(Argument::Null, |p| Argument::Read(p, at)))
             .collect();
         arguments.push(Argument::Float(self.offset));

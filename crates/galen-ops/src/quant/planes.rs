@@ -2,7 +2,7 @@
 //! fetches. The layout is described in `kernels/include/formats.cuh`; this is its one writer. Nothing is rounded: the
 //! kernels decode the same values as the CPU.
 
-use super::nf4::{dynamic_levels, levels};
+use super::nf4::{NF4_SUPER, dynamic_levels, levels};
 use super::{QuantError, QuantMatrix, WeightDtype};
 use rayon::prelude::*;
 
@@ -41,7 +41,14 @@ struct Shape {
 }
 
 static SHAPES: &[Shape] = &[
-    Shape { dtype: WeightDtype::BF16, name: "bf16", codes: 2, high: 0, scales: 0, write: |_, _, _, _, _| {} },
+    Shape {
+        dtype: WeightDtype::BF16,
+        name: "bf16",
+        codes: 64,
+        high: 0,
+        scales: 0,
+        write: |_, _, _, _, _| {},
+    },
     Shape { dtype: WeightDtype::Nf4, name: "nf4", codes: 16, high: 0, scales: 0, write: nf4 },
     Shape {
         dtype: WeightDtype::Q4_0,
@@ -71,6 +78,17 @@ impl WeightDtype {
     /// The ending of the names of the kernels that read this format; none where there are none.
     pub fn kernel_suffix(self) -> Option<&'static str> {
         SHAPES.iter().find(|s| s.dtype == self).map(|s| s.name)
+    }
+
+    /// Bytes that `groups` groups of 32 elements take in each plane: codes, high, scales, supers. None without kernels.
+    pub fn plane_bytes(self, groups: usize) -> Option<[usize; 4]> {
+        let shape = SHAPES.iter().find(|s| s.dtype == self)?;
+        let (scales, supers) = match self {
+            Self::Nf4 => (groups.div_ceil(2), groups.div_ceil(2).div_ceil(NF4_SUPER) * 4),
+            Self::Q6_K => (shape.scales * groups, groups.div_ceil(8) * 2),
+            _ => (shape.scales * groups, 0),
+        };
+        Some([shape.codes * groups, shape.high * groups, scales, supers])
     }
 
     /// Formats that kernels read.
@@ -246,7 +264,9 @@ mod tests {
             };
             let matrix = matrix.unwrap();
             let planes = matrix.device_planes().unwrap();
-            let total = planes.codes.len() + planes.high.len() + planes.scales.len() + planes.supers.len();
+            let bytes = [&planes.codes, &planes.high, &planes.scales, &planes.supers].map(Vec::len);
+            assert_eq!(Some(bytes), dtype.plane_bytes(3 * 512 / GROUP), "{dtype}");
+            let total: usize = bytes.iter().sum();
             let offset = usize::from(dtype == WeightDtype::Nf4) * 4;
             assert_eq!(total + offset, matrix.nbytes(), "{dtype}");
         }
