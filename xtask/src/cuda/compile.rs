@@ -66,10 +66,10 @@ fn compile(
     let key = digest(format!("{}\n{target}\n{FLAGS:?}\n{text}\n{headers}", toolkit.version).as_bytes());
     let place = cache()?.join("cubins").join(&key[..32]);
     let path = place.join(format!("{unit}.{}", if kind == "-cubin" { "cubin" } else { "ptx" }));
-    if let Ok(log) = fs::read_to_string(place.join("log")) {
-        if path.exists() {
-            return Ok(Compiled { unit, target, path, log });
-        }
+    if let Ok(log) = fs::read_to_string(place.join("log"))
+        && path.exists()
+    {
+        return Ok(Compiled { unit, target, path, log });
     }
     let new = place.with_extension(std::process::id().to_string());
     fs::create_dir_all(&new).map_err(|e| format!("{}: {e}", new.display()))?;
