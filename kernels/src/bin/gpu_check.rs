@@ -37,9 +37,9 @@ fn run() -> Result<bool, String> {
         let mut value = || args.next().ok_or(USAGE);
         match arg.as_str() {
             "--card" => ordinal = value()?.parse().map_err(|_| USAGE)?,
-            "--small" => only_small = true,
+            "--small" => (only_small, benches) = (true, false),
             "--no-bench" => benches = false,
-            "--tiny" => sizes = bench::Sizes::TINY,
+            "--tiny" => (sizes, benches) = (bench::Sizes::TINY, true),
             "--out" => out = value()?,
             _ => return Err(USAGE.to_owned()),
         }
@@ -70,7 +70,7 @@ fn run() -> Result<bool, String> {
         results.push(json!({ "check": name, "ok": error.is_none(), "error": error, "seconds": seconds }));
     }
     let passed = results.iter().all(|r| r["ok"] == Value::Bool(true));
-    let (timings, failures) = if benches && !only_small { bench::all(&gpu, sizes) } else { (vec![], vec![]) };
+    let (timings, failures) = if benches { bench::all(&gpu, sizes) } else { (vec![], vec![]) };
     let timed: Vec<Value> = timings
         .iter()
         .map(|t| {

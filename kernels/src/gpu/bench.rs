@@ -21,12 +21,11 @@ pub struct Timing {
     pub bytes: f64,
 }
 
-/// Runs whose median is taken.
-const RUNS: usize = 15;
-
 /// How large what is timed is.
 #[derive(Debug, Clone, Copy)]
 pub struct Sizes {
+    /// Runs whose median is taken, after three that warm up.
+    runs: usize,
     rows: usize,
     width: usize,
     inner: usize,
@@ -39,6 +38,7 @@ pub struct Sizes {
 impl Sizes {
     /// Of an 8B model.
     pub const FULL: Self = Self {
+        runs: 15,
         rows: 4096,
         width: 4096,
         inner: 14_336,
@@ -49,6 +49,7 @@ impl Sizes {
     };
     /// For a rehearsal on the CPU.
     pub const TINY: Self = Self {
+        runs: 1,
         rows: 40,
         width: 256,
         inner: 512,
@@ -59,19 +60,23 @@ impl Sizes {
     };
 }
 
-/// The median time of `work`, after three runs that warm up.
-pub fn median(gpu: &Gpu, mut work: impl FnMut() -> Result<(), CudaError>) -> Result<f32, CudaError> {
-    for _ in 0..3 {
+/// The median time of `work` over `runs`; more than one are warmed up for.
+pub fn median(
+    gpu: &Gpu,
+    runs: usize,
+    mut work: impl FnMut() -> Result<(), CudaError>,
+) -> Result<f32, CudaError> {
+    for _ in 0..runs.saturating_sub(1).min(3) {
         work()?;
     }
-    let mut times = Vec::with_capacity(RUNS);
-    for _ in 0..RUNS {
+    let mut times = Vec::with_capacity(runs);
+    for _ in 0..runs.max(1) {
         let timer = gpu.time()?;
         work()?;
         times.push(timer.stop()?);
     }
     times.sort_by(f32::total_cmp);
-    Ok(times[RUNS / 2])
+    Ok(times[times.len() / 2])
 }
 
 /// A buffer of numbers: bf16 or float bits of small values, bytes that are harmless as codes and scales.
@@ -173,7 +178,7 @@ pub fn all(gpu: &Gpu, sizes: Sizes) -> (Vec<Timing>, Vec<String>) {
     for dtype in [WeightDtype::Nf4, WeightDtype::Q4_K, WeightDtype::BF16] {
         note(
             format!("layer {dtype}"),
-            Layer::new(gpu, dtype, sizes.layer_tokens, sizes.layer).and_then(|l| l.time(gpu)),
+            Layer::new(gpu, dtype, sizes.layer_tokens, sizes.layer).and_then(|l| l.time(gpu, sizes.runs)),
         );
     }
     (timings, failures)
@@ -201,7 +206,7 @@ fn product(gpu: &Gpu, sizes: Sizes, dtype: WeightDtype, name: &str, m: usize) ->
         int(if backward { out } else { rank }),
     ]);
     args.extend([int(rank), KernelArg::Null, buffer(&y), int(out), int(m), int(0)]);
-    let ms = median(gpu, || launch(gpu, &kernel, [blocks, 1, 1], &args))?;
+    let ms = median(gpu, sizes.runs, || launch(gpu, &kernel, [blocks, 1, 1], &args))?;
     let flops = 2.0 * m as f64 * n as f64 * (k + rank) as f64;
     let bytes = weight.bytes() + 2.0 * (m * (inner + out)) as f64;
     Ok(Timing { kernel, work: format!("m {m}, n {n}, k {k}, rank {rank}"), ms, flops, bytes })
@@ -214,7 +219,7 @@ fn dequantize(gpu: &Gpu, sizes: Sizes, dtype: WeightDtype) -> Result<Timing, Cud
     let kernel = weight.kernel("dequantize");
     let mut args = weight.args();
     args.extend([int(n), int(k), buffer(&y)]);
-    let ms = median(gpu, || launch(gpu, &kernel, [(n * k).div_ceil(32 * 256), 1, 1], &args))?;
+    let ms = median(gpu, sizes.runs, || launch(gpu, &kernel, [(n * k).div_ceil(32 * 256), 1, 1], &args))?;
     let bytes = weight.bytes() + y.len() as f64;
     Ok(Timing { kernel, work: format!("n {n}, k {k}"), ms, flops: 0.0, bytes })
 }
@@ -238,7 +243,7 @@ fn attention(gpu: &Gpu, sizes: Sizes, d: usize, tokens: usize, backward: bool) -
     let kv = (heads / 4).max(1);
     let batch = segments(&vec![(tokens as u32, None); all / tokens]);
     let (ldq, ldk) = (heads * d, kv * d);
-    let sizes = [
+    let lengths = [
         2 * all * ldq,
         2 * all * ldk,
         2 * all * ldk,
@@ -248,7 +253,7 @@ fn attention(gpu: &Gpu, sizes: Sizes, d: usize, tokens: usize, backward: bool) -
         2 * all * ldk,
     ];
     let mut buffers = Vec::new();
-    for size in sizes {
+    for size in lengths {
         buffers.push(filled(gpu, size)?);
     }
     let [q, k, v, g, o, dk, dv] = &buffers[..] else { return Err(CudaError::NoKernel("attention".into())) };
@@ -270,7 +275,7 @@ fn attention(gpu: &Gpu, sizes: Sizes, d: usize, tokens: usize, backward: bool) -
     let work = format!("{} segments of {tokens}, {heads} heads, {kv} of keys", all / tokens);
     let bytes = 2.0 * all as f64 * (2 * ldq + 2 * ldk) as f64;
     if !backward {
-        let ms = median(gpu, run_forward)?;
+        let ms = median(gpu, sizes.runs, run_forward)?;
         return Ok(Timing { kernel: format!("attention_forward_{d}"), work, ms, flops, bytes });
     }
     run_forward()?;
@@ -286,7 +291,7 @@ fn attention(gpu: &Gpu, sizes: Sizes, d: usize, tokens: usize, backward: bool) -
     for_k.extend(gradient);
     for_k.extend([buffer(dk), buffer(dv)]);
     let for_delta = [buffer(o), buffer(g), int(ldq), int(all), int(heads), int(d), buffer(&delta)];
-    let ms = median(gpu, || {
+    let ms = median(gpu, sizes.runs, || {
         launch(gpu, "attention_delta", [(all * heads).div_ceil(8), 1, 1], &for_delta)?;
         launch(gpu, &format!("attention_backward_q_{d}"), [n_q, heads, 1], &for_q)?;
         launch(gpu, &format!("attention_backward_kv_{d}"), [n_k, kv, d.div_ceil(128)], &for_k)

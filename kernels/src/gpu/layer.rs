@@ -243,8 +243,8 @@ impl Layer {
     }
 
     /// Forward and backward without recomputation.
-    pub fn time(&self, gpu: &Gpu) -> Result<Timing, CudaError> {
-        let ms = median(gpu, || self.forward(gpu).and_then(|()| self.backward(gpu)))?;
+    pub fn time(&self, gpu: &Gpu, runs: usize) -> Result<Timing, CudaError> {
+        let ms = median(gpu, runs, || self.forward(gpu).and_then(|()| self.backward(gpu)))?;
         let weights: f64 = self.projections.iter().map(|(_, out, inner)| (out * inner) as f64).sum();
         let dtype = self.projections[0].0.dtype;
         let per_second = self.tokens as f64 / (f64::from(ms) * 1e-3 * LAYERS);

@@ -44,7 +44,7 @@ pub fn rehearse() -> Result<(), String> {
     fs::copy(folder.join("libcuda.so.1"), folder.join("libcuda.so")).map_err(|e| e.to_string())?;
     run_it(
         Command::new(program)
-            .args(["--tiny", "--out"])
+            .args(["--small", "--tiny", "--out"])
             .arg(folder.join("report.json"))
             .env("LD_LIBRARY_PATH", &folder),
     )
