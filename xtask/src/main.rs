@@ -1,9 +1,11 @@
-//! Owns: chores of development that are not the product: house rules, looking at other projects' configurations.
+//! Owns: chores of development that are not the product: house rules, looking at other projects' configurations, the
+//! CUDA kernels' compiler and checks of what it makes.
 //! Takes: the working tree; for `axolotl-check` a folder of YAML files and the built `galen`.
 //! Gives: a list of what is out of order, an exit code.
 //! Never: is needed by a user.
 
 mod axolotl;
+mod cuda;
 mod tidy;
 
 use std::path::PathBuf;
@@ -12,13 +14,26 @@ use std::process::ExitCode;
 const USAGE: &str = "usage: cargo run --release -p xtask -- COMMAND
   tidy                               the house rules; also a test of this crate
   axolotl-check FOLDER [--bin GALEN] [--verbose]
-                                     what `galen plan --check-config` says of every YAML below FOLDER";
+                                     what `galen plan --check-config` says of every YAML below FOLDER
+  cuda-toolkit                       installs NVIDIA's compiler from pip packages, into the user's cache
+  cuda-check [--write]               compiles the CUDA kernels for every target and holds the code against their
+                                     headers; --write renews kernels/ROOFLINE.md
+  gpu-bundle                         packs checks and timings for a machine with a card, which needs its driver alone
+  gpu-rehearsal                      runs that without a card, over a stand-in for the driver";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     let outcome = match args.next().as_deref() {
         Some("tidy") => tidy::run(),
         Some("axolotl-check") => axolotl_arguments(args).and_then(|a| axolotl::run(&a)),
+        Some("cuda-toolkit") => cuda::install(),
+        Some("gpu-bundle") => cuda::bundle(),
+        Some("gpu-rehearsal") => cuda::rehearse(),
+        Some("cuda-check") => match args.next().as_deref() {
+            None => cuda::check(false),
+            Some("--write") => cuda::check(true),
+            _ => Err(USAGE.to_owned()),
+        },
         _ => Err(USAGE.to_owned()),
     };
     match outcome {

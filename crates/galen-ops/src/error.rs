@@ -11,6 +11,9 @@ pub enum Error {
         /// What does not fit, with the sizes in backticks.
         what: String,
     },
+    /// A device, its driver or its memory, with what to do about it.
+    #[error("{0}")]
+    Device(String),
     /// The tensor library refused.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

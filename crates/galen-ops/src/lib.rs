@@ -9,6 +9,9 @@
 
 pub mod alloc;
 pub mod ceiling;
+#[cfg(feature = "cuda")]
+pub mod cuda;
+pub mod device;
 mod error;
 pub mod hook;
 mod kernels;

@@ -16,6 +16,7 @@ mod k;
 mod legacy;
 mod matrix;
 mod nf4;
+mod planes;
 
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ pub use encode::{BlockGrid, quantize, set_codes};
 pub(crate) use interleaved::{GROUP_BLOCK, GROUP_ROWS, Grouping, Interleaved};
 pub use matrix::{Dots, QuantMatrix};
 pub use nf4::{NF4_BLOCK, NF4_SUPER, Nf4Scales, quantize_nf4};
+pub use planes::DevicePlanes;
 
 /// A weight format or a matrix in it is not what it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -85,6 +87,12 @@ pub enum QuantError {
     /// A format that can be read but not written.
     #[error("tensors of type `{dtype}` are read but not written\nhint: choose another type")]
     NotWritten {
+        /// The format.
+        dtype: WeightDtype,
+    },
+    /// A format the CUDA kernels do not read.
+    #[error("no kernels read `{dtype}`\nhint: on a GPU keep the weights as one of {}", with_kernels())]
+    NoKernels {
         /// The format.
         dtype: WeightDtype,
     },
@@ -245,6 +253,10 @@ static UNSUPPORTED: &[(u32, &str)] = &[
 fn supported() -> String {
     let names: Vec<_> = FORMATS.iter().filter(|f| f.ggml_id.is_some()).map(|f| f.name).collect();
     names.join(", ")
+}
+
+fn with_kernels() -> String {
+    WeightDtype::with_kernels().map(|d| d.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 impl WeightDtype {

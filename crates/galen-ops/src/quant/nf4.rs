@@ -33,6 +33,11 @@ const LEVELS: [f32; 16] = [
     1.0,
 ];
 
+/// [`LEVELS`], for the planes.
+pub(super) fn levels() -> &'static [f32; 16] {
+    &LEVELS
+}
+
 /// The codes of a block without its magnitude: values in [-1, 1], the earlier element in the high nibble.
 pub struct Nf4;
 
@@ -58,7 +63,7 @@ static PAIRS: [[f32; 2]; 256] = {
 
 /// The signed 8-bit dynamic type of "8-bit Approximations for Parallelism in Deep Learning" (Dettmers 2015), with
 /// seven exponent steps, ascending: zero, one, and for each decade 10^-6 ... 1 the means of equal steps over [0.1, 1].
-fn dynamic_levels() -> &'static [f32; 256] {
+pub(super) fn dynamic_levels() -> &'static [f32; 256] {
     static LEVELS: LazyLock<[f32; 256]> = LazyLock::new(|| {
         let mut levels = vec![0.0, 1.0];
         for exponent in 0..7 {

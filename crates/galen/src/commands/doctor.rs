@@ -42,6 +42,19 @@ struct Kernels {
     forced: Option<String>,
     avx512_bf16: bool,
     devices: Vec<&'static str>,
+    cuda: Cuda,
+}
+
+#[derive(Serialize)]
+struct Cuda {
+    /// Whether this program holds the kernels.
+    built: bool,
+    /// The installed driver's version, where the system tells.
+    driver: Option<String>,
+    /// Cards, as the driver names them.
+    cards: Vec<String>,
+    /// Why there are none, and what to do.
+    problem: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -95,6 +108,7 @@ fn examine(offline: bool) -> anyhow::Result<Doctor> {
             forced: std::env::var("GALEN_ISA").ok().filter(|v| !v.is_empty()),
             avx512_bf16: has_bf16_dot(),
             devices: vec!["cpu"],
+            cuda: cuda(&proc("driver/nvidia/version")),
         },
         memory: memory(&proc("meminfo"), cgroup_limit()),
         caches: vec![cache("galen", &options.galen_cache), cache("hub", &options.hub_cache)],
@@ -103,6 +117,35 @@ fn examine(offline: bool) -> anyhow::Result<Doctor> {
             .map(|e| Catalogued { name: e.name.clone(), path: galen_hub::cached(&e.name).map(|r| r.path) })
             .collect(),
     })
+}
+
+/// What there is of NVIDIA's: `version` is `/proc/driver/nvidia/version`.
+fn cuda(version: &str) -> Cuda {
+    let driver = driver_version(version);
+    #[cfg(feature = "cuda")]
+    {
+        let (cards, problem) = match galen_ops::cuda::cards() {
+            Ok(cards) if cards.is_empty() => (vec![], Some("the driver sees no card".to_owned())),
+            Ok(cards) => (cards.iter().map(ToString::to_string).collect(), None),
+            Err(e) => (vec![], Some(e.to_string())),
+        };
+        Cuda { built: true, driver, cards, problem }
+    }
+    #[cfg(not(feature = "cuda"))]
+    {
+        // Said only where it helps: a machine without a driver has no use for the kernels.
+        let problem = driver.as_ref().map(|_| {
+            "this program holds no kernels for it\nhint: `cargo build --release --features cuda` (docs/cuda.md)".to_owned()
+        });
+        Cuda { built: false, driver, cards: vec![], problem }
+    }
+}
+
+/// The number in `NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  ...`.
+fn driver_version(text: &str) -> Option<String> {
+    let line = text.lines().find(|l| l.starts_with("NVRM version"))?;
+    let is_version = |w: &&str| w.contains('.') && w.chars().all(|c| c.is_ascii_digit() || c == '.');
+    line.split_whitespace().find(is_version).map(str::to_owned)
 }
 
 fn cpu_model(cpu_info: &str) -> Option<String> {
@@ -139,7 +182,17 @@ fn text(d: &Doctor) -> String {
     let forced = d.kernels.forced.as_ref().map_or("", |_| " (GALEN_ISA)");
     line("kernels", format!("{}{forced}, of {}", d.kernels.chosen, d.kernels.available.join(", ")));
     line("avx512_bf16", if d.kernels.avx512_bf16 { "yes" } else { "no" }.into());
-    line("devices", format!("{} (this build has no CUDA kernels)", d.kernels.devices.join(", ")));
+    line("devices", d.kernels.devices.join(", "));
+    let built = if d.kernels.cuda.built { "with kernels" } else { "this build has no CUDA kernels" };
+    let driver =
+        d.kernels.cuda.driver.as_ref().map_or_else(|| "no driver".to_owned(), |v| format!("driver {v}"));
+    line("cuda", format!("{built}, {driver}"));
+    for card in &d.kernels.cuda.cards {
+        line("cuda: card", format!("{card} (training and generation run on the CPU so far)"));
+    }
+    for part in d.kernels.cuda.problem.iter().flat_map(|p| p.lines()) {
+        line("cuda: note", part.to_owned());
+    }
     let shown = |b: Option<u64>| b.map_or_else(|| "unknown".into(), bytes);
     let limit = d.memory.limit_bytes.map_or_else(String::new, |l| format!(", limited to {}", bytes(l)));
     let available = shown(d.memory.available_bytes);
@@ -174,9 +227,19 @@ mod tests {
     }
 
     #[test]
+    fn the_driver_s_version_is_read() {
+        let text = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  Sun Jul 27 07:10:06 UTC 2025\nGCC version: x";
+        assert_eq!(driver_version(text).as_deref(), Some("580.65.06"));
+        assert_eq!(driver_version(""), None);
+        let cuda = cuda("");
+        assert!(cuda.cards.is_empty() || cuda.problem.is_none());
+    }
+
+    #[test]
     fn the_text_names_everything() {
         let text = text(&examine(true).unwrap());
-        for word in ["galen", "processor", "cores", "kernels", "avx512_bf16", "memory", "cache: hub"] {
+        for word in ["galen", "processor", "cores", "kernels", "avx512_bf16", "cuda", "memory", "cache: hub"]
+        {
             assert!(text.contains(word), "`{word}` is not in:\n{text}");
         }
     }

@@ -1,0 +1,52 @@
+//! A card as a place for the operations of [`crate::device`].
+
+use super::{CudaError, DeviceBuffer, Gpu, KernelArg};
+use crate::device::{Argument, Backend};
+use crate::error::{Error, Result};
+
+impl From<CudaError> for Error {
+    fn from(e: CudaError) -> Self {
+        Self::Device(e.to_string())
+    }
+}
+
+impl Backend for Gpu {
+    type Buffer = DeviceBuffer;
+
+    fn alloc(&self, bytes: usize) -> Result<DeviceBuffer> {
+        Ok(Self::alloc(self, bytes)?)
+    }
+
+    fn upload(&self, bytes: &[u8]) -> Result<DeviceBuffer> {
+        Ok(Self::upload(self, bytes)?)
+    }
+
+    fn download(&self, buffer: &DeviceBuffer) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; buffer.len()];
+        buffer.read(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn launch(&self, kernel: &str, grid: [usize; 3], args: &[Argument<DeviceBuffer>]) -> Result<()> {
+        let mut launched = Vec::with_capacity(args.len());
+        for arg in args {
+            launched.push(match arg {
+                // A buffer of no bytes has no address.
+                Argument::Read(b, _) | Argument::Write(b, _) if b.is_empty() => KernelArg::Null,
+                Argument::Read(b, at) | Argument::Write(b, at) => KernelArg::Buffer(b, *at),
+                Argument::Null => KernelArg::Null,
+                Argument::Int(v) => {
+                    let v =
+                        i32::try_from(*v).map_err(|_| Error::Device(format!("{kernel}: {v} is no int")))?;
+                    KernelArg::Int(v)
+                }
+                Argument::Float(v) => KernelArg::Float(*v),
+                Argument::Long(v) => KernelArg::Long(*v),
+            });
+        }
+        let blocks = grid.map(|g| u32::try_from(g).unwrap_or(0));
+        // SAFETY: the operations of `crate::device` hand on what the kernels' headers ask for.
+        unsafe { Self::launch(self, kernel, blocks, &launched) }?;
+        Ok(())
+    }
+}

@@ -1,0 +1,271 @@
+//! A card that is open: its kernels, and launching them.
+
+use super::buffer::DeviceBuffer;
+use super::error::CudaError;
+use super::{LaunchLine, compiled};
+use cudarc::driver::{CudaContext, CudaEvent, CudaStream, result, sys};
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+/// A card, as the driver describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Card {
+    /// Its number.
+    pub ordinal: usize,
+    /// Its name.
+    pub name: String,
+    /// Compute capability.
+    pub capability: (i32, i32),
+    /// Bytes of memory.
+    pub memory_bytes: usize,
+    /// Multiprocessors.
+    pub multiprocessors: i32,
+}
+
+impl fmt::Display for Card {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { ordinal, name, capability: (major, minor), memory_bytes, multiprocessors } = self;
+        let gib = *memory_bytes as f64 / f64::from(1 << 30);
+        write!(
+            f,
+            "{ordinal}: {name}, {gib:.0} GiB, {multiprocessors} multiprocessors, capability {major}.{minor}"
+        )
+    }
+}
+
+/// The oldest compute capability the kernels run on: mma.m16n8k16 in bf16, and cp.async.
+const OLDEST: (i32, i32) = (8, 0);
+/// CUDA 13.0, as the driver says its version.
+const VERSION: i32 = 13_000;
+
+/// Looks for a driver that fits. Errors: none, or an old one.
+fn driver() -> Result<(), CudaError> {
+    // SAFETY: loads a library, whose initialisation is its authors' to answer for.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(CudaError::NoDriver);
+    }
+    result::init().map_err(|e| CudaError::of("cuInit", e))?;
+    let mut version = 0;
+    // SAFETY: writes one number.
+    let asked = unsafe { sys::cuDriverGetVersion(&raw mut version) }.result();
+    asked.map_err(|e| CudaError::of("cuDriverGetVersion", e))?;
+    if version < VERSION { Err(CudaError::OldDriver { version }) } else { Ok(()) }
+}
+
+/// The cards of this machine. Errors: no driver, or one too old.
+pub fn cards() -> Result<Vec<Card>, CudaError> {
+    driver()?;
+    let count = result::device::get_count().map_err(|e| CudaError::of("cuDeviceGetCount", e))?;
+    (0..count as usize).map(card).collect()
+}
+
+fn card(ordinal: usize) -> Result<Card, CudaError> {
+    let device = result::device::get(ordinal as i32).map_err(|e| CudaError::of("cuDeviceGet", e))?;
+    let attribute = |which| {
+        // SAFETY: a device that was just given.
+        unsafe { result::device::get_attribute(device, which) }
+            .map_err(|e| CudaError::of("cuDeviceGetAttribute", e))
+    };
+    use sys::CUdevice_attribute_enum as A;
+    let capability = (
+        attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+        attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+    );
+    let multiprocessors = attribute(A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+    // SAFETY: as above.
+    let memory_bytes =
+        unsafe { result::device::total_mem(device) }.map_err(|e| CudaError::of("cuDeviceTotalMem", e))?;
+    let name = result::device::get_name(device).map_err(|e| CudaError::of("cuDeviceGetName", e))?;
+    Ok(Card { ordinal, name, capability, memory_bytes, multiprocessors })
+}
+
+/// An argument of a kernel.
+#[derive(Clone, Copy)]
+pub enum KernelArg<'a> {
+    /// A buffer, from some byte on.
+    Buffer(&'a DeviceBuffer, usize),
+    /// No buffer.
+    Null,
+    /// `int`.
+    Int(i32),
+    /// `float`.
+    Float(f32),
+    /// `int64_t` or `uint64_t`.
+    Long(u64),
+}
+
+#[derive(Clone, Copy)]
+struct Function {
+    handle: sys::CUfunction,
+    line: &'static LaunchLine,
+}
+
+// SAFETY: handles may be used from any thread (CUDA driver API, "Context management").
+unsafe impl Send for Function {}
+
+/// An open card with the kernels loaded.
+pub struct Gpu {
+    card: Card,
+    context: Arc<CudaContext>,
+    stream: Arc<CudaStream>,
+    modules: Vec<sys::CUmodule>,
+    functions: Mutex<HashMap<String, Function>>,
+}
+
+// SAFETY: as above.
+unsafe impl Send for Gpu {}
+// SAFETY: as above; the table of functions is behind a lock.
+unsafe impl Sync for Gpu {}
+
+impl Gpu {
+    /// Opens a card and loads every kernel. Errors: no driver, no such card, an old one, code that does not fit it.
+    pub fn open(ordinal: usize) -> Result<Self, CudaError> {
+        let cards = cards()?;
+        let Some(card) = cards.get(ordinal).cloned() else {
+            return Err(CudaError::NoCard { ordinal, count: cards.len() });
+        };
+        if card.capability < OLDEST {
+            let (name, (major, minor)) = (card.name, card.capability);
+            return Err(CudaError::OldCard { name, major, minor });
+        }
+        let context = CudaContext::new(ordinal).map_err(|e| CudaError::of("cuDevicePrimaryCtxRetain", e))?;
+        let stream = context.new_stream().map_err(|e| CudaError::of("cuStreamCreate", e))?;
+        let mut gpu = Self { card, context, stream, modules: vec![], functions: Mutex::default() };
+        for image in compiled::FATBINS {
+            // SAFETY: a whole fat binary of nvcc's.
+            let module = unsafe { result::module::load_data(image.as_ptr().cast()) };
+            gpu.modules.push(module.map_err(|e| CudaError::of("cuModuleLoadData", e))?);
+        }
+        Ok(gpu)
+    }
+
+    /// What it is.
+    pub fn card(&self) -> &Card {
+        &self.card
+    }
+
+    /// Bytes free, and in all.
+    pub fn memory(&self) -> Result<(usize, usize), CudaError> {
+        self.context.mem_get_info().map_err(|e| CudaError::of("cuMemGetInfo", e))
+    }
+
+    /// Memory whose contents are whatever was there.
+    pub fn alloc(&self, bytes: usize) -> Result<DeviceBuffer, CudaError> {
+        DeviceBuffer::new(&self.stream, bytes)
+    }
+
+    /// A copy of `bytes` on the card.
+    pub fn upload(&self, bytes: &[u8]) -> Result<DeviceBuffer, CudaError> {
+        let mut buffer = self.alloc(bytes.len())?;
+        buffer.write(bytes)?;
+        Ok(buffer)
+    }
+
+    fn function(&self, kernel: &str) -> Result<Function, CudaError> {
+        let mut functions = self.functions.lock().map_err(|_| CudaError::NoKernel(kernel.to_owned()))?;
+        if let Some(function) = functions.get(kernel) {
+            return Ok(*function);
+        }
+        let line = LaunchLine::of(kernel).ok_or_else(|| CudaError::NoKernel(kernel.to_owned()))?;
+        let name = CString::new(kernel).map_err(|_| CudaError::NoKernel(kernel.to_owned()))?;
+        for module in &self.modules {
+            // SAFETY: modules stay loaded as long as `self`.
+            match unsafe { result::module::get_function(*module, name.clone()) } {
+                Ok(handle) => {
+                    let attribute =
+                        sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+                    // SAFETY: a function that was just given.
+                    unsafe {
+                        result::function::set_function_attribute(handle, attribute, line.shared as i32)
+                    }
+                    .map_err(|e| CudaError::of("cuFuncSetAttribute", e))?;
+                    let function = Function { handle, line };
+                    functions.insert(kernel.to_owned(), function);
+                    return Ok(function);
+                }
+                Err(e) if e.0 == sys::CUresult::CUDA_ERROR_NOT_FOUND => {}
+                Err(e) => return Err(CudaError::of("cuModuleGetFunction", e)),
+            }
+        }
+        Err(CudaError::NoKernel(kernel.to_owned()))
+    }
+
+    /// Puts a kernel on the card's queue: `grid` blocks of as many threads as its header says. Returns before it has run;
+    /// what goes wrong while it runs comes up at [`Self::wait`] or at a later call.
+    ///
+    /// # Safety
+    /// The arguments are those of the kernel, in order, and its buffers are as large as its header says.
+    pub unsafe fn launch(&self, kernel: &str, grid: [u32; 3], args: &[KernelArg]) -> Result<(), CudaError> {
+        let Function { handle, line } = self.function(kernel)?;
+        if grid.contains(&0) || grid[1] > 65_535 || grid[2] > 65_535 {
+            return Err(CudaError::Launch {
+                kernel: kernel.to_owned(),
+                what: format!("a grid of {grid:?} blocks"),
+            });
+        }
+        // Each value in eight bytes of its own; the driver reads as many as the kernel's parameter has.
+        let mut values: Vec<u64> = Vec::with_capacity(args.len());
+        for arg in args {
+            values.push(match *arg {
+                KernelArg::Buffer(buffer, from) if from <= buffer.len() => buffer.pointer() + from as u64,
+                KernelArg::Buffer(buffer, from) => {
+                    let what = format!("byte {from} of a buffer of {}", buffer.len());
+                    return Err(CudaError::Launch { kernel: kernel.to_owned(), what });
+                }
+                KernelArg::Null => 0,
+                KernelArg::Int(v) => u64::from(v.cast_unsigned()),
+                KernelArg::Float(v) => u64::from(v.to_bits()),
+                KernelArg::Long(v) => v,
+            });
+        }
+        let mut pointers: Vec<*mut c_void> =
+            values.iter_mut().map(|v| std::ptr::from_mut(v).cast()).collect();
+        self.context.bind_to_thread().map_err(|e| CudaError::of("cuCtxSetCurrent", e))?;
+        let (threads, stream) = ((line.threads, 1, 1), self.stream.cu_stream());
+        // SAFETY: the caller's promise; values live until the call has read them.
+        unsafe { result::launch_kernel(handle, grid.into(), threads, line.shared, stream, &mut pointers) }
+            .map_err(|e| CudaError::of("cuLaunchKernel", e))
+    }
+
+    /// Waits for everything launched. Errors: what went wrong in it.
+    pub fn wait(&self) -> Result<(), CudaError> {
+        self.stream.synchronize().map_err(|e| CudaError::of("cuStreamSynchronize", e))
+    }
+
+    /// Begins to time what is launched from here on.
+    pub fn time(&self) -> Result<Timer<'_>, CudaError> {
+        Ok(Timer { gpu: self, start: self.mark()? })
+    }
+
+    fn mark(&self) -> Result<CudaEvent, CudaError> {
+        let flags = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
+        self.stream.record_event(flags).map_err(|e| CudaError::of("cuEventRecord", e))
+    }
+}
+
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        if self.wait().is_ok() {
+            for module in &self.modules {
+                // SAFETY: loaded by `open`, and nothing runs any more. At the end there is nobody to tell of an error.
+                let _ = unsafe { result::module::unload(*module) };
+            }
+        }
+    }
+}
+
+/// Time on the card.
+pub struct Timer<'a> {
+    gpu: &'a Gpu,
+    start: CudaEvent,
+}
+
+impl Timer<'_> {
+    /// Milliseconds that what was launched since took; waits for it.
+    pub fn stop(self) -> Result<f32, CudaError> {
+        let end = self.gpu.mark()?;
+        self.start.elapsed_ms(&end).map_err(|e| CudaError::of("cuEventElapsedTime", e))
+    }
+}

@@ -1,0 +1,45 @@
+//! AdamW over all trainables in one launch.
+
+use super::{Argument, Backend};
+use crate::error::{Result, shape_error};
+
+/// The numbers of one step, formed on the host as galen-optim forms them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamWStep {
+    /// Multiplies the gradients (clipping).
+    pub factor: f32,
+    /// Decay of the mean of gradients, and one minus it.
+    pub beta1: (f32, f32),
+    /// Decay of the mean of squared gradients, and one minus it.
+    pub beta2: (f32, f32),
+    /// Learning rate over `1 - beta1^t`.
+    pub step_size: f32,
+    /// `sqrt(1 - beta2^t)`.
+    pub root: f32,
+    /// Added to the root.
+    pub eps: f32,
+    /// `1 - learning rate * weight decay`.
+    pub decay: f32,
+}
+
+/// One step over `n` values (a multiple of 4): x, gradient (zeroed), m, v f32, and the bf16 copy that products read.
+pub fn adamw<B>(
+    on: &impl Backend<Buffer = B>,
+    n: usize,
+    buffers: [&B; 4],
+    copy: Option<&B>,
+    step: AdamWStep,
+) -> Result<()> {
+    if !n.is_multiple_of(4) {
+        return shape_error("adamw", format!("{n} values are not whole pieces of 4"));
+    }
+    if n == 0 {
+        return Ok(());
+    }
+    let mut args: Vec<_> = buffers.into_iter().map(|b| Argument::Write(b, 0)).collect();
+    args.push(copy.map_or(Argument::Null, |b| Argument::Write(b, 0)));
+    args.push(Argument::Long(n as u64));
+    let AdamWStep { factor, beta1: (b1, c1), beta2: (b2, c2), step_size, root, eps, decay } = step;
+    args.extend([factor, b1, c1, b2, c2, step_size, root, eps, decay].map(Argument::Float));
+    on.launch("adamw", [n.div_ceil(4 * 256), 1, 1], &args)
+}

@@ -1,0 +1,257 @@
+//! Projections with a low-rank branch: `y = x W^T + b + s (x A^T) B^T`.
+
+use super::{Argument, Backend, DeviceMatrix, DeviceWeight, Number, bytes, ints};
+use crate::error::{Result, shape_error};
+
+/// Rows up to which a product goes through the kernel for few rows.
+const FEW_ROWS: usize = 16;
+/// Outputs of a block of that kernel, and of the other.
+const FEW_OUTPUTS: usize = 32;
+const TILE: usize = 128;
+/// Tokens of a part of a branch's gradient: a constant, so that sums do not depend on the device.
+const TOKENS: usize = 1024;
+
+/// Flags of the products.
+const F32_OUTPUT: usize = 1;
+const ACCUMULATE: usize = 2;
+
+/// A branch on a device: A `[R, in]` and B `[out, R]`, rounded to bf16.
+pub struct DeviceBranch<'a, B> {
+    /// A.
+    pub a: &'a DeviceMatrix<B>,
+    /// B.
+    pub b: &'a DeviceMatrix<B>,
+    /// `s`.
+    pub scale: f32,
+}
+
+/// The right operand of a product's main part.
+enum Right<'a, B> {
+    Weight(&'a DeviceWeight<B>, usize),
+    Plain(&'a DeviceMatrix<B>),
+}
+
+/// The direction.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    /// x W^T.
+    Forward,
+    /// x W.
+    Backward,
+}
+
+/// One launch of the product kernels.
+struct Product<'a, B> {
+    way: Way,
+    x: &'a DeviceMatrix<B>,
+    right: Right<'a, B>,
+    out: usize,
+    /// u and what it multiplies.
+    branch: Option<(&'a DeviceMatrix<B>, &'a DeviceMatrix<B>)>,
+    bias: Option<&'a B>,
+    y: &'a DeviceMatrix<B>,
+    accumulate: bool,
+}
+
+impl<B> Product<'_, B> {
+    fn launch(&self, on: &impl Backend<Buffer = B>) -> Result<()> {
+        let (m, inner, out) = (self.x.rows, self.x.cols, self.out);
+        ints("projection", &[m, inner, out, self.x.stride, self.y.stride])?;
+        if m == 0 || out == 0 {
+            return Ok(());
+        }
+        let mut args = vec![self.x.read(), Argument::Int(self.x.stride)];
+        let few = self.way == Way::Forward && m <= FEW_ROWS && inner.is_multiple_of(32);
+        let name = match (self.way, few) {
+            (Way::Backward, _) => "qmatmul_backward",
+            (Way::Forward, false) => "qmatmul_forward",
+            (Way::Forward, true) if m <= 8 => "qmatvec_8",
+            (Way::Forward, true) => "qmatvec_16",
+        };
+        let kernel = match &self.right {
+            Right::Weight(w, first) => {
+                args.extend(w.arguments(*first));
+                w.kernel(name)
+            }
+            // The kernel takes a row's stride for its columns; those beyond are zeros.
+            Right::Plain(w) if w.stride == (if self.way == Way::Forward { inner } else { out }) => {
+                args.push(w.read());
+                args.extend([
+                    Argument::Null,
+                    Argument::Null,
+                    Argument::Null,
+                    Argument::Null,
+                    Argument::Float(0.0),
+                ]);
+                format!("{name}_bf16")
+            }
+            Right::Plain(w) => {
+                return shape_error("projection", format!("{} columns are not whole pieces of 8", w.cols));
+            }
+        };
+        args.extend([Argument::Int(out), Argument::Int(inner)]);
+        if let Some((u, v)) = self.branch {
+            args.extend([
+                u.read(),
+                Argument::Int(u.stride),
+                v.read(),
+                Argument::Int(v.stride),
+                Argument::Int(u.cols),
+            ]);
+        } else {
+            args.extend([
+                Argument::Null,
+                Argument::Int(0),
+                Argument::Null,
+                Argument::Int(0),
+                Argument::Int(0),
+            ]);
+        }
+        args.push(self.bias.map_or(Argument::Null, |b| Argument::Read(b, 0)));
+        let flags = if self.y.number == Number::F32 { F32_OUTPUT } else { 0 };
+        let flags = flags + if self.accumulate { ACCUMULATE } else { 0 };
+        args.extend([self.y.write(), Argument::Int(self.y.stride), Argument::Int(m), Argument::Int(flags)]);
+        let blocks = if few { out.div_ceil(FEW_OUTPUTS) } else { m.div_ceil(TILE) * out.div_ceil(TILE) };
+        on.launch(&kernel, [blocks, 1, 1], &args)
+    }
+}
+
+/// `out` columns of `x W^T` for rows of W from `first` on, into `y`: what the head does chunk by chunk.
+pub(super) fn rows_forward<B>(
+    on: &impl Backend<Buffer = B>,
+    x: &DeviceMatrix<B>,
+    (weight, first, out): (&DeviceWeight<B>, usize, usize),
+    y: &DeviceMatrix<B>,
+) -> Result<()> {
+    let right = Right::Weight(weight, first);
+    Product { way: Way::Forward, x, right, out, branch: None, bias: None, y, accumulate: false }.launch(on)
+}
+
+/// `y += x W` for rows of W from `first` on, as many as x has columns.
+pub(super) fn rows_backward<B>(
+    on: &impl Backend<Buffer = B>,
+    x: &DeviceMatrix<B>,
+    (weight, first): (&DeviceWeight<B>, usize),
+    y: &DeviceMatrix<B>,
+) -> Result<()> {
+    let (right, out) = (Right::Weight(weight, first), weight.cols());
+    Product { way: Way::Backward, x, right, out, branch: None, bias: None, y, accumulate: true }.launch(on)
+}
+
+impl<B> DeviceBranch<'_, B> {
+    fn check(&self, weight: &DeviceWeight<B>) -> Result<usize> {
+        let rank = self.a.rows;
+        self.a.expect("branch: A", rank, weight.cols(), Number::Bf16)?;
+        self.b.expect("branch: B", weight.rows(), rank, Number::Bf16)?;
+        if rank == 0 { shape_error("branch", "of rank 0") } else { Ok(rank) }
+    }
+}
+
+/// `u = x A^T` `[T, R]`, in f32 first: `s u` is rounded once, as on the CPU.
+fn reduced<B>(
+    on: &impl Backend<Buffer = B>,
+    x: &DeviceMatrix<B>,
+    a: Right<B>,
+    (way, rank, scale): (Way, usize, f32),
+) -> Result<DeviceMatrix<B>> {
+    let wide = DeviceMatrix::new(on, x.rows, rank, Number::F32)?;
+    let y = DeviceMatrix::new(on, x.rows, rank, Number::Bf16)?;
+    let (branch, bias) = (None, None);
+    // Columns from rank to stride are nobody's.
+    let out = if way == Way::Backward { wide.stride } else { rank };
+    Product { way, x, right: a, out, branch, bias, y: &wide, accumulate: false }.launch(on)?;
+    let n = bytes("branch", &[x.rows, wide.stride])?;
+    let args = [wide.read(), Argument::Float(scale), Argument::Long(n as u64), y.write()];
+    on.launch("cast_bf16", [n.div_ceil(8 * 256), 1, 1], &args)?;
+    Ok(y)
+}
+
+/// y `[T, out]` bf16, and `s u`, which backward wants.
+pub fn projection_forward<B>(
+    on: &impl Backend<Buffer = B>,
+    x: &DeviceMatrix<B>,
+    weight: &DeviceWeight<B>,
+    bias: Option<&B>,
+    branch: Option<&DeviceBranch<B>>,
+) -> Result<(DeviceMatrix<B>, Option<DeviceMatrix<B>>)> {
+    x.expect("projection", x.rows, weight.cols(), Number::Bf16)?;
+    let y = DeviceMatrix::new(on, x.rows, weight.rows(), Number::Bf16)?;
+    let u = match branch {
+        None => None,
+        Some(branch) => {
+            let rank = branch.check(weight)?;
+            Some(reduced(on, x, Right::Plain(branch.a), (Way::Forward, rank, branch.scale))?)
+        }
+    };
+    let pair = u.as_ref().zip(branch).map(|(u, branch)| (u, branch.b));
+    let (right, out) = (Right::Weight(weight, 0), weight.rows());
+    Product { way: Way::Forward, x, right, out, branch: pair, bias, y: &y, accumulate: false }.launch(on)?;
+    Ok((y, u))
+}
+
+/// Adds `dy W + du A` to `dx` or writes it, and adds the branch's gradients, of A `[R, in]` and B `[out, R]` f32 without
+/// gaps, to `da` and `db`. `u` is what forward gave.
+pub fn projection_backward<B>(
+    on: &impl Backend<Buffer = B>,
+    dy: &DeviceMatrix<B>,
+    weight: &DeviceWeight<B>,
+    branch: Option<(&DeviceBranch<B>, &DeviceMatrix<B>, &DeviceMatrix<B>)>,
+    (dx, accumulate): (&DeviceMatrix<B>, bool),
+    gradients: Option<(&B, &B)>,
+) -> Result<()> {
+    dy.expect("projection", dy.rows, weight.rows(), Number::Bf16)?;
+    dx.expect("projection", dy.rows, weight.cols(), dx.number)?;
+    let mut du = None;
+    if let Some((branch, u, x)) = branch {
+        let rank = branch.check(weight)?;
+        x.expect("projection: x", dy.rows, weight.cols(), Number::Bf16)?;
+        u.expect("projection: u", dy.rows, rank, Number::Bf16)?;
+        // dy B: B is stored as W is for dy W.
+        let found = reduced(on, dy, Right::Plain(branch.b), (Way::Backward, rank, branch.scale))?;
+        if let Some((da, db)) = gradients {
+            // s is in du and in u already.
+            gradient(on, &found, x, da, false)?;
+            gradient(on, u, dy, db, true)?;
+        }
+        du = Some(found);
+    }
+    let pair = du.as_ref().zip(branch).map(|(du, (branch, _, _))| (du, branch.a));
+    let (right, out) = (Right::Weight(weight, 0), weight.cols());
+    Product { way: Way::Backward, x: dy, right, out, branch: pair, bias: None, y: dx, accumulate }.launch(on)
+}
+
+/// `to += u^T x`, or its transpose.
+fn gradient<B>(
+    on: &impl Backend<Buffer = B>,
+    u: &DeviceMatrix<B>,
+    x: &DeviceMatrix<B>,
+    to: &B,
+    transposed: bool,
+) -> Result<()> {
+    let (tokens, rank, n) = (u.rows, u.cols, x.cols);
+    ints("branch", &[tokens, rank, n, u.stride, x.stride])?;
+    let parts_n = tokens.div_ceil(TOKENS);
+    let parts = on.alloc(bytes("branch", &[parts_n, rank, n, 4])?)?;
+    let args = [
+        u.read(),
+        Argument::Int(u.stride),
+        x.read(),
+        Argument::Int(x.stride),
+        Argument::Int(tokens),
+        Argument::Int(rank),
+        Argument::Int(n),
+        Argument::Int(TOKENS),
+        Argument::Write(&parts, 0),
+    ];
+    on.launch("lora_gradient", [n.div_ceil(128), rank.div_ceil(64), parts_n], &args)?;
+    let args = [
+        Argument::Read(&parts, 0),
+        Argument::Int(parts_n),
+        Argument::Int(rank),
+        Argument::Int(n),
+        Argument::Float(1.0),
+        Argument::Int(usize::from(transposed)),
+        Argument::Write(to, 0),
+    ];
+    on.launch("lora_gradient_sum", [(rank * n).div_ceil(256), 1, 1], &args)
+}

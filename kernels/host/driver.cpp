@@ -1,0 +1,128 @@
+// A stand-in for libcuda that runs launches in the host runtime: so that the program for cards, its launches and its memory
+// can be rehearsed without a card (`xtask gpu-rehearsal`). Only what galen_ops::cuda and cudarc call is here.
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+extern "C" void galen_units();
+extern "C" int galen_host_launch(const char* name, const unsigned grid[3], const unsigned threads[3], size_t shared,
+                                 uint64_t seed, void* const* args, size_t n_args, char* error, size_t error_bytes);
+extern "C" const char* galen_host_kernel(size_t i);
+
+namespace {
+
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, LAUNCH_FAILED = 719 };
+constexpr size_t MEMORY = size_t(8) << 30;
+
+struct Event { std::chrono::steady_clock::time_point at; };
+struct Function { std::string name; size_t shared = 48 << 10; };
+
+size_t used = 0;
+
+// Sizes lie in front of what is allocated; every byte begins as one that is no number.
+void* take(size_t bytes) {
+    if (used + bytes > MEMORY) return nullptr;
+    auto base = static_cast<uint8_t*>(aligned_alloc(256, (bytes + 511) / 256 * 256));
+    if (!base) return nullptr;
+    memcpy(base, &bytes, sizeof bytes);
+    memset(base + 256, 0xff, bytes);
+    used += bytes;
+    return base + 256;
+}
+void give(void* p) {
+    auto base = static_cast<uint8_t*>(p) - 256;
+    size_t bytes;
+    memcpy(&bytes, base, sizeof bytes);
+    used -= bytes;
+    free(base);
+}
+
+}  // namespace
+
+extern "C" {
+
+int cuInit(unsigned) { galen_units(); return SUCCESS; }
+int cuDriverGetVersion(int* v) { *v = 13000; return SUCCESS; }
+int cuDeviceGetCount(int* n) { *n = 1; return SUCCESS; }
+int cuDeviceGet(int* device, int ordinal) { *device = ordinal; return SUCCESS; }
+int cuDeviceGetName(char* name, int length, int) { snprintf(name, size_t(length), "rehearsal on the CPU"); return SUCCESS; }
+int cuDeviceTotalMem_v2(size_t* bytes, int) { *bytes = MEMORY; return SUCCESS; }
+int cuDeviceGetAttribute(int* value, int attribute, int) {
+    // Capability 8.0; memory pools; one multiprocessor.
+    *value = attribute == 75 ? 8 : attribute == 76 ? 0 : attribute == 115 || attribute == 16 ? 1 : 0;
+    return SUCCESS;
+}
+int cuDevicePrimaryCtxRetain(void** context, int) { *context = &used; return SUCCESS; }
+int cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
+int cuCtxSetCurrent(void*) { return SUCCESS; }
+int cuCtxGetCurrent(void** context) { *context = &used; return SUCCESS; }
+int cuCtxSynchronize() { return SUCCESS; }
+int cuStreamCreate(void** stream, unsigned) { *stream = malloc(1); return SUCCESS; }
+int cuStreamDestroy_v2(void* stream) { free(stream); return SUCCESS; }
+int cuStreamSynchronize(void*) { return SUCCESS; }
+int cuStreamWaitEvent(void*, void*, unsigned) { return SUCCESS; }
+int cuModuleLoadData(void** module, const void* image) {
+    // Fat binaries begin so.
+    uint32_t magic;
+    memcpy(&magic, image, 4);
+    *module = malloc(1);
+    return magic == 0xba55ed50 ? SUCCESS : 200;
+}
+int cuModuleUnload(void* module) { free(module); return SUCCESS; }
+int cuModuleGetFunction(void** function, void*, const char* name) {
+    const char* known;
+    for (size_t i = 0; (known = galen_host_kernel(i)) != nullptr; ++i) {
+        if (strcmp(known, name) != 0) continue;
+        *function = new Function{name};
+        return SUCCESS;
+    }
+    return NOT_FOUND;
+}
+int cuFuncSetAttribute(void* function, int attribute, int value) {
+    if (attribute == 8) static_cast<Function*>(function)->shared = size_t(value);
+    return SUCCESS;
+}
+int cuMemAlloc_v2(uint64_t* p, size_t bytes) {
+    *p = reinterpret_cast<uint64_t>(take(bytes));
+    return *p ? SUCCESS : OUT_OF_MEMORY;
+}
+int cuMemAllocAsync(uint64_t* p, size_t bytes, void*) { return cuMemAlloc_v2(p, bytes); }
+int cuMemFree_v2(uint64_t p) { give(reinterpret_cast<void*>(p)); return SUCCESS; }
+int cuMemFreeAsync(uint64_t p, void*) { return cuMemFree_v2(p); }
+int cuMemGetInfo_v2(size_t* left, size_t* total) { *left = MEMORY - used; *total = MEMORY; return SUCCESS; }
+int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, void*) {
+    memcpy(reinterpret_cast<void*>(to), from, bytes);
+    return SUCCESS;
+}
+int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, void*) {
+    memcpy(to, reinterpret_cast<void*>(from), bytes);
+    return SUCCESS;
+}
+int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                   unsigned shared, void*, void** args, void**) {
+    static uint64_t seed = 0;
+    auto f = static_cast<Function*>(function);
+    const unsigned grid[3] = {gx, gy, gz}, threads[3] = {bx, by, bz};
+    char error[1024] = "more shared memory than its attribute allows";
+    if (shared <= f->shared &&
+        galen_host_launch(f->name.c_str(), grid, threads, shared, ++seed, args, SIZE_MAX, error, sizeof error) == 0)
+        return SUCCESS;
+    fprintf(stderr, "rehearsal: %s\n", error);
+    return LAUNCH_FAILED;
+}
+int cuEventCreate(void** event, unsigned) { *event = new Event; return SUCCESS; }
+int cuEventRecord(void* event, void*) { static_cast<Event*>(event)->at = std::chrono::steady_clock::now(); return SUCCESS; }
+int cuEventSynchronize(void*) { return SUCCESS; }
+int cuEventElapsedTime_v2(float* ms, void* a, void* b) {
+    *ms = std::chrono::duration<float, std::milli>(static_cast<Event*>(b)->at - static_cast<Event*>(a)->at).count();
+    return SUCCESS;
+}
+int cuEventElapsedTime(float* ms, void* a, void* b) { return cuEventElapsedTime_v2(ms, a, b); }
+int cuEventDestroy_v2(void* event) { delete static_cast<Event*>(event); return SUCCESS; }
+int cuGetErrorName(int, const char** name) { *name = "an error of the rehearsal"; return SUCCESS; }
+int cuGetErrorString(int, const char** text) { *text = "an error of the rehearsal"; return SUCCESS; }
+
+}  // extern "C"

@@ -1,0 +1,64 @@
+// What stands between the products: rounding, rows of the embedding, rows that are picked out.
+//
+//   cast_bf16        y = bf16(scale x), x [n] f32, n a multiple of 8. Grid: ceil(n / 8 / 256)
+//   select_rows      y [n, C] = x [index, C], f32 to bf16. Grid: n
+//   embed_FORMAT     y [T, C] f32 = scale W[id], W [V, C] in any format of formats.cuh. Grid: T
+//
+// C a multiple of 32 (embed), of 8 (select_rows). Expected share of roofline: 80 % of memory bandwidth.
+//
+// launch: cast_bf16   threads=256 shared=0 registers=40
+// launch: select_rows threads=256 shared=0 registers=40
+// launch: embed_*     threads=128 shared=64 registers=96
+#include "include/formats.cuh"
+#include "include/vector.cuh"
+
+extern "C" __global__ void __launch_bounds__(256) cast_bf16(const float* x, float scale, int64_t n, bf16* y) {
+    int64_t i = 8 * place();
+    if (i >= n) return;
+    Eight v = load_eight(x + i);
+    UNROLL
+    for (int j = 0; j < 8; ++j) v.v[j] *= scale;
+    store_eight(y + i, v);
+}
+EXPORT_KERNEL(cast_bf16);
+
+extern "C" __global__ void __launch_bounds__(256) select_rows(const float* x, const int* index, int c, bf16* y) {
+    const float* from = x + int64_t(index[blockIdx.x]) * c;
+    for (int i = threadIdx.x * 8; i < c; i += 256 * 8) store_eight(y + int64_t(blockIdx.x) * c + i, load_eight(from + i));
+}
+EXPORT_KERNEL(select_rows);
+
+template <class F>
+__device__ __forceinline__ void embed(const Weight& w, const int* ids, float scale, float* y) {
+    SHARED_MEMORY(memory);
+    auto lut = reinterpret_cast<float*>(memory);
+    if constexpr (F::USES_LUT) {
+        if (threadIdx.x < 16) lut[threadIdx.x] = w.levels[threadIdx.x];
+        __syncthreads();
+    }
+    int id = ids[blockIdx.x];
+    for (int group = threadIdx.x; group < w.cols / 32; group += 128) {
+        uint32_t pairs[16];
+        F::decode(pairs, F::load(w, id, group), group, lut);
+        float* to = y + int64_t(blockIdx.x) * w.cols + 32 * group;
+        UNROLL
+        for (int j = 0; j < 4; ++j) {
+            Eight x;
+            UNROLL
+            for (int k = 0; k < 4; ++k) {
+                x.v[2 * k] = scale * __uint_as_float(pairs[4 * j + k] << 16);
+                x.v[2 * k + 1] = scale * __uint_as_float(pairs[4 * j + k] & 0xffff0000u);
+            }
+            store_eight(to + 8 * j, x);
+        }
+    }
+}
+
+#define KERNEL(name, F)                                                                                         \
+    extern "C" __global__ void __launch_bounds__(128)                                                           \
+        embed_##name(WEIGHT_PARAMETERS, int cols, const int* ids, float scale, float* y) {                      \
+        embed<F>(WEIGHT(cols), ids, scale, y);                                                                  \
+    }                                                                                                           \
+    EXPORT_KERNEL(embed_##name);
+
+FOR_EACH_FORMAT(KERNEL)

@@ -1,0 +1,213 @@
+//! galen-ops' device operations, by launches, against its operations on the CPU.
+
+use super::qmatmul::weight;
+use super::support::{close, narrow, values, widen};
+use crate::Device;
+use crate::place::Launches;
+use candle_core::{Device as Candle, Tensor};
+use galen_ops::device::{
+    AttentionOperands, AttentionPlan, Backend, DeviceBranch, DeviceMatrix, DeviceWeight, Number,
+    attention_backward, attention_forward, gated_backward, gated_forward, log_prob_backward,
+    log_prob_forward, projection_backward, projection_forward, rms_norm_backward, rms_norm_forward,
+};
+use galen_ops::ops::{
+    Activation, Attention, AttentionShape, Branch, Compute, Frozen, Gated, LogProbHead, Projection,
+    Projections, Prologue, RmsNorm,
+};
+use galen_ops::quant::{QuantMatrix, WeightDtype};
+use galen_ops::{Op, Result};
+use galen_types::{Segment, Target};
+use std::sync::Arc;
+
+fn wide(t: &Tensor) -> Vec<f64> {
+    t.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|v| f64::from(*v)).collect()
+}
+
+fn tensor(values: &[f32], cols: usize) -> Tensor {
+    Tensor::from_slice(values, (values.len() / cols, cols), &Candle::Cpu).unwrap()
+}
+
+/// Values that are bf16 already, so that both sides begin with the same.
+fn rounded(seed: u64, n: usize) -> Vec<f32> {
+    widen(&narrow(&values(seed, n)))
+}
+
+/// Within `share` of the largest magnitude.
+fn near(what: &str, got: &[f32], want: &[f64], share: f64) -> std::result::Result<(), String> {
+    let largest = want.iter().fold(0f64, |m, v| m.max(v.abs()));
+    close(what, got, want, share, largest)
+}
+
+fn floats(
+    on: &impl Backend<Buffer = std::cell::RefCell<Vec<u8>>>,
+    b: &std::cell::RefCell<Vec<u8>>,
+) -> Result<Vec<f32>> {
+    Ok(on.download(b)?.as_chunks::<4>().0.iter().map(|v| f32::from_le_bytes(*v)).collect())
+}
+
+fn projection(
+    device: &Device,
+    dtype: WeightDtype,
+    (m, n, k, rank): (usize, usize, usize, usize),
+) -> Result<()> {
+    let on = Launches(device);
+    let matrix = weight(dtype, n, k, 3);
+    let (x, dy) = (rounded(1, m * k), rounded(2, m * n));
+    let (a, b) = (rounded(4, rank * k), rounded(5, n * rank));
+    let scale = 0.75;
+    // The CPU's operation, in f32 over the rounded weight.
+    let plain = QuantMatrix::from_f32(n, k, &widen(&narrow(&matrix.to_f32()))).unwrap();
+    let base = Projection::new(Arc::new(plain), None)?;
+    let op = Projections {
+        prologue: Prologue::Plain,
+        members: vec![(base, Some(Branch { scale, dropout: None }))],
+    };
+    let (y_want, saved) = op.forward(&[&tensor(&x, k), &tensor(&a, k), &tensor(&b, rank)])?;
+    let want = op.backward(&saved, vec![Some(tensor(&dy, n))], &[true; 3])?;
+
+    let w = DeviceWeight::upload(&on, &matrix)?;
+    let bf16 = |v: &[f32], cols| DeviceMatrix::upload(&on, v, cols, Number::Bf16);
+    let (x, dy, a, b) = (bf16(&x, k)?, bf16(&dy, n)?, bf16(&a, k)?, bf16(&b, rank)?);
+    let branch = DeviceBranch { a: &a, b: &b, scale };
+    let (y, u) = projection_forward(&on, &x, &w, None, Some(&branch))?;
+    let dx = DeviceMatrix::new(&on, m, k, Number::F32)?;
+    let (da, db) = (on.zeros(4 * rank * k)?, on.zeros(4 * n * rank)?);
+    let u = u.as_ref().unwrap();
+    projection_backward(&on, &dy, &w, Some((&branch, u, &x)), (&dx, false), Some((&da, &db)))?;
+    let what = |part: &str| format!("projection {dtype} ({m}, {n}, {k}, {rank}): {part}");
+    let compare = |part, got: Vec<f32>, want: &Tensor| {
+        near(&what(part), &got, &wide(want), 6e-3).map_err(galen_ops::Error::Device)
+    };
+    compare("y", y.download(&on)?, &y_want[0])?;
+    compare("dx", dx.download(&on)?, want[0].as_ref().unwrap())?;
+    compare("dA", floats(&on, &da)?, want[1].as_ref().unwrap())?;
+    compare("dB", floats(&on, &db)?, want[2].as_ref().unwrap())
+}
+
+/// Projections with a branch: forward, dx, dA, dB.
+pub fn projections(device: &Device) -> std::result::Result<(), String> {
+    for (dtype, shape) in [
+        (WeightDtype::Nf4, (70, 96, 64, 8)),
+        (WeightDtype::Q4_K, (9, 40, 256, 3)),
+        (WeightDtype::Q8_0, (1, 24, 64, 16)),
+        (WeightDtype::BF16, (33, 136, 96, 64)),
+    ] {
+        projection(device, dtype, shape).map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}
+
+/// Attention over a tree of segments, with a window.
+pub fn attention(device: &Device) -> std::result::Result<(), String> {
+    attention_of(device).map_err(|e| e.to_string())
+}
+
+fn attention_of(device: &Device) -> Result<()> {
+    let on = Launches(device);
+    let lengths = [(40u32, None), (30, Some(0u32)), (1, Some(1)), (66, Some(0)), (3, None)];
+    let mut segments: Vec<Segment> = Vec::new();
+    for (len, parent) in lengths {
+        let start = segments.last().map_or(0, |s| s.start + s.len);
+        let position = parent.map_or(0, |p| segments[p as usize].position + segments[p as usize].len);
+        segments.push(Segment { start, len, parent, position });
+    }
+    let tokens: usize = segments.iter().map(|s| s.len as usize).sum();
+    let shape = AttentionShape { n_heads: 4, n_kv_heads: 2, head_dim: 64, scale: 0.125, window: Some(50) };
+    let (qw, kw) = (4 * 64, 2 * 64);
+    let [q, k, v, g] =
+        [(1, qw), (2, kw), (3, kw), (4, qw)].map(|(seed, width)| rounded(seed, tokens * width));
+    let op = Attention { shape, segments: segments.clone().into(), compute: Compute::F32 };
+    let (o_want, saved) = op.forward(&[&tensor(&q, qw), &tensor(&k, kw), &tensor(&v, kw)])?;
+    let want = op.backward(&saved, vec![Some(tensor(&g, qw))], &[true; 3])?;
+
+    let bf16 = |v: &[f32], cols| DeviceMatrix::upload(&on, v, cols, Number::Bf16);
+    let (q, k, v, g) = (bf16(&q, qw)?, bf16(&k, kw)?, bf16(&v, kw)?, bf16(&g, qw)?);
+    let plan = AttentionPlan::new(&on, shape, 0.0, &segments)?;
+    let x = AttentionOperands { q: &q, k: &k, v: &v };
+    let (o, lse) = attention_forward(&on, &plan, &x)?;
+    let found = attention_backward(&on, &plan, &x, (&o, &lse), &g)?;
+    let all = [(&o, &o_want[0]), (&found.q, want[0].as_ref().unwrap())];
+    let rest = [(&found.k, want[1].as_ref().unwrap()), (&found.v, want[2].as_ref().unwrap())];
+    for ((got, want), name) in all.into_iter().chain(rest).zip(["o", "dq", "dk", "dv"]) {
+        near(name, &got.download(&on)?, &wide(want), 8e-3).map_err(galen_ops::Error::Device)?;
+    }
+    Ok(())
+}
+
+/// Norms, gates and the head.
+pub fn norms_gates_and_head(device: &Device) -> std::result::Result<(), String> {
+    rest_of(device).map_err(|e| e.to_string())
+}
+
+fn rest_of(device: &Device) -> Result<()> {
+    let on = Launches(device);
+    let (rows, c) = (7, 64);
+    let failed = galen_ops::Error::Device;
+    let (x, b, w, dy) = (values(1, rows * c), rounded(2, rows * c), values(3, c), rounded(4, rows * c));
+    let sum: Vec<f32> = x.iter().zip(&b).map(|(x, b)| x + b).collect();
+    let norm = RmsNorm { weight: w.clone().into(), eps: 1e-5 };
+    let (y_want, saved) = norm.forward(&[&tensor(&sum, c)])?;
+    let dx_want = norm.backward(&saved, vec![Some(tensor(&dy, c))], &[true])?;
+    let factor = on.upload(&w.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())?;
+    let x = DeviceMatrix::upload(&on, &x, c, Number::F32)?;
+    let [b, dy] = [b, dy].map(|v| DeviceMatrix::upload(&on, &v, c, Number::Bf16));
+    let (b, dy) = (b?, dy?);
+    let (r, y) = rms_norm_forward(&on, &x, Some(&b), (&factor, 1e-5))?;
+    let dx = rms_norm_backward(&on, r.as_ref().unwrap(), (&factor, 1e-5), &dy, None)?;
+    near("norm", &y.download(&on)?, &wide(&y_want[0]), 4e-3).map_err(failed)?;
+    near("norm's gradient", &dx.download(&on)?, &wide(dx_want[0].as_ref().unwrap()), 1e-5).map_err(failed)?;
+
+    for activation in [Activation::Silu, Activation::GeluTanh] {
+        let [g, u, d] = [5, 6, 7].map(|seed| rounded(seed, rows * c));
+        let op = Gated { activation };
+        let (y_want, saved) = op.forward(&[&tensor(&g, c), &tensor(&u, c)])?;
+        let want = op.backward(&saved, vec![Some(tensor(&d, c))], &[true; 2])?;
+        let bf16 = |v: &[f32]| DeviceMatrix::upload(&on, v, c, Number::Bf16);
+        let (g, u, d) = (bf16(&g)?, bf16(&u)?, bf16(&d)?);
+        let y = gated_forward(&on, activation, &g, &u)?;
+        near("gate", &y.download(&on)?, &wide(&y_want[0]), 4e-3).map_err(failed)?;
+        for (got, want) in gated_backward(&on, activation, (&g, &u), &d)?.iter().zip(&want) {
+            near("gate's gradient", &got.download(&on)?, &wide(want.as_ref().unwrap()), 4e-3)
+                .map_err(failed)?;
+        }
+    }
+    for dtype in [WeightDtype::Q8_0, WeightDtype::Nf4] {
+        head(device, dtype)?;
+    }
+    Ok(())
+}
+
+/// More than one chunk of the vocabulary, targets out of order, two of one row.
+fn head(device: &Device, dtype: WeightDtype) -> Result<()> {
+    let on = Launches(device);
+    let (v, c, tokens) = (4096 + 70, 64, 6);
+    let matrix = weight(dtype, v, c, 8);
+    let hidden = rounded(9, tokens * c);
+    let at = [(4u32, 4100u32), (0, 7), (4, 4095), (2, 0)];
+    let targets: Arc<[Target]> =
+        at.iter().map(|(index, token)| Target { index: *index, token: *token, row: 0 }).collect();
+    let plain = QuantMatrix::from_f32(v, c, &widen(&narrow(&matrix.to_f32()))).unwrap();
+    let op = LogProbHead {
+        weight: Frozen::from(Arc::new(plain)),
+        targets: targets.clone(),
+        temperature: Some(0.8),
+        with_gradient: true,
+        correct: Arc::default(),
+    };
+    let (want, saved) = op.forward(&[&tensor(&hidden, c)])?;
+    let g = values(10, at.len());
+    let grad = Tensor::from_slice(&g, at.len(), &Candle::Cpu).unwrap();
+    let dh_want = op.backward(&saved, vec![Some(grad)], &[true])?;
+
+    let w = DeviceWeight::upload(&on, &matrix)?;
+    let h = DeviceMatrix::upload(&on, &hidden, c, Number::F32)?;
+    let state = log_prob_forward(&on, &h, &w, &targets, 0.8, true)?;
+    let (logps, correct) = state.download(&on)?;
+    let failed = galen_ops::Error::Device;
+    close("logps", &logps, &wide(&want[0]), 1e-5, 1.0).map_err(failed)?;
+    if correct != *op.correct.lock().unwrap() {
+        return Err(failed(format!("head {dtype}: correct is {correct:?}")));
+    }
+    let dh = log_prob_backward(&on, &state, &w, &g, (tokens, 0.8))?;
+    near("dh", &dh.download(&on)?, &wide(dh_want[0].as_ref().unwrap()), 6e-3).map_err(failed)
+}

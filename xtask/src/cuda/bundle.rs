@@ -1,0 +1,98 @@
+//! `gpu-bundle`: one archive with the checks and timings for a card: no compiler, no network, nothing but the driver is
+//! needed there.
+
+use super::{Toolkit, kernels};
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Most bytes of the archive.
+const MOST_BYTES: u64 = 40 << 20;
+
+/// Runs the program of [`run`] without a card: over a stand-in for the driver that runs kernels in the host runtime.
+pub fn rehearse() -> Result<(), String> {
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), PathBuf::from);
+    let program = target.join("cuda/galen-gpu-check/galen-gpu-check");
+    if !program.exists() {
+        return Err(format!("{}: not there\nhint: `xtask gpu-bundle` makes it", program.display()));
+    }
+    let folder = target.join("cuda/rehearsal");
+    fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let mut names = Vec::new();
+    for entry in fs::read_dir(kernels()).map_err(|e| format!("{}: {e}", kernels().display()))? {
+        let path = entry.map_err(|e| e.to_string())?.path();
+        if path.extension().is_some_and(|e| e == "cu") {
+            names.extend(path.file_stem().map(|n| n.to_string_lossy().into_owned()));
+        }
+    }
+    names.sort();
+    // One unit: every file's kernels register themselves.
+    let mut all: String = names
+        .iter()
+        .map(|n| format!("#include \"{}\"\n", kernels().join(format!("{n}.cu")).display()))
+        .collect();
+    all.push_str("extern \"C\" void galen_units() {}\n");
+    let unit = folder.join("units.cpp");
+    fs::write(&unit, all).map_err(|e| format!("{}: {e}", unit.display()))?;
+    let compiler = std::env::var_os("CXX").unwrap_or_else(|| "c++".into());
+    let flags = ["-std=c++17", "-O2", "-ffp-contract=off", "-w", "-DGALEN_HOST", "-shared", "-fPIC"];
+    let host = ["runtime.cpp", "driver.cpp"].map(|n| kernels().join("host").join(n));
+    run_it(
+        Command::new(compiler).args(flags).arg(&unit).args(host).arg("-o").arg(folder.join("libcuda.so.1")),
+    )?;
+    fs::copy(folder.join("libcuda.so.1"), folder.join("libcuda.so")).map_err(|e| e.to_string())?;
+    run_it(
+        Command::new(program)
+            .args(["--small", "--tiny", "--out"])
+            .arg(folder.join("report.json"))
+            .env("LD_LIBRARY_PATH", &folder),
+    )
+}
+
+/// Builds the program with the kernels inside and packs it with what runs it.
+pub fn run() -> Result<(), String> {
+    let toolkit = Toolkit::ensure()?;
+    let root = crate::root();
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    // The whole workspace's features, so that what is compiled already is not compiled again.
+    build.current_dir(&root).args(["build", "--release", "--locked", "--workspace"]);
+    build.args(["--features", "galen-kernels/gpu", "--bin", "galen-gpu-check"]);
+    run_it(build.env("CUDA_HOME", &toolkit.home))?;
+    let folder = target.join("cuda/galen-gpu-check");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let program = target.join("release/galen-gpu-check");
+    for (from, name) in [
+        (program, "galen-gpu-check"),
+        (kernels().join("bundle/run.sh"), "run.sh"),
+        (kernels().join("bundle/peers.py"), "peers.py"),
+        (kernels().join("ROOFLINE.md"), "ROOFLINE.md"),
+    ] {
+        fs::copy(&from, folder.join(name)).map_err(|e| format!("{}: {e}", from.display()))?;
+    }
+    run_it(Command::new("strip").arg(folder.join("galen-gpu-check")))?;
+    let archive = target.join("cuda/galen-gpu-check.tar.gz");
+    run_it(
+        Command::new("tar")
+            .arg("-czf")
+            .arg(&archive)
+            .arg("-C")
+            .arg(target.join("cuda"))
+            .arg("galen-gpu-check"),
+    )?;
+    let bytes = fs::metadata(&archive).map_err(|e| format!("{}: {e}", archive.display()))?.len();
+    if bytes > MOST_BYTES {
+        return Err(format!("{}: {bytes} bytes, at most {MOST_BYTES}", archive.display()));
+    }
+    println!("{}: {:.1} MB", archive.display(), bytes as f64 / 1e6);
+    println!("on a machine with a card: tar -xzf galen-gpu-check.tar.gz && galen-gpu-check/run.sh");
+    Ok(())
+}
+
+fn run_it(command: &mut Command) -> Result<(), String> {
+    let status = command.status().map_err(|e| format!("{command:?}: {e}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{command:?}: {status}")) }
+}
