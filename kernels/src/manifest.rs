@@ -1,9 +1,11 @@
 //! The machine-readable lines of the kernels' headers: what a launch needs, what the compiled code may use and must
 //! contain. Also compiled into `xtask`.
 //!
-//!     // launch: NAMES threads=N shared=BYTES registers=N [spills="why"]
-//!     // sass: NAMES PIECE ...          (instructions, `*` for any letters)
-//!     // roofline: NAMES what="shape" flops=N bytes=N share=PERCENT share_sm_90=PERCENT
+//! ```text
+//! // launch: NAMES threads=N shared=BYTES registers=N [spills="why"]
+//! // sass: NAMES PIECE ...          (instructions, `*` for any letters)
+//! // roofline: NAMES what="shape" flops=N bytes=N share=PERCENT share_sm_90=PERCENT
+//! ```
 //!
 //! NAMES is a kernel's name with `*` for any letters; the first line of a kind that fits a kernel counts.
 

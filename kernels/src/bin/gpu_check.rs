@@ -1,6 +1,8 @@
 //! Every check and the timings of the kernels on a card; one JSON comes out. Needs nothing but the driver.
 //!
-//!     galen-gpu-check [--card N] [--small] [--no-bench | --tiny] [--out FILE]
+//! ```text
+//! galen-gpu-check [--card N] [--small] [--no-bench | --tiny] [--out FILE]
+//! ```
 
 use galen_kernels::Device;
 use galen_kernels::checks::{CHECKS, small};
