@@ -44,10 +44,10 @@ struct Size {
 }
 
 const FULL: Size =
-    Size { train_per_letter: 100, batch: 16, questions: None, epochs: 3.0, learning_rate: 5e-4, run: "run" };
+    Size { train_per_letter: 100, batch: 8, questions: None, epochs: 3.0, learning_rate: 5e-4, run: "run" };
 const FAST: Size = Size {
     train_per_letter: 100,
-    batch: 16,
+    batch: 8,
     questions: Some(120),
     epochs: 2.0,
     learning_rate: 5e-4,
