@@ -29,8 +29,8 @@ fn every_rule_can_fail() {
     );
     check(imports, manifest, "[build-dependencies]\ngalen-data.workspace = true\n", Some("galen-data"));
     check(imports, manifest, "[dependencies]\nanyhow = \"1\"\n", Some("only `galen` imports `anyhow`"));
-    check(imports, "crates/galen-reward/Cargo.toml", "[dependencies]\nureq = \"3\"\n", None);
-    check(imports, manifest, "[dependencies]\nureq = \"3\"\n", Some("only `galen-hub`, `galen-reward`"));
+    check(imports, "crates/galen-endpoint/Cargo.toml", "[dependencies]\nureq = \"3\"\n", None);
+    check(imports, manifest, "[dependencies]\nureq = \"3\"\n", Some("only `galen-hub`, `galen-endpoint`"));
     check(imports, "crates/galen-new/Cargo.toml", "", Some("not in the table"));
 
     let header = "//! Owns: a\n//! b.\n//! Takes: c.\n//! Gives: d.\n//! Never: e.\n";
