@@ -1,4 +1,4 @@
-//! The engines of a pipeline, opened. A new kind is one file here and one line in [`ENGINES`].
+//! The engines of a pipeline, opened. A new kind is one file here and one line in `ENGINES`.
 
 mod mistralrs;
 mod native;
