@@ -26,7 +26,8 @@ fn read(options: &MistralrsOptions, runtime: &Runtime) -> Result<Arc<MistralRs>,
     let pipeline = if options.model.is_dir() {
         // By paths: by its name mistralrs-core would ask the hub for an adapter, wherever it lies.
         let (loader, paths) = folder(options)?;
-        loader.load_model_from_path(&paths, &ModelDType::Auto, &device, true, map, isq, None)
+        // On the CPU half precision is neither faster nor as exact.
+        loader.load_model_from_path(&paths, &ModelDType::F32, &device, true, map, isq, None)
     } else {
         let loader = gguf(options)?;
         loader.load_model_from_hf(None, TokenSource::None, &ModelDType::Auto, &device, true, map, isq, None)
