@@ -128,7 +128,8 @@ impl Serving {
             EngineName::Mistralrs => mistralrs::open(asked),
             #[cfg(not(feature = "mistralrs"))]
             EngineName::Mistralrs => {
-                let hint = "`cargo install --locked --features mistralrs`, or a released binary";
+                let hint =
+                    "`cargo install --locked --path crates/galen --features mistralrs`, or `--engine native`";
                 Err(UsageError::new("this galen was built without mistralrs-core", hint).into())
             }
         }
