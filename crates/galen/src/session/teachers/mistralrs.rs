@@ -1,9 +1,9 @@
 //! mistralrs-core as a teacher.
 
-use super::{Opener, PRICES, Running, prices};
-use crate::session::{EngineName, Serving, ServingOptions, sha256_file, sha256_text};
+use super::{Opener, PRICES, Running, local};
+use crate::session::{EngineName, Serving, ServingOptions};
 use galen_reward::{Kind, Options, Param};
-use galen_synth::{EngineKind, EngineSpec, Teacher};
+use galen_synth::{EngineKind, EngineSpec};
 
 pub(super) const OPENER: Opener = Opener {
     kind: EngineKind {
@@ -56,19 +56,6 @@ fn open(spec: &EngineSpec, options: &Options<'_>, offline: bool) -> anyhow::Resu
         WAITING,
         offline,
     )?;
-    let mut files = Vec::new();
-    for (name, path) in &serving.identity {
-        files.push(format!("{name} {}", sha256_file(path)?));
-    }
-    let teacher = Teacher {
-        kind: "mistralrs",
-        model: serving.names().pop().unwrap_or_default(),
-        identity: sha256_text(&format!("{}\n{}", serving.settings, files.join("\n"))),
-        concurrency: AT_ONCE,
-        constrains: true,
-        repeats: true,
-        prices: prices(options)?,
-        engine: serving.engine,
-    };
-    Ok(Running { teacher, worker: Some(serving.worker) })
+    let name = serving.names().pop().unwrap_or_default();
+    local("mistralrs", name, serving, AT_ONCE, options)
 }

@@ -4,6 +4,7 @@ mod mistralrs;
 mod native;
 mod openai;
 
+use super::{Serving, sha256_file, sha256_text};
 use crate::config::lines::Places;
 use galen_reward::{ConfigError, Kind, Network, Options, Param};
 use galen_synth::{EngineKind, EngineSpec, Pipeline, Teacher};
@@ -107,6 +108,31 @@ impl Opened {
             job.join().map_err(|_| anyhow::anyhow!("the pipeline's thread panicked"))
         })
     }
+}
+
+/// A teacher of what is served on this machine. Its identity is that of the files and of how they are computed.
+fn local(
+    kind: &'static str,
+    model: String,
+    serving: Serving,
+    concurrency: usize,
+    options: &Options<'_>,
+) -> anyhow::Result<Running> {
+    let mut identity = serving.settings.clone();
+    for (name, path) in &serving.identity {
+        identity += &format!("\n{name} {}", sha256_file(path)?);
+    }
+    let teacher = Teacher {
+        engine: serving.engine,
+        kind,
+        model,
+        identity: sha256_text(&identity),
+        concurrency,
+        constrains: true,
+        repeats: true,
+        prices: prices(options)?,
+    };
+    Ok(Running { teacher, worker: Some(serving.worker) })
 }
 
 /// Both prices.

@@ -1,9 +1,9 @@
 //! galen's own engine as a teacher.
 
-use super::{Opener, PRICES, Running, prices};
-use crate::session::{EngineName, Serving, ServingOptions, serving_kernels, sha256_file, sha256_text};
+use super::{Opener, PRICES, Running, local};
+use crate::session::{EngineName, Serving, ServingOptions, serving_kernels};
 use galen_reward::{ConfigError, Kind, Options, Param};
-use galen_synth::{EngineKind, EngineSpec, Teacher};
+use galen_synth::{EngineKind, EngineSpec};
 
 pub(super) const OPENER: Opener = Opener {
     kind: EngineKind {
@@ -71,21 +71,6 @@ fn open(spec: &EngineSpec, options: &Options<'_>, offline: bool) -> anyhow::Resu
         // A run directory as the model stands for both: its adapter is the last name.
         None => serving.names().pop().unwrap_or_default(),
     };
-    let mut files = Vec::new();
-    for (name, path) in &serving.identity {
-        files.push(format!("{name} {}", sha256_file(path)?));
-    }
-    let identity = sha256_text(&format!("{}\n{}", serving.settings, files.join("\n")));
-    let teacher = Teacher {
-        engine: serving.engine,
-        kind: "native",
-        model: name,
-        identity,
-        // As many again wait, so that a place in the batch is never empty.
-        concurrency: 2 * max_batch,
-        constrains: true,
-        repeats: true,
-        prices: prices(options)?,
-    };
-    Ok(Running { teacher, worker: Some(serving.worker) })
+    // As many again wait, so that a place in the batch is never empty.
+    local("native", name, serving, 2 * max_batch, options)
 }
