@@ -279,6 +279,11 @@ impl WeightDtype {
         self.block_size().is_multiple_of(32) && self != Self::Nf4
     }
 
+    /// Bits a weight takes, its block's scales with it.
+    pub fn bits(self) -> f64 {
+        8.0 * self.block_bytes() as f64 / self.block_size().max(1) as f64
+    }
+
     /// Bytes of a row of `cols` elements. Errors: `cols` not whole blocks. NF4: of a tensor of `cols` elements.
     pub fn row_bytes(self, cols: usize) -> Result<usize, QuantError> {
         if !cols.is_multiple_of(self.block_size()) {

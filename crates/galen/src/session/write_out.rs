@@ -16,12 +16,13 @@ use std::path::{Path, PathBuf};
 
 /// Predictions compared at the end of each sample.
 const POSITIONS: usize = 24;
+/// Bits a weight from which rounding each by itself loses nothing that feeding errors back would keep.
+const WELL_ROUNDED: f64 = 8.0;
 
 /// How merged weights become blocks again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Requantize {
     /// Errors are fed back into later columns, by the inputs that sample texts give (GPTQ).
-    #[default]
     Feedback,
     /// Each block by itself.
     Plain,
@@ -45,9 +46,9 @@ pub struct WriteArgs {
     /// The file or folder to write; one that an export wrote is replaced once the new one is whole
     #[arg(long, short, value_name = "PATH")]
     pub out: PathBuf,
-    /// How merged weights become quantised blocks again
-    #[arg(long, value_name = "HOW", default_value = "feedback")]
-    pub requantize: Requantize,
+    /// How merged weights become quantised blocks again; default: feedback below eight bits a weight, else plain
+    #[arg(long, value_name = "HOW")]
+    pub requantize: Option<Requantize>,
     /// Write nothing where the merged model is further than this from the model unmerged: KL, nats a token
     #[arg(long, alias = "max_kl", value_name = "X", value_parser = nats)]
     pub max_kl: Option<f64>,
@@ -85,21 +86,25 @@ pub fn write_out(
     crate::signals::exit_after(|| (galen_export::abandon(), super::no_replace()))?;
     let source = opened.source();
     let merged = source.adapter.filter(|_| !format.adapter_alone());
-    let quantised = format.writes_blocks() && becomes_codes(&source, options);
+    let bits = if format.writes_blocks() { fewest_bits(&source, options) } else { None };
     if merged.is_none() && (args.max_kl.is_some() || args.samples.is_some()) {
         let what = "`--max-kl` and `--samples` without an adapter that is merged";
         return Err(
             UsageError::new(what, "leave them out, or name an adapter and a format that merges it").into()
         );
     }
-    let Some(adapter) = merged.filter(|_| quantised || args.max_kl.is_some()) else {
+    let Some(adapter) = merged.filter(|_| bits.is_some() || args.max_kl.is_some()) else {
         return Ok(export(format, &source, options, out)?);
     };
     format.check(&source)?;
     let load = LoadOptions { precision: opened.precision, ..LoadOptions::default() };
     let model = opened.base.model(load)?;
     let texts = samples(opened, &model, adapter, args.samples.as_deref(), offline)?;
-    let calibration = if quantised && args.requantize == Requantize::Feedback {
+    let requantize = args.requantize.unwrap_or(match bits {
+        Some(bits) if bits < WELL_ROUNDED => Requantize::Feedback,
+        _ => Requantize::Plain,
+    });
+    let calibration = if bits.is_some() && requantize == Requantize::Feedback {
         let tokens: usize = texts.calibration.iter().map(Vec::len).sum();
         say(&format!("inputs of the projections on {} of {}", counted(tokens as u64, "token"), texts.origin));
         Some(Calibration::run(&model, adapter, &texts.calibration)?)
@@ -133,15 +138,16 @@ pub fn write_out(
     Ok(written)
 }
 
-/// Whether what the adapter changes ends as integer codes.
-fn becomes_codes(source: &Source, options: &Options) -> bool {
-    let changed = |name: &String| source.changes(name);
+/// Bits a weight of the coarsest blocks of integer codes that what the adapter changes ends in; None where it ends in none.
+fn fewest_bits(source: &Source, options: &Options) -> Option<f64> {
+    let changed = |name: &&String| source.changes(name);
     let target = |name: &String| match options.quantize {
         Some(q) => Some(q.dtype),
         None => source.stored_dtype(name).ok(),
     };
     let names = source.weights.names();
-    names.iter().filter(|n| changed(n)).filter_map(target).any(WeightDtype::has_integer_codes)
+    let codes = names.iter().filter(changed).filter_map(target).filter(|d| d.has_integer_codes());
+    codes.map(WeightDtype::bits).min_by(f64::total_cmp)
 }
 
 fn measure(

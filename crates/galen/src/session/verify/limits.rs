@@ -57,17 +57,11 @@ fn positive(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|x: &f64| *x >= 0.0).ok_or_else(|| "takes a number of 0 or more".into())
 }
 
-/// Bits a weight takes, its block's scales with it.
-fn bits(dtype: WeightDtype) -> f64 {
-    let block = dtype.block_size().max(1);
-    dtype.row_bytes(block).map_or(0.0, |bytes| bytes as f64 * 8.0 / block as f64)
-}
-
 /// The coarsest type among a model's matrices.
 pub(super) fn coarsest(weights: &Weights) -> Option<WeightDtype> {
     let matrices = weights.names().into_iter().filter(|n| weights.shape(n).is_ok_and(|s| s.len() == 2));
     let types = matrices.filter_map(|n| weights.dtype(&n).ok());
-    types.min_by(|a, b| bits(*a).total_cmp(&bits(*b)))
+    types.min_by(|a, b| a.bits().total_cmp(&b.bits()))
 }
 
 /// Whether training held the weights in four bits that the base's files do not have: what is exported then differs from
@@ -87,7 +81,7 @@ pub(super) fn max_weight_error(dtype: WeightDtype) -> f64 {
     match dtype {
         WeightDtype::F32 => 1e-4,
         WeightDtype::F16 => 1e-3,
-        other => row(bits(other)).3,
+        other => row(other.bits()).3,
     }
 }
 
@@ -97,7 +91,7 @@ pub(super) const MAX_ADAPTER_ERROR: f64 = 5e-3;
 impl Limits {
     /// Those of a type, or what the command line says.
     pub(super) fn of(dtype: Option<WeightDtype>, trained_in_four: bool, args: &LimitArgs) -> Self {
-        let own = dtype.map_or(32.0, bits);
+        let own = dtype.map_or(32.0, WeightDtype::bits);
         let (_, min_top1, max_kl, _) = row(if trained_in_four { own.min(4.5) } else { own });
         Self {
             min_top1: args.min_top1.unwrap_or(min_top1),

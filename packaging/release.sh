@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Release files for Linux: a static binary (musl) in a tar archive, and the wheel that carries the same binary, with their
+# sha256. Runs on any Linux of that architecture, whatever its C library.
+#
+#   packaging/release.sh [OUT]        # OUT: dist
+#
+# Needs rustup and Python 3 with venv; maturin and the C compiler (zig) come from the Python package index.
+# Environment: TARGET (x86_64-unknown-linux-musl, or aarch64-unknown-linux-musl), FEATURES (mistralrs; empty for none).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+out="$(realpath -m "${1:-dist}")" target="${TARGET:-x86_64-unknown-linux-musl}" features="${FEATURES-mistralrs}"
+tools="${CARGO_TARGET_DIR:-target}/release-tools"
+
+rustup target add "$target"
+[ -x "$tools/bin/maturin" ] || python3 -m venv "$tools"
+"$tools/bin/pip" install --quiet maturin==1.9.6 ziglang==0.13.0
+PATH="$(realpath "$tools")/bin:$PATH"
+
+rm -rf "$out"
+mkdir -p "$out"
+maturin build --release --locked --zig --target "$target" --compatibility manylinux_2_17 musllinux_1_2 \
+    ${features:+--features "$features"} --out "$out"
+wheel="$(ls "$out"/galen-*.whl)"
+name="$(basename "$wheel")"
+version="${name#galen-}"
+name="galen-${version%%-*}-$target"
+
+# The archive holds the wheel's own binary: both are one build.
+staging="$(mktemp -d)"
+trap 'rm -rf "$staging"' EXIT
+mkdir "$staging/$name"
+python3 -m zipfile -e "$wheel" "$staging/wheel"
+install -m 755 "$staging"/wheel/galen-*.data/scripts/galen "$staging/$name/galen"
+cp README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE "$staging/$name/"
+tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 -C "$staging" -czf "$out/$name.tar.gz" "$name"
+(cd "$out" && sha256sum -- *.whl *.tar.gz >SHA256SUMS)
+"$staging/$name/galen" --version
+cat "$out/SHA256SUMS"
