@@ -202,13 +202,13 @@ fn as_text(args: &Contamination, read: &ReadRows, sets: &[Set], contaminated: u6
         let _ = writeln!(out, "\n{}", s.name);
         for Example { row, text, hit } in &s.examples {
             let shared = if hit.kind == Kind::Exact { String::new() } else { format!(": `{}`", hit.shared) };
-            let _ = writeln!(
-                out,
-                "  {row}  {} as {}{shared}\n      {text}\n      {}",
-                hit.kind.words(),
-                hit.origin,
-                beginning(&hit.text)
-            );
+            let does = match hit.kind {
+                Kind::Exact => "says what is at",
+                Kind::Ngram => "shares words with",
+                Kind::Whole => "contains",
+            };
+            let said = beginning(&hit.text);
+            let _ = writeln!(out, "  {row}  {does} {}{shared}\n      {text}\n      {said}", hit.origin);
         }
     }
     out

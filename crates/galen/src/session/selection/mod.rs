@@ -79,3 +79,19 @@ impl<'a> Inputs<'a> {
         self.targets.iter().flatten()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_lists_every_method() {
+        let page = include_str!("../../../../../docs/data.md");
+        for method in METHODS {
+            let line = format!("| `{}` | {} |\n", method.name, method.about);
+            assert!(page.contains(&line), "docs/data.md has not: {line}");
+            assert!(std::ptr::eq(Method::named(method.name).unwrap(), method));
+        }
+        assert!(Method::named("other").is_none());
+    }
+}
