@@ -66,6 +66,7 @@ def main():
     parser.add_argument("--galen", default="target/release/galen")
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--methods", default="dsir,ngrams,embedding,likelihood")
+    parser.add_argument("--texts", default="rows,bare")
     parser.add_argument("--rows", type=int, default=1200, help="of each kind")
     parser.add_argument("--handful", type=int, default=8, help="rows of the smaller target")
     parser.add_argument("--max-tokens", type=int, default=128)
@@ -87,7 +88,8 @@ def main():
     print(f"{n} clinical rows, {n} of {args.off_topic.name}, {args.model}\n")
     print("| texts | target | method | kept rows that are clinical | AUC | divergence from the target | seconds |")
     print("|---|---|---|---|---|---|---|")
-    for texts, fields in (("rows", []), ("bare", ["--field", "bare", "--target-field", "bare"])):
+    for texts in args.texts.split(","):
+        fields = ["--field", "bare", "--target-field", "bare"] if texts == "bare" else []
         for name, some in targets.items():
             for method in args.methods.split(","):
                 row = measure(args, method, fields, name, n)

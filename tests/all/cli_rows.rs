@@ -8,14 +8,21 @@ fn chat(question: &str, answer: &str) -> Value {
         {"role": "user", "content": question}, {"role": "assistant", "content": answer}]})
 }
 
-const LONG: &str = "A 54 year old man with a history of smoking has had chest pain and fever for three days now";
+const LONG: &str =
+    "A 54 year old man with a history of smoking has had chest pain and fever for three days now";
 
 #[test]
 fn dedup_keeps_the_first_of_each() {
     let bench = Bench::new();
     let near = LONG.replace("three days now", "three days");
-    let rows =
-        [chat(LONG, "x"), chat("Cholera?", "A"), chat("CHOLERA", "a."), chat(&near, "x"), chat("Plague?", "A"), chat("Cholera?", "A")];
+    let rows = [
+        chat(LONG, "x"),
+        chat("Cholera?", "A"),
+        chat("CHOLERA", "a."),
+        chat(&near, "x"),
+        chat("Plague?", "A"),
+        chat("Cholera?", "A"),
+    ];
     bench.write_rows("a.jsonl", &rows);
     let said = bench.galen(&["data", "dedup", "a.jsonl", "-o", "kept.jsonl", "--json"]).exits(0).json();
     assert_eq!(
@@ -32,12 +39,19 @@ fn dedup_keeps_the_first_of_each() {
 
     // Several files of other formats against one another, by a field; exact ones alone; and the exit code for scripts.
     bench.write("b.csv", "q,a\nCholera,x\nPlague,y\n\"plague\",z\n");
-    bench.write("c.json", "[{\"q\": \"Plague!\", \"n\": 1.10}, {\"q\": \"Malaria\", \"n\": 12345678901234567890}]");
-    let args = ["data", "dedup", "b.csv", "c.json", "--field", "q", "--threshold", "2", "--out", "d.jsonl"];
+    bench.write(
+        "c.json",
+        "[{\"q\": \"Plague!\", \"n\": 1.10}, {\"q\": \"Malaria\", \"n\": 12345678901234567890}]",
+    );
+    let args =
+        ["data", "dedup", "b.csv", "c.json", "--field", "q", "--threshold", "2", "--out", "kept2.jsonl"];
     let said = bench.galen(&args).exits(0);
-    assert_has(&said.stdout, &["exact duplicates           2  40.0 %", "rows kept                  3", "c.json:1 is b.csv:2"]);
+    assert_has(
+        &said.stdout,
+        &["exact duplicates           2  40.0 %", "rows kept                  3", "c.json:1 is b.csv:2"],
+    );
     assert_eq!(
-        bench.read("d.jsonl"),
+        bench.read("kept2.jsonl"),
         "{\"q\":\"Cholera\",\"a\":\"x\"}\n{\"q\":\"Plague\",\"a\":\"y\"}\n{\"q\":\"Malaria\",\"n\":12345678901234567890}\n"
     );
     let said = bench.galen(&["data", "dedup", "b.csv", "--field", "q", "--check"]).exits(1);
@@ -60,13 +74,19 @@ fn hostile_files_are_named_by_line_and_nothing_is_written() {
             "align" => &["--target", "one.jsonl", "--budget", "1"],
             _ => &[],
         };
-        let galen = |file: &str, flags: &[&str]| bench.galen(&[&["data", command, file, "-o", "x.jsonl"], more, flags].concat());
+        let galen = |file: &str, flags: &[&str]| {
+            bench.galen(&[&["data", command, file, "-o", "x.jsonl"], more, flags].concat())
+        };
         for (file, flags, words) in [
             ("empty.jsonl", &[][..], &["error: empty.jsonl: it has no rows"][..]),
             ("broken.jsonl", &[], &["error: broken.jsonl:2: not valid JSON", "\nhint: `--on-bad-row skip`"]),
             ("latin.jsonl", &[], &["error: latin.jsonl:2: not valid JSON: invalid unicode", "\nhint: "]),
             ("silent.jsonl", &[], &["error: silent.jsonl:2: the row has no text to compare", "\nhint: "]),
-            ("silent.jsonl", &["--field", "b"], &["silent.jsonl:1: field `b` is missing", "hint: the row has `a`"]),
+            (
+                "silent.jsonl",
+                &["--field", "b"],
+                &["silent.jsonl:1: field `b` is missing", "hint: the row has `a`"],
+            ),
             ("missing.jsonl", &[], &["error: missing.jsonl: "]),
         ] {
             let said = galen(file, flags).exits(1);
@@ -87,7 +107,8 @@ fn hostile_files_are_named_by_line_and_nothing_is_written() {
         let said = bench.galen(&[&["data", command, "one.jsonl", "-o", "x.csv"], more].concat()).exits(2);
         assert_has(&said.stderr, &["rows are written as JSON lines"]);
     }
-    let left: Vec<_> = std::fs::read_dir(bench.path(".")).expect("a folder").flatten().map(|e| e.file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(bench.path(".")).expect("a folder").flatten().map(|e| e.file_name()).collect();
     assert!(!left.iter().any(|n| n.to_string_lossy().starts_with(".tmp-")), "{left:?}");
 }
 
@@ -131,11 +152,21 @@ fn contamination_counts_by_evaluation_set() {
     assert_has(&said.stdout, &["task.yaml", "1 (8.3 %)", "train.jsonl:3  shares words with notes.jsonl:1"]);
     assert_has(&said.stderr, &["error: 3 of 4 rows repeat evaluation questions", "\nhint: "]);
     // With everything counted the instruction is found too.
-    let all = bench.galen(&[&args[..4], &["task.yaml", "--common", "100", "--json"]].concat()).exits(0).json();
+    let all =
+        bench.galen(&[&args[..4], &["task.yaml", "--common", "100", "--json"]].concat()).exits(0).json();
     assert_eq!(all["contaminated"], 2);
     // Short questions within texts, where asked for; and fields of the sets' rows.
-    let short =
-        ["data", "contamination", "train.jsonl", "--against", "notes.jsonl", "--whole-from", "2", "--against-field", "text"];
+    let short = [
+        "data",
+        "contamination",
+        "train.jsonl",
+        "--against",
+        "notes.jsonl",
+        "--whole-from",
+        "2",
+        "--against-field",
+        "text",
+    ];
     assert_eq!(bench.galen(&[&short[..], &["--json"]].concat()).exits(0).json()["contaminated"], 2);
     let wrong = bench.galen(&[&args[..4], &["nowhere.yaml"]].concat()).exits(1);
     assert_has(&wrong.stderr, &["nowhere.yaml"]);
@@ -146,14 +177,27 @@ fn contamination_counts_by_evaluation_set() {
 #[test]
 fn align_keeps_what_is_like_the_target() {
     let bench = Bench::new();
-    let clinical = |i: usize| json!({"prompt": format!("Code this: disorder {i} of the left knee"), "completion": "M"});
+    let clinical =
+        |i: usize| json!({"prompt": format!("Code this: disorder {i} of the left knee"), "completion": "M"});
     let other = |i: usize| json!({"prompt": format!("A shop sells {i} apples at 3 coins, how many?"), "completion": "9"});
     let rows: Vec<Value> = (0..40).map(|i| if i % 2 == 0 { clinical(i) } else { other(i) }).collect();
     bench.write_rows("mixed.jsonl", &rows);
     bench.write_rows("target.jsonl", &(100..104).map(clinical).collect::<Vec<_>>());
     for method in ["dsir", "ngrams"] {
         let out = format!("{method}.jsonl");
-        let args = ["data", "align", "mixed.jsonl", "--target", "target.jsonl", "--method", method, "--budget", "0.5", "-o", &out];
+        let args = [
+            "data",
+            "align",
+            "mixed.jsonl",
+            "--target",
+            "target.jsonl",
+            "--method",
+            method,
+            "--budget",
+            "0.5",
+            "-o",
+            &out,
+        ];
         let said = bench.galen(&[&args[..], &["--json"]].concat()).exits(0).json();
         assert_eq!((&said["rows"], &said["kept"], &said["target_rows"]), (&json!(40), &json!(20), &json!(4)));
         let far = |name: &str| said["divergence"][name].as_f64().expect("a number");
@@ -165,17 +209,54 @@ fn align_keeps_what_is_like_the_target() {
         assert_eq!(said["worst"][0]["kept"], false);
     }
     // All rows with their scores.
-    let weigh = ["data", "align", "mixed.jsonl", "--target", "target.jsonl", "--out", "w.jsonl", "--weight-field", "w"];
+    let weigh = [
+        "data",
+        "align",
+        "mixed.jsonl",
+        "--target",
+        "target.jsonl",
+        "--out",
+        "w.jsonl",
+        "--weight-field",
+        "w",
+    ];
     let said = bench.galen(&weigh).exits(0);
-    assert_has(&said.stdout, &["distance from the target's 4 rows", "all 40 rows", "median", "best rows", "worst rows"]);
+    assert_has(
+        &said.stdout,
+        &["distance from the target's 4 rows", "all 40 rows", "median", "best rows", "worst rows"],
+    );
     let weighed: Vec<Value> =
         bench.read("w.jsonl").lines().map(|l| serde_json::from_str(l).expect("a row")).collect();
     let w = |i: usize| weighed[i]["w"].as_f64().expect("a number");
     assert!(weighed.len() == 40 && (0..40).step_by(2).all(|i| w(i) > w(1)));
-    bench.galen(&["data", "align", "w.jsonl", "--target", "target.jsonl", "-o", "v.jsonl", "--weight-field", "w"]).exits(2);
+    bench
+        .galen(&[
+            "data",
+            "align",
+            "w.jsonl",
+            "--target",
+            "target.jsonl",
+            "-o",
+            "v.jsonl",
+            "--weight-field",
+            "w",
+        ])
+        .exits(2);
     // The seed decides what is drawn.
     let drawn = |seed: &str, out: &str| {
-        let args = ["data", "align", "mixed.jsonl", "--target", "mixed.jsonl", "--budget", "10", "--seed", seed, "-o", out];
+        let args = [
+            "data",
+            "align",
+            "mixed.jsonl",
+            "--target",
+            "mixed.jsonl",
+            "--budget",
+            "10",
+            "--seed",
+            seed,
+            "-o",
+            out,
+        ];
         bench.galen(&args).exits(0);
         bench.read(out)
     };
@@ -191,14 +272,29 @@ fn align_asks_a_model_where_told() {
     let texts = ["abab abab abab", "zyx wvu tsr", "abab abab abab", "0918 2736 4554", "qwerty uiop"];
     bench.write_rows("rows.jsonl", &texts.map(|t| json!({"text": t})));
     bench.write_rows("target.jsonl", &[json!({"text": "abab abab abab"})]);
-    let args = ["data", "align", "rows.jsonl", "--target", "target.jsonl", "--model", "m.gguf", "--json", "--budget", "2"];
-    let said = bench.galen(&[&args[..], &["--method", "embedding", "-o", "e.jsonl"]].concat()).exits(0).json();
+    let args = [
+        "data",
+        "align",
+        "rows.jsonl",
+        "--target",
+        "target.jsonl",
+        "--model",
+        "m.gguf",
+        "--json",
+        "--budget",
+        "2",
+    ];
+    let said =
+        bench.galen(&[&args[..], &["--method", "embedding", "-o", "e.jsonl"]].concat()).exits(0).json();
     assert_eq!(bench.read("e.jsonl"), "{\"text\":\"abab abab abab\"}\n".repeat(2));
     let best = said["best"][0]["score"].as_f64().expect("a number");
     assert!((best - 1.0).abs() < 1e-4, "the cosine of a text with itself: {best}");
-    let said = bench.galen(&[&args[..], &["--method", "likelihood", "--shots", "1", "-o", "l.jsonl"]].concat()).exits(0);
+    let said = bench
+        .galen(&[&args[..], &["--method", "likelihood", "--shots", "1", "-o", "l.jsonl"]].concat())
+        .exits(0);
     assert_has(&said.stderr, &["1 example of the target before each row"]);
-    let scores: Vec<f64> = said.json()["best"].as_array().expect("rows").iter().filter_map(|r| r["score"].as_f64()).collect();
+    let scores: Vec<f64> =
+        said.json()["best"].as_array().expect("rows").iter().filter_map(|r| r["score"].as_f64()).collect();
     assert!(scores.len() == 5 && scores.iter().all(|s| s.is_finite()) && scores[0] > scores[4]);
 
     for (flags, words) in [
@@ -208,7 +304,9 @@ fn align_asks_a_model_where_told() {
         (&["--weight-field", "w"], &["without `--out`"]),
         (&["--method", "dsri"], &["dsir"]),
     ] {
-        let said = bench.galen(&[&["data", "align", "rows.jsonl", "--target", "target.jsonl"], flags].concat()).exits(2);
+        let said = bench
+            .galen(&[&["data", "align", "rows.jsonl", "--target", "target.jsonl"], flags].concat())
+            .exits(2);
         assert_has(&said.stderr, words);
     }
 }

@@ -331,7 +331,8 @@ mod tests {
     #[test]
     fn every_row_that_is_repeated() {
         let mut index = Index::new(Options { common: 2, ..Options::default() });
-        let instruction = "Give the first letter of the code that the following diagnosis has in the ICD-10-CM, please: ";
+        let instruction =
+            "Give the first letter of the code that the following diagnosis has in the ICD-10-CM, please: ";
         for i in 0..5 {
             let place = format!("t.jsonl:{i}");
             index.add("test", &place, &format!("{instruction}diagnosis number {i}"));

@@ -100,7 +100,10 @@ mod tests {
     #[test]
     fn tokens_are_runs() {
         for (text, expect) in [
-            ("type-2 diabetes, n.o.s.", &["type", "-", "2", "diabetes", ",", "n", ".", "o", ".", "s", "."][..]),
+            (
+                "type-2 diabetes, n.o.s.",
+                &["type", "-", "2", "diabetes", ",", "n", ".", "o", ".", "s", "."][..],
+            ),
             ("  a_b\t<<48/2=24>>24 ", &["a_b", "<<", "48", "/", "2", "=", "24", ">>", "24"]),
             ("糖尿病 é", &["糖尿病", "é"]),
             (" \n", &[]),
@@ -129,7 +132,8 @@ mod tests {
         assert!((a.divergence(&b) - std::f64::consts::LN_2).abs() < 1e-12);
         let (half, other) = (counts(&["fever", "apples"]), counts(&["fever"]));
         // Shares (1/2, 1/2) and (1, 0), so a mean of (3/4, 1/4).
-        let expect = 0.5 * (0.5 * (0.5_f64 / 0.75).ln() + 0.5 * (0.5_f64 / 0.25).ln()) + 0.5 * (1.0_f64 / 0.75).ln();
+        let expect =
+            0.5 * (0.5 * (0.5_f64 / 0.75).ln() + 0.5 * (0.5_f64 / 0.25).ln()) + 0.5 * (1.0_f64 / 0.75).ln();
         assert!((half.divergence(&other) - expect).abs() < 1e-12);
         assert!((half.divergence(&other) - other.divergence(&half)).abs() < 1e-15);
         assert_eq!(Counts::default().divergence(&Counts::default()), 0.0);

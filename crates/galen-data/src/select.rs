@@ -17,8 +17,11 @@ pub fn top(scores: &[f64], n: usize) -> Vec<usize> {
 /// weights with Gumbel noise (Vieira: Gumbel-max trick and weighted reservoir sampling, 2014). A row's noise follows from
 /// the seed and its number alone.
 pub fn draw(log_weights: &[f64], n: usize, seed: u64) -> Vec<usize> {
-    let noised: Vec<f64> =
-        log_weights.iter().enumerate().map(|(i, w)| w + gumbel(&mut SplitMix64::keyed(&[seed, i as u64]))).collect();
+    let noised: Vec<f64> = log_weights
+        .iter()
+        .enumerate()
+        .map(|(i, w)| w + gumbel(&mut SplitMix64::keyed(&[seed, i as u64])))
+        .collect();
     top(&noised, n)
 }
 
@@ -63,7 +66,10 @@ mod tests {
             for (found, expect) in [(one[i], first), (two[i], first + second)] {
                 let error = (f64::from(found) / draws as f64 - expect).abs();
                 // Four standard errors.
-                assert!(error <= 4.0 * (expect * (1.0 - expect) / draws as f64).sqrt(), "{i}: {found} for {expect}");
+                assert!(
+                    error <= 4.0 * (expect * (1.0 - expect) / draws as f64).sqrt(),
+                    "{i}: {found} for {expect}"
+                );
             }
         }
     }

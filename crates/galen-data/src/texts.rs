@@ -25,7 +25,7 @@ pub struct RowText {
     pub answer: bool,
 }
 
-/// A row with its texts; at least one of them has a word.
+/// A row with its texts; as [`TextRows`] gives it, at least one of them has a word.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TextRow {
     /// The row as it was read.
@@ -105,12 +105,18 @@ fn by_type(spec: &DatasetSpec, sample: &[&Fields]) -> Result<(String, Reader), D
         // A name that is none of one kind may be one of the other.
         (Err(e), Err(_) | Ok(None)) => return Err(e),
         (Err(_), Ok(Some((name, reader)))) => {
-            return Ok((named(name), Box::new(move |row| Ok(turns::preference(&reader.preference(row.clone())?)))));
+            return Ok((
+                named(name),
+                Box::new(move |row| Ok(turns::preference(&reader.preference(row.clone())?))),
+            ));
         }
         (Ok(found), _) => found,
     };
     if let Some((name, reader)) = supervised {
-        return Ok((named(name), Box::new(move |row| Ok(turns::conversation(&reader.conversation(row.clone())?)))));
+        return Ok((
+            named(name),
+            Box::new(move |row| Ok(turns::conversation(&reader.conversation(row.clone())?))),
+        ));
     }
     if let Some((question, answer)) = detect_pair(sample) {
         let read = move |row: &RawRow| {
@@ -121,7 +127,10 @@ fn by_type(spec: &DatasetSpec, sample: &[&Fields]) -> Result<(String, Reader), D
     }
     if preference::detect(sample).is_some() {
         let (name, reader) = preference::choose(spec, sample)?;
-        return Ok((named(name), Box::new(move |row| Ok(turns::preference(&reader.preference(row.clone())?)))));
+        return Ok((
+            named(name),
+            Box::new(move |row| Ok(turns::preference(&reader.preference(row.clone())?))),
+        ));
     }
     let read = |row: &RawRow| {
         let mut texts = Vec::new();

@@ -24,7 +24,8 @@ impl Task {
     pub fn questions(&self, split: &str) -> Result<Vec<Question>, EvalError> {
         let templates = Templates::new();
         let one = |row: RawRow| {
-            let reader = Reader { templates: &templates, row: &row, has_choices: self.doc_to_choice.is_some() };
+            let reader =
+                Reader { templates: &templates, row: &row, has_choices: self.doc_to_choice.is_some() };
             let choices = self.doc_to_choice.as_ref().map(|doc| reader.choices(doc)).transpose()?;
             let target = reader.target(&self.doc_to_target).ok();
             let (questions, labelled) = match (reader.text(&self.doc_to_text)?, &choices) {
@@ -73,7 +74,10 @@ mod tests {
         );
         let rows = chosen.questions("test").unwrap();
         assert_eq!(rows.len(), 3);
-        assert_eq!((&rows[1].questions[..], &rows[1].answers[..]), (&["Q: What is 1?".into()][..], &["odd".into()][..]));
+        assert_eq!(
+            (&rows[1].questions[..], &rows[1].answers[..]),
+            (&["Q: What is 1?".into()][..], &["odd".into()][..])
+        );
         assert_eq!(rows[1].row.origin.line(), 2);
         assert_eq!(chosen.example_split(), Some("train"));
         assert_eq!(chosen.questions("train").unwrap()[0].questions, ["Q: What is 7?"]);
@@ -87,6 +91,9 @@ mod tests {
             "output_type: multiple_choice\ndoc_to_text: label\ndoc_to_choice: [\"a b\", \"a c\"]\ndoc_to_target: a\n",
         );
         let rows = contexts.questions("test").unwrap();
-        assert_eq!((&rows[0].questions[..], &rows[0].answers[..]), (&["a b".into(), "a c".into()][..], &["no".into()][..]));
+        assert_eq!(
+            (&rows[0].questions[..], &rows[0].answers[..]),
+            (&["a b".into(), "a c".into()][..], &["no".into()][..])
+        );
     }
 }

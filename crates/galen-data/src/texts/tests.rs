@@ -20,7 +20,12 @@ fn open(rows: &[Value], kind: Option<TypeSpec>, fields: &[&str]) -> Result<TextR
 fn said(row: &Value, kind: Option<TypeSpec>, fields: &[&str]) -> Result<String, String> {
     let row = open(std::slice::from_ref(row), kind, fields).and_then(|mut rows| rows.next().unwrap());
     let row = row.map_err(|e| e.to_string().rsplit("d.jsonl").next().unwrap_or_default().to_owned())?;
-    Ok(row.texts.iter().map(|t| format!("{}{}", if t.answer { ">" } else { "" }, t.text)).collect::<Vec<_>>().join("|"))
+    Ok(row
+        .texts
+        .iter()
+        .map(|t| format!("{}{}", if t.answer { ">" } else { "" }, t.text))
+        .collect::<Vec<_>>()
+        .join("|"))
 }
 
 #[test]
@@ -46,9 +51,10 @@ fn what_rows_of_each_kind_say() {
     assert_eq!(said(&alpaca, named("alpaca:chat"), &[]).as_deref(), Ok("Add.\n1 2|>3"));
     let pair = json!({"question": "Q", "chosen": "good", "rejected": "bad"});
     assert_eq!(said(&pair, named("intel"), &[]).as_deref(), Ok("Q|>good|>bad"));
-    let custom: TypeSpec =
-        serde_json::from_value(json!({"field_instruction": "q", "field_output": "a", "format": "Say {instruction}"}))
-            .unwrap();
+    let custom: TypeSpec = serde_json::from_value(
+        json!({"field_instruction": "q", "field_output": "a", "format": "Say {instruction}"}),
+    )
+    .unwrap();
     assert_eq!(said(&json!({"q": "Q", "a": "A"}), Some(custom), &[]).as_deref(), Ok("Q|>A"));
     assert_eq!(said(&alpaca, None, &["id", "output"]).as_deref(), Ok("x7|3"));
     assert_eq!(said(&json!({"a": {"b": ["x", "y"]}}), None, &["a.b"]).as_deref(), Ok("x\ny"));
@@ -60,7 +66,10 @@ fn rows_that_say_nothing_are_named() {
     assert_eq!(line(&json!({"n": 3}), &[]), ":1: the row has no text to compare");
     assert_eq!(line(&json!({"text": "..."}), &[]), ":1: the row has no text to compare");
     assert!(line(&json!({"text": " "}), &[]).starts_with(":1: `text` is empty"));
-    assert_eq!(line(&json!({"a": "x", "b": "y"}), &["c"]), ":1: field `c` is missing\nhint: the row has `a`, `b`");
+    assert_eq!(
+        line(&json!({"a": "x", "b": "y"}), &["c"]),
+        ":1: field `c` is missing\nhint: the row has `a`, `b`"
+    );
     assert_eq!(line(&json!({"a": [1]}), &["a"]), ":1: `a` should hold text, found a list without any");
     assert_eq!(line(&json!({"a": null}), &["a"]), ":1: the row has no text to compare");
     let unknown = said(&json!({"a": "x"}), Some(TypeSpec::Named("alpacca".into())), &[]).unwrap_err();
@@ -70,9 +79,13 @@ fn rows_that_say_nothing_are_named() {
 
 #[test]
 fn a_bad_row_among_good_ones_ends_nothing() {
-    let rows: Vec<Value> = (0..12).map(|i| if i == 3 || i == 10 { json!(i) } else { json!({"text": "x"}) }).collect();
+    let rows: Vec<Value> =
+        (0..12).map(|i| if i == 3 || i == 10 { json!(i) } else { json!({"text": "x"}) }).collect();
     let read: Vec<_> = open(&rows, None, &[]).unwrap().collect();
     let bad: Vec<usize> = read.iter().enumerate().filter(|(_, r)| r.is_err()).map(|(i, _)| i).collect();
     assert_eq!((read.len(), bad), (12, vec![3, 10]));
-    assert_eq!(open(&rows, None, &[]).unwrap().about(), "the texts of type `completion`, without system turns");
+    assert_eq!(
+        open(&rows, None, &[]).unwrap().about(),
+        "the texts of type `completion`, without system turns"
+    );
 }

@@ -10,9 +10,10 @@ const SAYING: [&str; 3] = ["reasoning_content", "content", "tool_calls"];
 pub(super) fn conversation(row: &Conversation) -> Vec<RowText> {
     match row {
         Conversation::Chat { messages, .. } => said_by(messages).collect(),
-        Conversation::Pieces { pieces, .. } => {
-            pieces.iter().map(|(text, answer)| RowText { text: text.trim().to_owned(), answer: *answer }).collect()
-        }
+        Conversation::Pieces { pieces, .. } => pieces
+            .iter()
+            .map(|(text, answer)| RowText { text: text.trim().to_owned(), answer: *answer })
+            .collect(),
     }
 }
 

@@ -45,12 +45,15 @@ impl Texts<'_> {
         }
         let resolve = |spec: &DatasetSpec| resolve_dataset(spec, self.offline);
         let open = |split: Option<&str>| {
-            let spec: DatasetSpec = serde_json::from_value(json!({"path": self.path, "type": self.kind, "split": split}))?;
+            let spec: DatasetSpec =
+                serde_json::from_value(json!({"path": self.path, "type": self.kind, "split": split}))?;
             anyhow::Ok(TextRows::open(&spec, self.fields, &resolve, Limits::default())?)
         };
         let rows = match self.side {
             // A folder's test files where names speak of splits.
-            Sides::Evaluated if Path::new(self.path).is_dir() => open(Some("test")).or_else(|_| open(None))?,
+            Sides::Evaluated if Path::new(self.path).is_dir() => {
+                open(Some("test")).or_else(|_| open(None))?
+            }
             _ => open(None)?,
         };
         let about = rows.about().to_owned();

@@ -90,13 +90,17 @@ impl Align {
     fn check(&self) -> Result<(), UsageError> {
         let name = self.method.name;
         let (what, hint) = match (&self.model, self.method.asks_model) {
-            (None, true) => (format!("`--method {name}` without a model"), "`--model M` names the base to ask"),
-            (Some(_), false) => {
-                (format!("`--model` with `--method {name}`"), "take `--method embedding` or `likelihood`, or no model")
+            (None, true) => {
+                (format!("`--method {name}` without a model"), "`--model M` names the base to ask")
             }
-            _ if self.out.is_none() && self.weight_field.is_some() => {
-                ("`--weight-field` without `--out`".into(), "`--out FILE.jsonl` names the file that takes the rows")
-            }
+            (Some(_), false) => (
+                format!("`--model` with `--method {name}`"),
+                "take `--method embedding` or `likelihood`, or no model",
+            ),
+            _ if self.out.is_none() && self.weight_field.is_some() => (
+                "`--weight-field` without `--out`".into(),
+                "`--out FILE.jsonl` names the file that takes the rows",
+            ),
             _ if self.out.is_some() && self.budget.is_none() && self.weight_field.is_none() => {
                 let hint = "`--budget N` says how many rows to keep; `--weight-field NAME` keeps all, with their scores";
                 ("`--out` would take every row as it is".into(), hint)
@@ -189,9 +193,5 @@ fn distances(targets: &[Vec<Text>], rows: &[Text], chosen: Option<&[usize]>, see
     };
     let all: Vec<usize> = (0..rows.len()).collect();
     let random = |n: usize| draw(&vec![0.0; rows.len()], n, seed);
-    Distances {
-        all: of(&all),
-        random: chosen.map(|chosen| of(&random(chosen.len()))),
-        kept: chosen.map(of),
-    }
+    Distances { all: of(&all), random: chosen.map(|chosen| of(&random(chosen.len()))), kept: chosen.map(of) }
 }

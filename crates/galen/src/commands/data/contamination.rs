@@ -186,11 +186,15 @@ fn as_json(args: &Contamination, read: &ReadRows, sets: &[Set], contaminated: u6
 
 fn as_text(args: &Contamination, read: &ReadRows, sets: &[Set], contaminated: u64) -> String {
     let width = sets.iter().map(|s| s.name.len()).max().unwrap_or(0).max(14);
-    let mut out = format!("{:width$}  {:>7}  {:>16}  training rows that repeat it\n", "evaluation set", "rows", "repeated");
+    let mut out = format!(
+        "{:width$}  {:>7}  {:>16}  training rows that repeat it\n",
+        "evaluation set", "rows", "repeated"
+    );
     for s in sets {
         let (n, repeated) = (s.training_rows(), s.repeated.len() as u64);
         let repeated = format!("{repeated} ({})", percent(repeated, s.rows as u64));
-        let _ = write!(out, "{:width$}  {:>7}  {repeated:>16}  {n} ({})", s.name, s.rows, percent(n, read.rows));
+        let _ =
+            write!(out, "{:width$}  {:>7}  {repeated:>16}  {n} ({})", s.name, s.rows, percent(n, read.rows));
         let kinds: Vec<_> = s.training.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
         let _ = writeln!(out, "{}{}", if kinds.is_empty() { "" } else { ": " }, kinds.join(", "));
     }

@@ -130,7 +130,9 @@ impl<'a> Report<'a> {
         let (exact, near) = (self.exact(), self.near());
         let shown = |list: &[&Found]| list.iter().take(self.args.examples).map(example).collect::<Vec<_>>();
         let repeated = self.repeated();
-        let repeated = repeated.iter().map(|(row, n)| json!({"row": row.origin.to_string(), "times": n, "text": row.text}));
+        let repeated = repeated
+            .iter()
+            .map(|(row, n)| json!({"row": row.origin.to_string(), "times": n, "text": row.text}));
         json!({
             "rows": self.read.rows,
             "left_out": self.read.left_out,

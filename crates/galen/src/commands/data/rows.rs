@@ -62,7 +62,8 @@ impl TextArgs {
         let kind = self.kind.as_deref().map(type_value).transpose()?;
         let mut read = ReadRows::default();
         for file in files {
-            let texts = Texts { path: file, kind: kind.clone(), fields: &self.field, side: Sides::Rows, offline };
+            let texts =
+                Texts { path: file, kind: kind.clone(), fields: &self.field, side: Sides::Rows, offline };
             self.read(&texts, &mut read, take)?;
         }
         Ok(read)
@@ -149,10 +150,18 @@ impl Kept {
             let hint = "name another file with `--out`, or delete it first";
             return Err(UsageError::new(format!("{named}: exists already"), hint).into());
         }
-        let packed = out.extension().is_some_and(|e| e.eq_ignore_ascii_case("gz") || e.eq_ignore_ascii_case("zst"));
+        let packed =
+            out.extension().is_some_and(|e| e.eq_ignore_ascii_case("gz") || e.eq_ignore_ascii_case("zst"));
         if packed || format_by_extension(out).is_some_and(|f| !f.name.starts_with("json")) {
             let hint = "give it a name that ends with `.jsonl`";
-            return Err(UsageError::new(format!("`--out {named}`: rows are written as JSON lines"), hint).into());
+            return Err(
+                UsageError::new(format!("`--out {named}`: rows are written as JSON lines"), hint).into()
+            );
+        }
+        let folder = galen_files::parent(out);
+        if !folder.is_dir() {
+            let what = format!("`--out {named}`: there is no folder `{}`", folder.display());
+            return Err(UsageError::new(what, "make it first").into());
         }
         let file = galen_files::file_beside(out).with_context(|| format!("{named}: cannot be written"))?;
         let temporary = file.path().to_owned();
@@ -232,6 +241,7 @@ mod tests {
             ("./in.jsonl", "is the input"),
             ("out.csv", "written as JSON lines"),
             ("out.jsonl.gz", "written as JSON lines"),
+            ("nowhere/out.jsonl", "there is no folder"),
         ] {
             let e = Kept::create(Some(&path(name)), &inputs).err().unwrap().to_string();
             assert!(e.contains(expect), "{e}");

@@ -32,10 +32,15 @@ fn run(inputs: &Inputs<'_>) -> anyhow::Result<Vec<f64>> {
         context.extend(ids);
         taken += 1;
     }
-    say(&format!("{} of the target before each row, {}", counted(taken, "example"), counted(context.len() as u64, "token")));
+    say(&format!(
+        "{} of the target before each row, {}",
+        counted(taken, "example"),
+        counted(context.len() as u64, "token")
+    ));
     let ids = model.encode_all(inputs.rows.iter().map(|t| &t.text[..]))?;
     let alone = model.log_likelihoods("rows alone", &[], &ids)?;
     let behind = model.log_likelihoods("rows behind examples", &context, &ids)?;
-    let gain = |((alone, n), (behind, _)): (&(f64, usize), &(f64, usize))| (behind - alone) / (*n).max(1) as f64;
+    let gain =
+        |((alone, n), (behind, _)): (&(f64, usize), &(f64, usize))| (behind - alone) / (*n).max(1) as f64;
     Ok(alone.iter().zip(&behind).map(gain).collect())
 }

@@ -26,10 +26,12 @@ impl TextModel {
     /// Finds and loads a model.
     pub fn open(name: &str, max_tokens: usize, offline: bool) -> anyhow::Result<Self> {
         let base = Base::open(name, offline)?;
-        let model = base.model_for_passes(LoadOptions { compute: native_compute(), ..LoadOptions::default() })?;
+        let model =
+            base.model_for_passes(LoadOptions { compute: native_compute(), ..LoadOptions::default() })?;
         // Half of what the model can read is for a text, half for what stands before it.
         let max_tokens = max_tokens.min(model.config.max_position_embeddings / 2).max(1);
-        let lead = base.tokenizer.encode("", true).unwrap_or_default().into_iter().map(|(id, _)| id).collect();
+        let lead =
+            base.tokenizer.encode("", true).unwrap_or_default().into_iter().map(|(id, _)| id).collect();
         Ok(Self { base, model, max_tokens, lead })
     }
 
@@ -45,12 +47,20 @@ impl TextModel {
 
     /// Tokens of a text, as far as it is read.
     pub fn encode(&self, text: &str) -> anyhow::Result<Vec<u32>> {
-        let tokens = self.base.tokenizer.encode(text, false).map_err(|e| anyhow::anyhow!("the tokenizer failed: {e}"))?;
+        let tokens = self
+            .base
+            .tokenizer
+            .encode(text, false)
+            .map_err(|e| anyhow::anyhow!("the tokenizer failed: {e}"))?;
         Ok(tokens.into_iter().map(|(id, _)| id).take(self.max_tokens).collect())
     }
 
     /// The mean of each text's last hidden states, [`TextModel::width`] values a text; 0 for a text without tokens.
-    pub fn means<'t>(&self, name: &str, texts: impl IntoIterator<Item = &'t str>) -> anyhow::Result<Vec<f32>> {
+    pub fn means<'t>(
+        &self,
+        name: &str,
+        texts: impl IntoIterator<Item = &'t str>,
+    ) -> anyhow::Result<Vec<f32>> {
         let ids = self.encode_all(texts)?;
         let (width, bar) = (self.width(), Progress::new(name, ids.len() as u64, Unit::Items));
         let mut out = Vec::with_capacity(ids.len() * width);
@@ -68,7 +78,8 @@ impl TextModel {
                 let states = &states[at * width..(at + text.len()) * width];
                 at += text.len();
                 let mean = |c: usize| -> f64 {
-                    states.chunks_exact(width).map(|state| f64::from(state[c])).sum::<f64>() / text.len().max(1) as f64
+                    states.chunks_exact(width).map(|state| f64::from(state[c])).sum::<f64>()
+                        / text.len().max(1) as f64
                 };
                 out.extend((0..width).map(|c| mean(c) as f32));
             }
@@ -79,7 +90,12 @@ impl TextModel {
     }
 
     /// For each text the log-probabilities of its tokens but the first, summed, behind the tokens `context`; and their number.
-    pub fn log_likelihoods(&self, name: &str, context: &[u32], ids: &[Vec<u32>]) -> anyhow::Result<Vec<(f64, usize)>> {
+    pub fn log_likelihoods(
+        &self,
+        name: &str,
+        context: &[u32],
+        ids: &[Vec<u32>],
+    ) -> anyhow::Result<Vec<(f64, usize)>> {
         let bar = Progress::new(name, ids.len() as u64, Unit::Items);
         let context = [&self.lead, context].concat();
         let mut out = vec![(0.0, 0); ids.len()];
@@ -191,5 +207,49 @@ mod tests {
         assert_eq!(targets, [(2, 6, 0), (3, 7, 0), (6, 10, 3)]);
         let alone = Laid::new(&[], &texts).unwrap().batch().unwrap();
         assert_eq!(alone.positions(), [0, 1, 2, 0, 0, 1]);
+    }
+    /// Of one text behind what stands before it, all in one segment.
+    fn alone(before: &[u32], text: &[u32]) -> PackedBatch {
+        let ids = [before, text].concat();
+        let segment = Segment { start: 0, len: ids.len() as u32, parent: None, position: 0 };
+        let target = |t: usize| Target { index: t as u32 - 1, token: ids[t], row: 0 };
+        let targets = (before.len() + 1..ids.len()).map(target).collect();
+        PackedBatch::new(ids.clone(), vec![segment], targets, vec![0; ids.len()]).unwrap()
+    }
+
+    #[test]
+    fn many_texts_in_a_pass_are_as_each_by_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.gguf");
+        std::fs::write(&path, galen_testkit::tiny_gguf::tiny_gguf(5)).unwrap();
+        let reads = TextModel::open(path.to_str().unwrap(), 12, true).unwrap();
+        let texts = ["abab abab", "x", "a text that is cut", "09 18 27"];
+        let ids = reads.encode_all(texts).unwrap();
+        assert_eq!(ids.iter().map(Vec::len).collect::<Vec<_>>(), [9, 1, 12, 8]);
+        let context = reads.encode("abab abab").unwrap();
+        let found = reads.log_likelihoods("texts", &context, &ids).unwrap();
+        let means = reads.means("texts", texts).unwrap();
+        let options = PassOptions::default();
+        for (i, text) in ids.iter().enumerate() {
+            let (sum, n) = found[i];
+            assert_eq!(n, text.len() - 1);
+            if n > 0 {
+                let batch = alone(&[&reads.lead[..], &context].concat(), text);
+                let logps = Pass::forward(&reads.model, None, &batch, options).unwrap().logps.0;
+                let expect: f64 = logps.iter().map(|x| f64::from(*x)).sum();
+                assert!((sum - expect).abs() <= 1e-4 * expect.abs(), "{i}: {sum} for {expect}");
+            }
+            let batch = alone(&reads.lead, text);
+            let tokens: Vec<u32> = (reads.lead.len() as u32..batch.ids().len() as u32).collect();
+            let states = PooledPass::forward(&reads.model, None, &batch, &tokens, options).unwrap().states;
+            for c in 0..reads.width() {
+                let expect = states.iter().skip(c).step_by(reads.width()).sum::<f32>() / tokens.len() as f32;
+                let found = means[i * reads.width() + c];
+                assert!(
+                    (found - expect).abs() <= 1e-4 * expect.abs().max(1.0),
+                    "{i}, {c}: {found} for {expect}"
+                );
+            }
+        }
     }
 }

@@ -83,12 +83,16 @@ impl Report<'_> {
     pub fn text(&self) -> String {
         let (method, ranked) = (self.args.method, self.ranked());
         let targets = counted(self.target_rows as u64, "row");
-        let mut out = format!("distance from the target's {targets} (0 to 0.693: Jensen-Shannon divergence of n-grams)\n");
+        let mut out = format!(
+            "distance from the target's {targets} (0 to 0.693: Jensen-Shannon divergence of n-grams)\n"
+        );
         let mut line = |name: String, x: f64| {
             let _ = writeln!(out, "  {name:<32}{x:.4}");
         };
         line(format!("all {}", counted(self.rows.len() as u64, "row")), self.distances.all);
-        if let (Some(chosen), Some(random), Some(kept)) = (self.chosen, self.distances.random, self.distances.kept) {
+        if let (Some(chosen), Some(random), Some(kept)) =
+            (self.chosen, self.distances.random, self.distances.kept)
+        {
             line(format!("{} drawn at random", chosen.len()), random);
             line(format!("{} kept by `{}`", chosen.len(), method.name), kept);
         }
@@ -121,7 +125,11 @@ impl Report<'_> {
                 let kept = self.chosen.is_some_and(|c| c.binary_search(i).is_ok());
                 let (score, origin) = (self.scores[*i], &self.rows[*i].origin);
                 let kept = if kept { "  kept" } else { "" };
-                let _ = writeln!(out, "  {score:>10.4}  {origin}{kept}\n      {}", beginning(&self.texts[*i].text));
+                let _ = writeln!(
+                    out,
+                    "  {score:>10.4}  {origin}{kept}\n      {}",
+                    beginning(&self.texts[*i].text)
+                );
             }
         };
         if n > 0 {
