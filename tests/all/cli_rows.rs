@@ -48,7 +48,7 @@ fn dedup_keeps_the_first_of_each() {
     let said = bench.galen(&args).exits(0);
     assert_has(
         &said.stdout,
-        &["exact duplicates           2  40.0 %", "rows kept                  3", "c.json:1 is b.csv:2"],
+        &["exact duplicates           2  40.0 %", "rows kept                  3", "c.json:1 is b.csv:3"],
     );
     assert_eq!(
         bench.read("kept2.jsonl"),
