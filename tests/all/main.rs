@@ -14,6 +14,7 @@ mod cli_export;
 mod cli_machine;
 mod cli_misc;
 mod cli_models;
+mod cli_rows;
 mod exactness;
 mod export;
 mod fast_decode;

@@ -5,7 +5,7 @@
 //! texts shorter than that can be looked for as a whole, down to a length one chooses.
 
 use crate::words::{hash, words};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Characters of an evaluation text that an example shows.
 const SHOWN_CHARS: usize = 160;
@@ -18,11 +18,14 @@ pub struct Options {
     /// Evaluation texts with fewer words than `ngram`, but so many at least, count where they occur whole within a
     /// text. As large as `ngram`: only equality counts for them.
     pub whole_from: usize,
+    /// What occurs in more rows of an evaluation set than this tells none of them from the others (an instruction that
+    /// stands before every question, a label) and does not count.
+    pub common: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ngram: 13, whole_from: 13 }
+        Self { ngram: 13, whole_from: 13, common: usize::MAX }
     }
 }
 
@@ -70,24 +73,53 @@ pub struct Index {
     options: Options,
     sets: Vec<String>,
     items: Vec<Item>,
-    /// Words of a run -> hash of the run -> item. Few lengths: `ngram`, and those of short texts.
+    /// Rows of all sets.
+    rows: u32,
+    /// Words of a run -> hash of the run -> its last place. Few lengths: `ngram`, and those of short texts.
     runs: HashMap<usize, HashMap<u64, u32>>,
     whole: HashMap<u64, u32>,
+    /// Where each run and each whole text occurs, chained.
+    places: Vec<Place>,
 }
 
 #[derive(Debug)]
 struct Item {
     set: u32,
+    row: u32,
     origin: String,
     text: String,
+}
+
+/// Where a run of words occurs.
+enum Occurs {
+    Nowhere,
+    /// In more than `common` rows of a set.
+    Commonly,
+    /// In these items, in order.
+    In(Vec<u32>),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    item: u32,
+    /// The place before it plus 1; 0 ends the chain.
+    before: u32,
 }
 
 impl Index {
     /// Of nothing yet.
     pub fn new(options: Options) -> Self {
         let ngram = options.ngram.max(1);
-        let options = Options { ngram, whole_from: options.whole_from.clamp(1, ngram) };
-        Self { options, sets: Vec::new(), items: Vec::new(), runs: HashMap::new(), whole: HashMap::new() }
+        let options = Options { ngram, whole_from: options.whole_from.clamp(1, ngram), ..options };
+        Self {
+            options,
+            sets: Vec::new(),
+            items: Vec::new(),
+            rows: 0,
+            runs: HashMap::new(),
+            whole: HashMap::new(),
+            places: Vec::new(),
+        }
     }
 
     /// Evaluation texts held.
@@ -100,8 +132,23 @@ impl Index {
         self.items.is_empty()
     }
 
-    /// One more text of an evaluation set.
+    /// Rows that texts were added of.
+    pub fn rows(&self) -> usize {
+        self.rows as usize
+    }
+
+    /// One more text of an evaluation set. Texts of a row follow one another, under one origin.
     pub fn add(&mut self, set: &str, origin: &str, text: &str) {
+        self.insert(set, origin, text, true);
+    }
+
+    /// One more text that is no question but what answers one: being the same as it is no sign of having seen the question,
+    /// sharing a run of words with it is.
+    pub fn add_answer(&mut self, set: &str, origin: &str, text: &str) {
+        self.insert(set, origin, text, false);
+    }
+
+    fn insert(&mut self, set: &str, origin: &str, text: &str, question: bool) {
         let words = words(text);
         if words.is_empty() {
             return;
@@ -110,46 +157,113 @@ impl Index {
             self.sets.push(set.to_owned());
             self.sets.len() - 1
         });
-        let item = self.items.len() as u32;
+        let set = place as u32;
+        if self.items.last().is_none_or(|last| last.set != set || last.origin != origin) {
+            self.rows += 1;
+        }
         let shown = text.chars().take(SHOWN_CHARS).collect();
-        self.items.push(Item { set: place as u32, origin: origin.to_owned(), text: shown });
-        self.whole.entry(hash(&words)).or_insert(item);
+        self.items.push(Item { set, row: self.rows - 1, origin: origin.to_owned(), text: shown });
+        let (items, places) = (&self.items, &mut self.places);
+        if question {
+            occurs(&mut self.whole, items, places, hash(&words));
+        }
         let n = if words.len() >= self.options.ngram {
             self.options.ngram
-        } else if words.len() >= self.options.whole_from {
+        } else if words.len() >= self.options.whole_from && question {
             words.len()
         } else {
             return;
         };
         let runs = self.runs.entry(n).or_default();
-        for run in words.windows(n) {
-            runs.entry(hash(run)).or_insert(item);
-        }
+        words.windows(n).for_each(|run| occurs(runs, items, places, hash(run)));
     }
 
     /// The first evaluation text that this one repeats.
     pub fn find(&self, text: &str) -> Option<Hit> {
+        let mut first = None;
+        self.look(text, &mut |items, kind, run| {
+            first = items.first().map(|item| self.hit(*item, kind, run));
+            first.is_none()
+        });
+        first
+    }
+
+    /// Every evaluation row that this text repeats, by a number below [`Index::rows`], once and with the first way in which
+    /// it does; in the order of the text.
+    pub fn find_all(&self, text: &str) -> Vec<(usize, Hit)> {
+        let mut found: Vec<(usize, Hit)> = Vec::new();
+        let mut seen = HashSet::new();
+        self.look(text, &mut |items, kind, run| {
+            for item in items {
+                let row = self.items[*item as usize].row as usize;
+                if seen.insert(row) {
+                    found.push((row, self.hit(*item, kind, run)));
+                }
+            }
+            true
+        });
+        found
+    }
+
+    /// Gives what the text repeats to `tell`, equal texts first, then the longest runs, while it says `true`.
+    fn look(&self, text: &str, tell: &mut dyn FnMut(&[u32], Kind, &[String]) -> bool) {
         let words = words(text);
         if words.is_empty() {
-            return None;
+            return;
         }
-        if let Some(item) = self.whole.get(&hash(&words)) {
-            return Some(self.hit(*item, Kind::Exact, &words));
+        if let Occurs::In(items) = self.occurrences(&self.whole, hash(&words))
+            && !tell(&items, Kind::Exact, &words)
+        {
+            return;
         }
         let mut lengths: Vec<usize> = self.runs.keys().copied().filter(|n| *n <= words.len()).collect();
         lengths.sort_unstable_by(|a, b| b.cmp(a));
         for n in lengths {
+            let Some(runs) = self.runs.get(&n) else { continue };
             let kind = if n == self.options.ngram { Kind::Ngram } else { Kind::Whole };
-            let found = words.windows(n).find_map(|run| Some((self.runs.get(&n)?.get(&hash(run))?, run)));
-            if let Some((item, run)) = found {
-                return Some(self.hit(*item, kind, run));
+            let found: Vec<_> = words.windows(n).map(|run| self.occurrences(runs, hash(run))).collect();
+            // A run that is mostly of words which many rows have in common, an instruction's end with a word behind it,
+            // tells no more than they do.
+            let mut common = vec![false; words.len()];
+            for (at, _) in found.iter().enumerate().filter(|(_, f)| matches!(f, Occurs::Commonly)) {
+                common[at..at + n].fill(true);
+            }
+            for (at, found) in found.iter().enumerate() {
+                let Occurs::In(items) = found else { continue };
+                let known = common[at..at + n].iter().filter(|c| **c).count();
+                if 2 * known < n && !tell(items, kind, &words[at..at + n]) {
+                    return;
+                }
             }
         }
-        None
+    }
+
+    /// Where a run occurs.
+    fn occurrences(&self, of: &HashMap<u64, u32>, hash: u64) -> Occurs {
+        let mut items = Vec::new();
+        let (mut rows, mut last) = (0, None);
+        let mut at = of.get(&hash).map_or(0, |place| place + 1);
+        while at != 0 {
+            let Place { item, before } = self.places[at as usize - 1];
+            let Item { set, row, .. } = self.items[item as usize];
+            rows = match last {
+                Some((s, r)) if (s, r) == (set, row) => rows,
+                Some((s, _)) if s == set => rows + 1,
+                _ => 1,
+            };
+            last = Some((set, row));
+            if rows > self.options.common {
+                return Occurs::Commonly;
+            }
+            items.push(item);
+            at = before;
+        }
+        items.reverse();
+        if items.is_empty() { Occurs::Nowhere } else { Occurs::In(items) }
     }
 
     fn hit(&self, item: u32, kind: Kind, shared: &[String]) -> Hit {
-        let Item { set, origin, text } = &self.items[item as usize];
+        let Item { set, origin, text, .. } = &self.items[item as usize];
         let shared = shared.join(" ").chars().take(SHOWN_CHARS).collect();
         Hit {
             set: self.sets[*set as usize].clone(),
@@ -159,6 +273,18 @@ impl Index {
             text: text.clone(),
         }
     }
+}
+
+/// Notes that the last item has a run or text of that hash, once.
+fn occurs(of: &mut HashMap<u64, u32>, items: &[Item], places: &mut Vec<Place>, hash: u64) {
+    let item = items.len() as u32 - 1;
+    let before = match of.get(&hash) {
+        Some(last) if places[*last as usize].item == item => return,
+        Some(last) => last + 1,
+        None => 0,
+    };
+    of.insert(hash, places.len() as u32);
+    places.push(Place { item, before });
 }
 
 #[cfg(test)]
@@ -193,7 +319,7 @@ mod tests {
 
     #[test]
     fn short_texts_within_others() {
-        let mut index = Index::new(Options { ngram: 13, whole_from: 2 });
+        let mut index = Index::new(Options { whole_from: 2, ..Options::default() });
         index.add("test", "t.jsonl:1", "Cholera, unspecified");
         index.add("test", "t.jsonl:2", "Plague");
         assert_eq!(kind(&index, "She has cholera; unspecified so far"), Some(Kind::Whole));
@@ -201,5 +327,38 @@ mod tests {
         assert_eq!(kind(&index, "the plague"), None);
         assert_eq!(kind(&index, "PLAGUE"), Some(Kind::Exact));
         assert_eq!(index.find("..."), None);
+    }
+    #[test]
+    fn every_row_that_is_repeated() {
+        let mut index = Index::new(Options { common: 2, ..Options::default() });
+        let instruction =
+            "Give the first letter of the code that the following diagnosis has in the ICD-10-CM, please: ";
+        for i in 0..5 {
+            let place = format!("t.jsonl:{i}");
+            index.add("test", &place, &format!("{instruction}diagnosis number {i}"));
+            index.add_answer("test", &place, "C");
+        }
+        let passage = LONG.replace("three", "four");
+        index.add("test", "t.jsonl:8", &passage);
+        index.add("other", "o.jsonl:1", &format!("{passage} What is it?"));
+        index.add_answer("other", "o.jsonl:1", "An infarction");
+        assert_eq!(index.rows(), 7);
+        let rows = |text: &str| -> Vec<(usize, Kind)> {
+            index.find_all(text).into_iter().map(|(row, hit)| (row, hit.kind)).collect()
+        };
+        // What all questions begin with is no contamination, nor is a label or an answer that is the same.
+        assert_eq!(rows(&format!("{instruction}cholera")), []);
+        assert_eq!(rows("C"), []);
+        assert_eq!(rows("An infarction"), []);
+        assert_eq!(index.find(&format!("{instruction}cholera")), None);
+        // Nor what it ends with, with the beginning of a question.
+        assert_eq!(rows("in the ICD-10-CM, please: diagnosis number 3"), []);
+        assert_eq!(rows(&format!("{instruction}diagnosis number 3, and no other")), []);
+        // The whole of one is.
+        assert_eq!(rows(&format!("{instruction}diagnosis number 3")), [(3, Kind::Exact)]);
+        // Two sets have it, each once.
+        assert_eq!(rows(&passage), [(5, Kind::Exact), (6, Kind::Ngram)]);
+        let hits = index.find_all(&passage);
+        assert_eq!([&hits[0].1.set, &hits[1].1.set, &hits[1].1.origin], ["test", "other", "o.jsonl:1"]);
     }
 }

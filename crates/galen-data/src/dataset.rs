@@ -234,7 +234,7 @@ pub struct BadRow {
 }
 
 /// Rows looked at to detect the dataset type.
-const DETECT_ROWS: usize = 8;
+pub(crate) const DETECT_ROWS: usize = 8;
 /// Bad rows whose text is kept; further ones keep their fault alone.
 const KEPT_TEXTS: usize = 1000;
 

@@ -8,18 +8,22 @@ pub mod check;
 pub mod contamination;
 pub mod dataset;
 pub mod dedup;
+pub mod dsir;
 mod error;
 pub mod format;
 pub mod inspect;
+pub mod ngrams;
 pub mod order;
 pub mod pack;
 pub mod preference;
 pub mod reader;
 pub mod recipe;
+pub mod select;
 pub mod split;
 pub mod template;
 #[cfg(test)]
 mod testing;
+pub mod texts;
 pub mod tokenize;
 mod words;
 

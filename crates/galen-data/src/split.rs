@@ -6,6 +6,7 @@
 
 use crate::format::kind;
 use crate::reader::RowIter;
+use crate::texts::{field, missing_field};
 use crate::{DataError, Fault, write_file};
 use galen_types::RawRow;
 use serde::Serialize;
@@ -162,20 +163,10 @@ fn group_of(row: &RawRow, group_by: Option<&str>) -> Result<String, DataError> {
     let Some(group_by) = group_by else {
         return Ok(Value::Object(row.fields.clone()).to_string());
     };
-    let mut parts = group_by.split('.');
-    let first = row.fields.get(group_by).or_else(|| {
-        let outer = row.fields.get(parts.next()?)?;
-        parts.try_fold(outer, |v, part| v.get(part))
-    });
-    match first {
+    match field(&row.fields, group_by) {
         Some(Value::String(s)) => Ok(s.clone()),
         Some(v @ (Value::Number(_) | Value::Bool(_))) => Ok(v.to_string()),
-        None | Some(Value::Null) => {
-            let there: Vec<_> = row.fields.keys().map(String::as_str).collect();
-            let e =
-                DataError::row(&row.origin, Fault::MissingField, format!("field `{group_by}` is missing"));
-            Err(e.with_hint(format!("the row has `{}`", there.join("`, `"))))
-        }
+        None | Some(Value::Null) => Err(missing_field(&row.origin, &row.fields, group_by)),
         Some(other) => {
             let what = format!("cannot group by `{group_by}`: it is {}", kind(other));
             Err(DataError::row(&row.origin, Fault::WrongKind, what))

@@ -13,6 +13,7 @@ pub mod filters;
 mod item;
 mod literal;
 pub mod metrics;
+mod question;
 pub mod report;
 mod run;
 mod scorer;
@@ -23,6 +24,7 @@ mod template;
 pub use encode::{EncodedChoices, encode_choices, encode_prompt};
 pub use error::EvalError;
 pub use item::{Gold, Item, PromptOptions};
+pub use question::Question;
 pub use report::{Comparison, EvalReport, Flips, RunMeta, Sample, compare};
 pub use run::{EvalOptions, Limit, MetricResult, Progress, TaskResult, evaluate};
 pub use scorer::{

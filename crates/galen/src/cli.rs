@@ -114,7 +114,7 @@ pub enum Command {
     Serve(serve::Args),
     /// Answer a file of requests in OpenAI's batch format
     RunBatch(run_batch::Args),
-    /// Look at, check and split data sets
+    /// Look at data sets, check and split them; duplicates, contamination, selection by a target
     Data(data::Args),
     /// List, fetch and delete what lies in the caches
     Models(models::Args),
@@ -200,6 +200,11 @@ mod tests {
             "data check d.jsonl --model m",
             "data split d.jsonl --group-by section --test 0.1 --out parts",
             "data split d.jsonl --group_by section --test 200 --out parts",
+            "data dedup a.jsonl b.csv --threshold 0.7 --field text -o kept.jsonl --check",
+            "data dedup a.jsonl --type alpaca --ngram 2 --on_bad_row skip --fail-on-duplicates",
+            "data contamination a.jsonl b.jsonl --against test.jsonl task.yaml --whole_from 3 -o clean.jsonl",
+            "data align a.jsonl --target t.jsonl --budget 0.5 --seed 2 --out kept.jsonl --weight_field w",
+            "data align a.jsonl --target t.yaml --method embedding --model m --budget 100 -o kept.jsonl",
             "serve --model m --adapter a=run --lora-modules b=other --host 127.0.0.1 --port 0 --api-key-file k --max_num_seqs 4",
             "run-batch -i in.jsonl -o out.jsonl --model m --adapter a=run",
             "completions zsh",

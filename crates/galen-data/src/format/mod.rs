@@ -10,7 +10,7 @@ pub mod preference;
 mod prompt_completion;
 mod sharegpt;
 
-use crate::dataset::TypeSpec;
+use crate::dataset::{CustomType, TypeSpec};
 use crate::error::nearest;
 use crate::{DataError, DatasetSpec, Fault};
 use galen_types::{Conversation, Origin, RawRow};
@@ -105,9 +105,10 @@ pub fn build(spec: &DatasetSpec) -> Result<Option<NamedReader>, DataError> {
     }
 }
 
-pub(crate) fn choose(spec: &DatasetSpec, sample: &[&Fields]) -> Result<NamedReader, DataError> {
+/// The reader of an entry: that of its type, else of the first type its rows look like.
+fn known(spec: &DatasetSpec, sample: &[&Fields]) -> Result<Option<NamedReader>, DataError> {
     if let Some(built) = build(spec)? {
-        return Ok(built);
+        return Ok(Some(built));
     }
     let found = if spec.field_messages.is_some() {
         Some(&chat_template::TYPE)
@@ -116,8 +117,29 @@ pub(crate) fn choose(spec: &DatasetSpec, sample: &[&Fields]) -> Result<NamedRead
     } else {
         detect(sample)
     };
-    if let Some(found) = found {
-        return Ok((found.name, (found.build)(spec, None)?));
+    found.map(|found| Ok((found.name, (found.build)(spec, None)?))).transpose()
+}
+
+/// The same without the sentences that a type or its format puts around the texts of every row; `None` where no type fits.
+pub(crate) fn bare(spec: &DatasetSpec, sample: &[&Fields]) -> Result<Option<NamedReader>, DataError> {
+    let found = known(spec, sample)?;
+    let custom = match (&found, &spec.kind) {
+        (Some(("alpaca", _)), _) => CustomType::default(),
+        (Some(_), Some(TypeSpec::Custom(custom))) => CustomType::clone(custom),
+        _ => return Ok(found),
+    };
+    let unframed = CustomType {
+        system_format: Some(String::new()),
+        format: Some("{instruction}\n{input}\n".into()),
+        no_input_format: Some("{instruction}\n".into()),
+        ..custom
+    };
+    found.map(|(name, _)| Ok((name, custom::build(spec, &unframed)?))).transpose()
+}
+
+pub(crate) fn choose(spec: &DatasetSpec, sample: &[&Fields]) -> Result<NamedReader, DataError> {
+    if let Some(found) = known(spec, sample)? {
+        return Ok(found);
     }
     let Some(first) = sample.first() else {
         return Err(DataError::spec(&spec.path, "no readable row to tell the dataset type by"));

@@ -7,6 +7,7 @@ use crate::journal::Rows;
 use crate::registry::{EachRow, Setup, Step, StepEntry};
 use galen_data::contamination::{Index, Options};
 use galen_data::reader::{Limits, data_files, open_files};
+use galen_data::texts::every_text;
 use galen_reward::{ConfigError, Kind, Param};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -56,7 +57,7 @@ fn build(setup: &Setup<'_>) -> Result<Box<dyn Step>, ConfigError> {
         uses_file(setup, "against", path)?;
     }
     let (ngram, whole_from) = (o.positive("ngram")?, o.positive("whole_from")?);
-    let options = Options { ngram, whole_from: whole_from.min(ngram) };
+    let options = Options { ngram, whole_from: whole_from.min(ngram), ..Options::default() };
     Ok(Box::new(Contamination {
         against,
         against_fields: o.texts("against_fields")?,
@@ -82,17 +83,9 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, galen_data::DataError> {
 
 /// Texts of a row: of one field, or all there are.
 pub(super) fn texts(fields: &Map<String, Value>, field: Option<&str>) -> Vec<String> {
-    fn all(value: &Value, out: &mut Vec<String>) {
-        match value {
-            Value::String(text) => out.push(text.clone()),
-            Value::Array(list) => list.iter().for_each(|v| all(v, out)),
-            Value::Object(map) => map.values().for_each(|v| all(v, out)),
-            _ => {}
-        }
-    }
     let mut out = Vec::new();
     for (_, value) in fields.iter().filter(|(name, _)| field.is_none_or(|f| f == *name)) {
-        all(value, &mut out);
+        every_text(value, &mut out);
     }
     out
 }

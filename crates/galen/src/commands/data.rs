@@ -1,7 +1,11 @@
-//! `galen data inspect | check | split`.
+//! `galen data inspect | check | split | dedup | contamination | align`.
 
+mod align;
 mod check;
+mod contamination;
+mod dedup;
 mod inspect;
+mod rows;
 mod source;
 mod split;
 
@@ -25,6 +29,12 @@ pub enum Action {
     Check(Check),
     /// Split a file so that no group is on both sides
     Split(Split),
+    /// Find rows that say the same, exactly or nearly, and write the rows without them
+    Dedup(dedup::Dedup),
+    /// Find training rows that repeat evaluation questions, and write the rows without them
+    Contamination(contamination::Contamination),
+    /// Say how far rows are from a target, and keep or weigh those that are nearest to it
+    Align(align::Align),
 }
 
 /// Which rows, and what a model makes of them.
@@ -110,11 +120,14 @@ pub struct Split {
     pub seed: u64,
 }
 
-/// Looks at, checks or splits data.
+/// Looks at data, checks it, or makes other files of it.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
     match args.action {
         Action::Inspect(args) => inspect::run(&args, globals),
         Action::Check(args) => check::run(&args, globals),
         Action::Split(args) => split::run(&args, globals),
+        Action::Dedup(args) => dedup::run(&args, globals),
+        Action::Contamination(args) => contamination::run(&args, globals),
+        Action::Align(args) => align::run(&args, globals),
     }
 }

@@ -182,8 +182,8 @@ pub static REFUSED: &[Key<Config>] = keys! {
     "Data": "pretraining_dataset" "pretrain_*" "pretraining_*" "streaming" "streaming_*" =>
         no("use `datasets:` with `type: completion`"), "streaming is not built";
     "Data": "dataset_shard_num" "dataset_shard_idx" => no("use `split: train[:10%]`"), "not built";
-    "Data": "dataset_exact_deduplication" => no("`galen data check` lists duplicates; drop them in the file"),
-        "dropping duplicates is not built yet";
+    "Data": "dataset_exact_deduplication" => no("`galen data dedup FILE --out kept.jsonl` writes a file without them"),
+        "training drops no rows";
     "Data": "min_sample_len" "eval_sequence_len" => no("leave it out"), "not built";
     "Data": "curriculum_sampling" => no("leave it out"), "training in file order is not built";
     "Data": "dataloader_drop_last" => no("leave it out; the last, smaller batch is weighed by its tokens"), "not built";

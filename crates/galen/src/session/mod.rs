@@ -17,10 +17,12 @@ mod rows;
 mod run_dir;
 mod samples;
 mod scorer;
+pub mod selection;
 mod serving;
 mod shown;
 mod summary;
 pub mod teachers;
+mod texts;
 mod train;
 mod verify;
 mod write_out;
@@ -39,6 +41,7 @@ pub use scorer::{FastDecoder, ModelScorer};
 pub use serving::{EngineName, Serving, ServingOptions};
 pub(crate) use serving::{positive, serving_kernels};
 pub(crate) use summary::write_reports;
+pub use texts::{Sides, Texts};
 pub use train::{Start, Trained, command_of, train};
 pub use verify::{
     LimitArgs, Record, SAMPLES, Verdict, Verifier, adapter_sha256, format_of, unverified, write_beside,

@@ -8,7 +8,6 @@ use galen_data::preference::mismatched;
 use galen_data::template::{ChatTemplate, RenderOptions};
 use galen_data::tokenize::{TokenizeOptions, tokenize};
 use galen_data::{DatasetSpec, Loaded, reader::Limits};
-use galen_hub::Options;
 use galen_types::{Conversation, Rendered, Tokenized, TokenizedAnswer, TokenizedLabelled};
 use rayon::prelude::*;
 use std::path::PathBuf;
@@ -100,13 +99,7 @@ impl Preparer<'_> {
 
     /// Where an entry's files lie.
     pub(super) fn resolve(&self, spec: &DatasetSpec) -> Result<PathBuf, String> {
-        let options = Options::from_env(self.offline, super::base::hub_bars());
-        let query = galen_hub::DatasetQuery {
-            name: spec.name.clone(),
-            revision: spec.revision.clone(),
-            ..galen_hub::DatasetQuery::default()
-        };
-        galen_hub::resolve_dataset(&spec.path, &query, &options).map(|r| r.path).map_err(|e| e.to_string())
+        super::texts::resolve_dataset(spec, self.offline)
     }
 
     /// Renders rows with the entry's template.
