@@ -250,6 +250,8 @@ fn align_keeps_what_is_like_the_target() {
             "mixed.jsonl",
             "--target",
             "mixed.jsonl",
+            "--method",
+            "dsir",
             "--budget",
             "10",
             "--seed",
@@ -299,7 +301,7 @@ fn align_asks_a_model_where_told() {
 
     for (flags, words) in [
         (&["--method", "embedding"][..], &["without a model", "`--model M`"][..]),
-        (&["--model", "m.gguf"], &["`--model` with `--method dsir`"]),
+        (&["--model", "m.gguf"], &["`--model` with `--method ngrams`"]),
         (&["--out", "x.jsonl"], &["`--budget N`", "`--weight-field NAME`"]),
         (&["--weight-field", "w"], &["without `--out`"]),
         (&["--method", "dsri"], &["dsir"]),

@@ -34,7 +34,7 @@ pub struct Align {
     #[arg(long, alias = "target_field", value_name = "FIELD")]
     pub target_field: Vec<String>,
     /// How rows are scored
-    #[arg(long, value_name = "METHOD", default_value = "dsir", value_parser = Names)]
+    #[arg(long, value_name = "METHOD", default_value = "ngrams", value_parser = Names)]
     pub method: &'static Method,
     /// The base model that `embedding` and `likelihood` ask
     #[arg(long, short = 'm', value_name = "M")]
