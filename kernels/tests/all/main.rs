@@ -4,6 +4,7 @@
 mod compile;
 mod faults;
 mod sanitizers;
+mod training;
 
 use galen_kernels::Device;
 use galen_kernels::checks::CHECKS;

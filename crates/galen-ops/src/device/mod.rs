@@ -4,21 +4,28 @@
 //! Activations are bf16, the residual stream, trainables and gradients of trainables f32; the kernels' headers in `kernels/`
 //! say more. Nothing here waits for the device but [`Backend::download`].
 
+mod accelerator;
 mod attention;
 mod elementwise;
 mod head;
 mod optimiser;
 mod projection;
+mod tensor;
 mod weight;
 
+pub use accelerator::{Accelerator, Memory};
 pub use attention::{
     AttentionGradients, AttentionOperands, AttentionPlan, Descriptors, attention_backward, attention_forward,
 };
-pub use elementwise::{gated_backward, gated_forward, rms_norm_backward, rms_norm_forward, rope, to_bf16};
-pub use head::{HeadState, log_prob_backward, log_prob_forward};
-pub use optimiser::{AdamWStep, adamw};
+pub use elementwise::{
+    gated_backward, gated_forward, head_norm_backward, head_norm_forward, rms_norm_backward, rms_norm_forward, rope,
+    sum, to_bf16,
+};
+pub use head::{HeadState, Scores, log_prob_backward, log_prob_forward};
+pub use optimiser::{AdamWStep, adamw, square_sum};
 pub use projection::{DeviceBranch, projection_backward, projection_forward};
-pub use weight::DeviceWeight;
+pub use tensor::{DeviceTensor, Value};
+pub use weight::{DeviceWeight, embed};
 
 use crate::error::{Result, shape_error};
 
@@ -81,6 +88,7 @@ impl Number {
 }
 
 /// A matrix on a device, rows at a stride.
+#[derive(Clone)]
 pub struct DeviceMatrix<B> {
     /// Where.
     pub buffer: B,
