@@ -206,6 +206,12 @@ impl Model {
         Ok(self)
     }
 
+    /// The same model with its passes on the CPU again.
+    #[must_use]
+    pub fn off(self) -> Self {
+        Self { device: None, ..self }
+    }
+
     /// Where its passes run; none: on the CPU.
     pub fn device(&self) -> Option<&Accelerator> {
         self.device.as_ref()

@@ -33,6 +33,7 @@ trait AnyBackend: Send + Sync {
     fn zeros_any(&self, bytes: usize) -> Result<Shared>;
     fn download_any(&self, buffer: &Shared) -> Result<Vec<u8>>;
     fn launch_any(&self, kernel: &str, grid: [usize; 3], args: &[Argument<Memory>]) -> Result<()>;
+    fn free_any(&self) -> Option<u64>;
 }
 
 fn of<B: 'static>(buffer: &Shared) -> Result<&B> {
@@ -73,6 +74,10 @@ where
             });
         }
         self.launch(kernel, grid, &own)
+    }
+
+    fn free_any(&self) -> Option<u64> {
+        self.free_bytes()
     }
 }
 
@@ -182,5 +187,9 @@ impl Backend for Accelerator {
 
     fn launch(&self, kernel: &str, grid: [usize; 3], args: &[Argument<Memory>]) -> Result<()> {
         self.backend.launch_any(kernel, grid, args)
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        self.backend.free_any()
     }
 }

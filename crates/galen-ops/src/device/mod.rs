@@ -15,7 +15,8 @@ mod weight;
 
 pub use accelerator::{Accelerator, Memory};
 pub use attention::{
-    AttentionGradients, AttentionOperands, AttentionPlan, Descriptors, attention_backward, attention_forward,
+    AttentionGradients, AttentionOperands, AttentionPlan, Descriptors, HEAD_SIZES, attention_backward,
+    attention_forward,
 };
 pub use elementwise::{
     gated_backward, gated_forward, head_norm_backward, head_norm_forward, rms_norm_backward, rms_norm_forward, rope,
@@ -62,6 +63,11 @@ pub trait Backend {
     /// Zeros.
     fn zeros(&self, bytes: usize) -> Result<Self::Buffer> {
         self.upload(&vec![0; bytes])
+    }
+
+    /// Bytes that can be allocated still, where the place knows.
+    fn free_bytes(&self) -> Option<u64> {
+        None
     }
 
     /// Puts a kernel on the queue. `args` are its parameters in order, buffers as large as its header says.

@@ -2,6 +2,7 @@
 
 mod adapters;
 mod base;
+pub mod device;
 mod batch;
 pub mod fast_decode;
 mod generate;
