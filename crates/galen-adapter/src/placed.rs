@@ -59,7 +59,8 @@ impl Placed {
             for e in &layer.entries {
                 let (r, inputs, outputs) = (e.r, e.shape.inputs, e.shape.outputs);
                 if inputs % PIECE != 0 {
-                    let what = format!("`{}` has {inputs} inputs, which are not whole pieces of 8", e.shape.module);
+                    let what =
+                        format!("`{}` has {inputs} inputs, which are not whole pieces of 8", e.shape.module);
                     return Err(Error::Config(format!("{what}\nhint: `--device cpu`")));
                 }
                 own.push(Pair { r, padded: r.next_multiple_of(PIECE), inputs, outputs, at });
@@ -151,9 +152,11 @@ impl Placed {
             let (values, gradient) = (self.rounded.part(2 * at), self.gradients.part(4 * at));
             DeviceTensor::leaf(&self.on, (rows, cols), values, gradient)
         };
-        self.pairs.get(layer).into_iter().flatten().flat_map(move |p| {
-            [leaf(p.at, p.padded, p.inputs), leaf(p.b(), p.outputs, p.padded)]
-        })
+        self.pairs
+            .get(layer)
+            .into_iter()
+            .flatten()
+            .flat_map(move |p| [leaf(p.at, p.padded, p.inputs), leaf(p.b(), p.outputs, p.padded)])
     }
 }
 

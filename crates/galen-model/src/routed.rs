@@ -56,10 +56,9 @@ impl ProjectionHook for Routed<'_> {
             let rows = |t: &Traced| Ok(Traced::constant(t.tensor()?.narrow(0, first, run.rows)?));
             if let Some(hook) = run.hook.filter(|h| h.has_leaves(layer)) {
                 let own = inputs.iter().map(|i| rows(i)).collect::<Result<Vec<_>>>()?;
-                let given = bases
-                    .iter()
-                    .zip(&products)
-                    .map(|(base, product)| Ok((*base).clone().with_product(rows(product)?.tensor()?.clone())));
+                let given = bases.iter().zip(&products).map(|(base, product)| {
+                    Ok((*base).clone().with_product(rows(product)?.tensor()?.clone()))
+                });
                 let given = given.collect::<Result<Vec<_>>>()?;
                 // The context keys dropout, and nothing drops out in generation: that it is of all rows does not matter.
                 let adapted = hook.project(

@@ -16,7 +16,8 @@ pub type Saved = Vec<Tensor>;
 
 /// The way back of an operation that ran on an accelerator, with what it keeps: as [`Op::backward`]. Gradients of a leaf are
 /// added where the leaf says, and are `None` here. A gradient has its value's number (f32 or bf16).
-pub type WayBack = Box<dyn FnOnce(Vec<Option<DeviceTensor>>, &[bool]) -> Result<Vec<Option<DeviceTensor>>> + Send>;
+pub type WayBack =
+    Box<dyn FnOnce(Vec<Option<DeviceTensor>>, &[bool]) -> Result<Vec<Option<DeviceTensor>>> + Send>;
 
 /// Outputs on an accelerator, and the way back from them.
 pub type Launched = Result<(Vec<DeviceTensor>, WayBack)>;
@@ -98,10 +99,16 @@ enum Back {
 }
 
 impl Back {
-    fn run(self, name: &'static str, grads: Vec<Option<Value>>, needs: &[bool]) -> Result<Vec<Option<Value>>> {
+    fn run(
+        self,
+        name: &'static str,
+        grads: Vec<Option<Value>>,
+        needs: &[bool],
+    ) -> Result<Vec<Option<Value>>> {
         match self {
             Self::Host(op, saved) => {
-                let own = grads.into_iter().map(|g| g.map(Value::into_host).transpose()).collect::<Result<_>>()?;
+                let own =
+                    grads.into_iter().map(|g| g.map(Value::into_host).transpose()).collect::<Result<_>>()?;
                 let found = op.backward(&saved, own, needs)?;
                 Ok(found.into_iter().map(|g| g.map(Value::Host)).collect())
             }
@@ -196,10 +203,8 @@ impl Tape {
         back: Option<Back>,
     ) -> Vec<Traced> {
         let Some(back) = back else { return outputs.into_iter().map(Traced::constant).collect() };
-        let out: Vec<Traced> = outputs
-            .into_iter()
-            .map(|value| Traced { value: value.into(), id: Some(self.fresh()) })
-            .collect();
+        let out: Vec<Traced> =
+            outputs.into_iter().map(|value| Traced { value: value.into(), id: Some(self.fresh()) }).collect();
         self.nodes.push(Node {
             name,
             inputs: inputs.iter().map(|i| i.id).collect(),

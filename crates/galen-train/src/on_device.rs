@@ -35,7 +35,13 @@ impl OnDevice {
     }
 
     /// One step of [`AdamW::step`]'s; the gradients are zero afterwards.
-    pub fn step(&self, adapter: &Adapter, optimizer: &mut AdamW, learning_rate: f64, factor: f32) -> Result<()> {
+    pub fn step(
+        &self,
+        adapter: &Adapter,
+        optimizer: &mut AdamW,
+        learning_rate: f64,
+        factor: f32,
+    ) -> Result<()> {
         let placed = placed(adapter)?;
         let StepNumbers { beta1, beta2, step_size, root, eps, decay } = optimizer.next_step(learning_rate);
         let step = AdamWStep { factor, beta1, beta2, step_size, root, eps, decay };

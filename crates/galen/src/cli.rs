@@ -92,7 +92,10 @@ pub enum Command {
 impl Command {
     /// Whether it trains, or says what training would take.
     pub fn trains(&self) -> bool {
-        matches!(self, Self::Quickstart(_) | Self::Train(_) | Self::Align(_) | Self::Plan(_) | Self::Doctor(_))
+        matches!(
+            self,
+            Self::Quickstart(_) | Self::Train(_) | Self::Align(_) | Self::Plan(_) | Self::Doctor(_)
+        )
     }
 }
 

@@ -65,7 +65,7 @@ fn projection(
     let w = DeviceWeight::upload(&on, &matrix)?;
     let bf16 = |v: &[f32], cols| DeviceMatrix::upload(&on, v, cols, Number::Bf16);
     let (x, dy, a, b) = (bf16(&x, k)?, bf16(&dy, n)?, bf16(&a, k)?, bf16(&b, rank)?);
-    let branch = DeviceBranch { a: &a, b: &b, scale };
+    let branch = DeviceBranch { a: &a, b: &b, scale, dropout: None };
     let (y, u) = projection_forward(&on, &x, &w, None, Some(&branch))?;
     let dx = DeviceMatrix::new(&on, m, k, Number::F32)?;
     let (da, db) = (on.zeros(4 * rank * k)?, on.zeros(4 * n * rank)?);

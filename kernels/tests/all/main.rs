@@ -4,6 +4,7 @@
 mod compile;
 mod faults;
 mod sanitizers;
+mod tiny;
 mod training;
 
 use galen_kernels::Device;

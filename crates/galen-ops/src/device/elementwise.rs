@@ -32,13 +32,34 @@ pub fn sum<B>(
 ) -> Result<DeviceMatrix<B>> {
     a.expect("add", b.rows, b.cols, Number::F32)?;
     let y = DeviceMatrix::new(on, a.rows, a.cols, Number::F32)?;
-    let n = bytes("add", &[a.rows, a.stride])?;
-    if n > 0 {
-        let kernel = if b.number == Number::F32 { "add_f32" } else { "add_bf16" };
-        let args = [a.read(), b.read(), Argument::Long(n as u64), y.write()];
-        on.launch(kernel, [n.div_ceil(8 * 256), 1, 1], &args)?;
-    }
+    add(on, a, b, &y)?;
     Ok(y)
+}
+
+/// `a += b`, of the same numbers.
+pub(super) fn add_to<B>(
+    on: &impl Backend<Buffer = B>,
+    a: &DeviceMatrix<B>,
+    b: &DeviceMatrix<B>,
+) -> Result<()> {
+    a.expect("add", b.rows, b.cols, Number::F32)?;
+    // Each thread reads what it writes before it does.
+    add(on, a, b, a)
+}
+
+fn add<B>(
+    on: &impl Backend<Buffer = B>,
+    a: &DeviceMatrix<B>,
+    b: &DeviceMatrix<B>,
+    y: &DeviceMatrix<B>,
+) -> Result<()> {
+    let n = bytes("add", &[a.rows, a.stride])?;
+    if n == 0 {
+        return Ok(());
+    }
+    let kernel = if b.number == Number::F32 { "add_f32" } else { "add_bf16" };
+    let args = [a.read(), b.read(), Argument::Long(n as u64), y.write()];
+    on.launch(kernel, [n.div_ceil(8 * 256), 1, 1], &args)
 }
 
 /// The sum of the residual stream x f32 and a branch bf16 (x itself is meant where there is none), and its norm bf16.

@@ -6,6 +6,7 @@
 
 mod accelerator;
 mod attention;
+mod dropout;
 mod elementwise;
 mod head;
 mod optimiser;
@@ -18,9 +19,10 @@ pub use attention::{
     AttentionGradients, AttentionOperands, AttentionPlan, Descriptors, HEAD_SIZES, attention_backward,
     attention_forward,
 };
+pub use dropout::{DeviceDropout, dropout};
 pub use elementwise::{
-    gated_backward, gated_forward, head_norm_backward, head_norm_forward, rms_norm_backward, rms_norm_forward, rope,
-    sum, to_bf16,
+    gated_backward, gated_forward, head_norm_backward, head_norm_forward, rms_norm_backward,
+    rms_norm_forward, rope, sum, to_bf16,
 };
 pub use head::{HeadState, Scores, log_prob_backward, log_prob_forward};
 pub use optimiser::{AdamWStep, adamw, square_sum};

@@ -1,5 +1,6 @@
 //! Where a run computes.
 
+use super::alignment::Alignment;
 use super::field::{Field, Wrong};
 use super::table::Config;
 use super::types::{Bf16, WeightCache};
@@ -65,14 +66,12 @@ impl Config {
     /// What of this configuration has no kernels yet, and what to set instead.
     pub fn without_kernels(&self) -> Option<(String, &'static str)> {
         let found = |what: &str, instead| Some((what.to_owned(), instead));
-        if let Some(rl) = self.rl() {
+        // Whose answers are sampled is generation, which stays on the CPU.
+        if let Some(rl) = self.rl().filter(|_| !matches!(self.alignment(), Ok(Some(Alignment::Pairs(_))))) {
             return Some((format!("`rl: {rl}`"), ""));
         }
         if self.peft_use_dora {
             return found("`peft_use_dora`", "`peft_use_dora: false`, or ");
-        }
-        if self.dropout() > 0.0 {
-            return found("`lora_dropout`", "`lora_dropout: 0`, or ");
         }
         if self.precision() == super::Precision::F32 {
             return found("computing in f32", "`bf16: auto`, or ");
@@ -84,5 +83,35 @@ impl Config {
     #[must_use]
     pub fn on_card(&self) -> Self {
         Self { bf16: Bf16::On, weight_cache: WeightCache::Stream, ..self.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_written_as_they_are_read() {
+        for (text, device) in [("auto", Device::Auto), ("cpu", Device::Cpu), ("cuda:3", Device::Cuda(3))] {
+            assert_eq!((text.parse(), device.to_string().as_str()), (Ok(device), text));
+        }
+        assert_eq!("cuda".parse(), Ok(Device::Cuda(0)));
+        for text in ["gpu", "cuda:", "cuda:x", "cuda:-1", "CPU", ""] {
+            assert!(text.parse::<Device>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_kernels_is_told_with_what_to_set_instead() {
+        let of = |change: fn(&mut Config)| {
+            let mut config = Config::default();
+            change(&mut config);
+            config.without_kernels().map(|(what, _)| what)
+        };
+        assert_eq!(of(|_| ()), None);
+        assert_eq!(of(|c| c.lora_dropout = 0.1), None);
+        assert_eq!(of(|c| c.peft_use_dora = true).as_deref(), Some("`peft_use_dora`"));
+        assert_eq!(of(|c| c.float32 = true).as_deref(), Some("computing in f32"));
+        assert_eq!(Config::default().on_card().compute(), galen_ops::ops::Compute::Bf16);
     }
 }

@@ -38,7 +38,8 @@ pub fn for_base(
 ) -> anyhow::Result<Option<Accelerator>> {
     match (base.without_kernels(), config.device) {
         (Some(what), Device::Cuda(n)) => {
-            let message = format!("`device: cuda:{n}`: {}: {what} is not supported there", base.path().display());
+            let message =
+                format!("`device: cuda:{n}`: {}: {what} is not supported there", base.path().display());
             Err(UsageError::new(message, "`device: cpu`").into())
         }
         (Some(what), _) if device.is_some() => {

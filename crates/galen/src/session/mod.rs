@@ -2,8 +2,8 @@
 
 mod adapters;
 mod base;
-pub mod device;
 mod batch;
+pub mod device;
 pub mod fast_decode;
 mod generate;
 mod held_out;

@@ -2,7 +2,8 @@
 
 use super::{only, take, wanted};
 use crate::device::{
-    Accelerator, AttentionOperands, AttentionPlan, DeviceTensor, Memory, attention_backward, attention_forward,
+    Accelerator, AttentionOperands, AttentionPlan, DeviceTensor, Memory, attention_backward,
+    attention_forward,
 };
 use crate::error::Result;
 use crate::ops::{Attention, AttentionShape};

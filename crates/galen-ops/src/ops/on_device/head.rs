@@ -12,8 +12,7 @@ pub fn log_probs(op: &LogProbHead, on: &Accelerator, inputs: &[&DeviceTensor]) -
     let [hidden] = take("log_prob_head", inputs)?;
     let weight = on.weight(op.weight.matrix())?;
     let (tokens, temperature) = (hidden.rows, op.temperature.unwrap_or(1.0));
-    let (scores, state) =
-        log_prob_forward(on, hidden, &weight, &op.targets, temperature, op.with_gradient)?;
+    let (scores, state) = log_prob_forward(on, hidden, &weight, &op.targets, temperature, op.with_gradient)?;
     let y = DeviceTensor::new(on, scores.logps());
     if op.scores.set(scores).is_err() {
         return shape_error("log_prob_head", "ran twice");

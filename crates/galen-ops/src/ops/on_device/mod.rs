@@ -6,8 +6,8 @@ mod elementwise;
 mod head;
 mod projection;
 
-pub use elementwise::embed;
 pub(super) use attention::attention;
+pub use elementwise::embed;
 pub(super) use elementwise::{add, gated, rms_norm, rope};
 pub(super) use head::log_probs;
 pub(super) use projection::projections;
