@@ -1,14 +1,16 @@
-// What stands between the products: rounding, rows of the embedding, rows that are picked out.
+// What stands between the products: rounding, sums, rows of the embedding, rows that are picked out.
 //
 //   cast_bf16        y = bf16(scale x), x [n] f32, n a multiple of 8. Grid: ceil(n / 8 / 256)
-//   select_rows      y [n, C] = x [index, C], f32 to bf16. Grid: n
+//   add_f32, _bf16   y = a + b, a and y [n] f32, b [n] f32 or bf16, n a multiple of 8. Grid: ceil(n / 8 / 256)
+//   select_rows      y [n, C] = x [index, C], f32 to bf16; select_rows_bf16: bf16 as it is. Grid: n
 //   embed_FORMAT     y [T, C] f32 = scale W[id], W [V, C] in any format of formats.cuh. Grid: T
 //
 // C a multiple of 32 (embed), of 8 (select_rows). Expected share of roofline: 80 % of memory bandwidth.
 //
-// launch: cast_bf16   threads=256 shared=0 registers=40
-// launch: select_rows threads=256 shared=0 registers=40
-// launch: embed_*     threads=128 shared=64 registers=96
+// launch: cast_bf16    threads=256 shared=0 registers=40
+// launch: add_*        threads=256 shared=0 registers=40
+// launch: select_rows* threads=256 shared=0 registers=40
+// launch: embed_*      threads=128 shared=64 registers=96
 #include "include/formats.cuh"
 #include "include/vector.cuh"
 
@@ -22,11 +24,41 @@ extern "C" __global__ void __launch_bounds__(256) cast_bf16(const float* x, floa
 }
 EXPORT_KERNEL(cast_bf16);
 
-extern "C" __global__ void __launch_bounds__(256) select_rows(const float* x, const int* index, int c, bf16* y) {
-    const float* from = x + int64_t(index[blockIdx.x]) * c;
+template <class T>
+__device__ __forceinline__ void add(const float* a, const T* b, int64_t n, float* y) {
+    int64_t i = 8 * place();
+    if (i >= n) return;
+    Eight v = load_eight(a + i), w = load_eight(b + i);
+    UNROLL
+    for (int j = 0; j < 8; ++j) v.v[j] += w.v[j];
+    store_eight(y + i, v);
+}
+
+extern "C" __global__ void __launch_bounds__(256) add_f32(const float* a, const float* b, int64_t n, float* y) {
+    add(a, b, n, y);
+}
+EXPORT_KERNEL(add_f32);
+
+extern "C" __global__ void __launch_bounds__(256) add_bf16(const float* a, const bf16* b, int64_t n, float* y) {
+    add(a, b, n, y);
+}
+EXPORT_KERNEL(add_bf16);
+
+template <class T>
+__device__ __forceinline__ void pick(const T* x, const int* index, int c, bf16* y) {
+    const T* from = x + int64_t(index[blockIdx.x]) * c;
     for (int i = threadIdx.x * 8; i < c; i += 256 * 8) store_eight(y + int64_t(blockIdx.x) * c + i, load_eight(from + i));
 }
+
+extern "C" __global__ void __launch_bounds__(256) select_rows(const float* x, const int* index, int c, bf16* y) {
+    pick(x, index, c, y);
+}
 EXPORT_KERNEL(select_rows);
+
+extern "C" __global__ void __launch_bounds__(256) select_rows_bf16(const bf16* x, const int* index, int c, bf16* y) {
+    pick(x, index, c, y);
+}
+EXPORT_KERNEL(select_rows_bf16);
 
 template <class F>
 __device__ __forceinline__ void embed(const Weight& w, const int* ids, float scale, float* y) {

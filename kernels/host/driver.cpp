@@ -101,6 +101,10 @@ int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, void*) {
     memcpy(to, reinterpret_cast<void*>(from), bytes);
     return SUCCESS;
 }
+int cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void*) {
+    memset(reinterpret_cast<void*>(to), value, bytes);
+    return SUCCESS;
+}
 int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                    unsigned shared, void*, void** args, void**) {
     static uint64_t seed = 0;

@@ -19,6 +19,8 @@ unsafe impl Plain for u64 {}
 // SAFETY: as above.
 unsafe impl Plain for f32 {}
 // SAFETY: as above.
+unsafe impl Plain for f64 {}
+// SAFETY: as above.
 unsafe impl Plain for [i32; 4] {}
 // SAFETY: as above.
 unsafe impl Plain for [f32; 2] {}

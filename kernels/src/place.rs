@@ -3,7 +3,20 @@
 use crate::{Device, Launch};
 use galen_ops::device::{Argument, Backend};
 use galen_ops::{Error, Result};
-use std::cell::RefCell;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Memory of such a place.
+pub struct Bytes(Mutex<Vec<u8>>);
+
+impl Bytes {
+    fn new(bytes: Vec<u8>) -> Self {
+        Self(Mutex::new(bytes))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Runs galen-ops' launches on a [`Device`].
 pub struct Launches<'a>(pub &'a Device);
@@ -15,47 +28,82 @@ enum Held {
     Other,
 }
 
+fn run(device: &Device, kernel: &str, grid: [usize; 3], args: &[Argument<Bytes>]) -> Result<()> {
+    let mut held: Vec<Held> = args
+        .iter()
+        .map(|a| match a {
+            Argument::Read(b, at) => Held::Read(b.lock()[*at..].to_vec()),
+            Argument::Write(b, at) => Held::Write(b.lock()[*at..].to_vec()),
+            _ => Held::Other,
+        })
+        .collect();
+    let mut launch = Launch::new(kernel, grid);
+    for (arg, held) in args.iter().zip(&mut held) {
+        launch = match (arg, held) {
+            (_, Held::Read(bytes)) => launch.input(&bytes[..]),
+            (_, Held::Write(bytes)) => launch.inout(&mut bytes[..]),
+            (Argument::Int(v), _) => launch.int(*v),
+            (Argument::Float(v), _) => launch.float(*v),
+            (Argument::Long(v), _) => launch.long(*v),
+            _ => launch.input::<u8>(&[]),
+        };
+    }
+    device.run(launch).map_err(Error::Device)?;
+    for (arg, held) in args.iter().zip(held) {
+        if let (Argument::Write(b, at), Held::Write(bytes)) = (arg, held) {
+            b.lock()[*at..].copy_from_slice(&bytes);
+        }
+    }
+    Ok(())
+}
+
 impl Backend for Launches<'_> {
-    type Buffer = RefCell<Vec<u8>>;
+    type Buffer = Bytes;
 
-    fn alloc(&self, bytes: usize) -> Result<Self::Buffer> {
-        Ok(RefCell::new(vec![crate::POISON; bytes]))
+    fn alloc(&self, bytes: usize) -> Result<Bytes> {
+        Ok(Bytes::new(vec![crate::POISON; bytes]))
     }
 
-    fn upload(&self, bytes: &[u8]) -> Result<Self::Buffer> {
-        Ok(RefCell::new(bytes.to_vec()))
+    fn upload(&self, bytes: &[u8]) -> Result<Bytes> {
+        Ok(Bytes::new(bytes.to_vec()))
     }
 
-    fn download(&self, buffer: &Self::Buffer) -> Result<Vec<u8>> {
-        Ok(buffer.borrow().clone())
+    fn download(&self, buffer: &Bytes) -> Result<Vec<u8>> {
+        Ok(buffer.lock().clone())
     }
 
-    fn launch(&self, kernel: &str, grid: [usize; 3], args: &[Argument<Self::Buffer>]) -> Result<()> {
-        let mut held: Vec<Held> = args
-            .iter()
-            .map(|a| match a {
-                Argument::Read(b, at) => Held::Read(b.borrow()[*at..].to_vec()),
-                Argument::Write(b, at) => Held::Write(b.borrow()[*at..].to_vec()),
-                _ => Held::Other,
-            })
-            .collect();
-        let mut launch = Launch::new(kernel, grid);
-        for (arg, held) in args.iter().zip(&mut held) {
-            launch = match (arg, held) {
-                (_, Held::Read(bytes)) => launch.input(&bytes[..]),
-                (_, Held::Write(bytes)) => launch.inout(&mut bytes[..]),
-                (Argument::Int(v), _) => launch.int(*v),
-                (Argument::Float(v), _) => launch.float(*v),
-                (Argument::Long(v), _) => launch.long(*v),
-                _ => launch.input::<u8>(&[]),
-            };
+    fn launch(&self, kernel: &str, grid: [usize; 3], args: &[Argument<Bytes>]) -> Result<()> {
+        run(self.0, kernel, grid, args)
+    }
+}
+
+/// The kernels on the CPU as a device for whole models, from any thread: each launch runs once.
+#[cfg(feature = "host")]
+pub struct OnHost;
+
+#[cfg(feature = "host")]
+impl Backend for OnHost {
+    type Buffer = Bytes;
+
+    fn alloc(&self, bytes: usize) -> Result<Bytes> {
+        Ok(Bytes::new(vec![crate::POISON; bytes]))
+    }
+
+    fn upload(&self, bytes: &[u8]) -> Result<Bytes> {
+        Ok(Bytes::new(bytes.to_vec()))
+    }
+
+    fn download(&self, buffer: &Bytes) -> Result<Vec<u8>> {
+        Ok(buffer.lock().clone())
+    }
+
+    fn launch(&self, kernel: &str, grid: [usize; 3], args: &[Argument<Bytes>]) -> Result<()> {
+        thread_local! {
+            static DEVICE: std::result::Result<Device, String> = Device::new().map(|d| d.with_seeds([1]));
         }
-        self.0.run(launch).map_err(Error::Device)?;
-        for (arg, held) in args.iter().zip(held) {
-            if let (Argument::Write(b, at), Held::Write(bytes)) = (arg, held) {
-                b.borrow_mut()[*at..].copy_from_slice(&bytes);
-            }
-        }
-        Ok(())
+        DEVICE.with(|device| match device {
+            Ok(device) => run(device, kernel, grid, args),
+            Err(e) => Err(Error::Device(e.clone())),
+        })
     }
 }

@@ -432,6 +432,7 @@ fn log_prob_head_with_shared_rows() {
             temperature: None,
             with_gradient: true,
             correct: correct.clone(),
+            scores: Arc::default(),
         };
         let mut inputs = [input(r, &[tokens, width])];
         inputs[0].values.iter_mut().for_each(|x| *x *= 3.0);

@@ -3,6 +3,7 @@
 use crate::config::{AdapterConfig, scale};
 use crate::error::{Error, Result};
 use crate::method::{self, Adapted, Extent, Member, Method, dropout};
+use crate::placed::Placed;
 use crate::score;
 use crate::targets::ModuleShape;
 use galen_ops::hook::{Bases, HookContext, ProjectionHook, Site};
@@ -11,6 +12,7 @@ use galen_ops::tensor::f32_tensor;
 use galen_ops::{Tape, Traced};
 use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// One adapted projection.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,6 +55,7 @@ pub struct Adapter {
     method: &'static dyn Method,
     layers: Vec<Layer>,
     pub(crate) score_head: Option<Vec<f32>>,
+    pub(crate) placed: Option<Arc<Placed>>,
 }
 
 impl Adapter {
@@ -114,7 +117,7 @@ impl Adapter {
             }
             layer.entries.push(Entry { shape, r, scale, ranges });
         }
-        Ok(Self { config, method, layers, score_head: None })
+        Ok(Self { config, method, layers, score_head: None, placed: None })
     }
 
     /// The adapter's parts by block; blocks it does not cover are empty, or missing at the end.
@@ -207,6 +210,9 @@ impl Bases for Nowhere {
 
 impl ProjectionHook for Adapter {
     fn leaves(&self, layer: usize, bases: &dyn Bases, tape: &mut Tape) -> galen_ops::Result<Vec<Traced>> {
+        if let Some(on) = tape.device().cloned() {
+            return self.placed_leaves(layer, &on, |tensor| tape.leaf(tensor));
+        }
         let Some(layer) = self.layers.get(layer) else { return Ok(vec![]) };
         let (mut leaves, mut constants) = (Vec::new(), Vec::new());
         for e in &layer.entries {

@@ -122,7 +122,7 @@ fn magnified(
         let what = format!("{} matrices and {} constants", adapted.leaves.len(), adapted.constants.len());
         return Err(galen_ops::Error::Shape { op: "dora", what });
     };
-    let norms = f32_view(norms.tensor())?.to_vec().into();
+    let norms = f32_view(norms.tensor()?)?.to_vec().into();
     tape.apply(Magnitude { norms, bias, compute: base.weight().compute() }, &[h, m])
 }
 

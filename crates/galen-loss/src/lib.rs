@@ -64,7 +64,7 @@ pub use kto::{Kto, KtoBatch, KtoType, LOSS_TYPES as KTO_LOSS_TYPES, Label};
 pub use metrics::Metrics;
 pub use registry::{Named, find};
 pub use reward::{Reward, RewardLoss};
-pub use sft::sft;
+pub use sft::{sft, sft_gradient};
 pub use totals::Totals;
 
 /// What [`find`] and settings return.

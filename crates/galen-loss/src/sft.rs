@@ -6,9 +6,13 @@ use galen_types::TokenLogProbs;
 /// micro-batch, so that accumulation gives exactly the larger batch's loss. Returns this micro-batch's share
 /// of L in nats and dL/dlogp.
 pub fn sft(logps: &TokenLogProbs, n: usize) -> (f64, Vec<f32>) {
-    let n = n.max(1) as f64;
-    let loss = -logps.0.iter().map(|l| f64::from(*l)).sum::<f64>() / n;
-    (loss, vec![(-1.0 / n) as f32; logps.0.len()])
+    let loss = -logps.0.iter().map(|l| f64::from(*l)).sum::<f64>() / n.max(1) as f64;
+    (loss, sft_gradient(logps.0.len(), n))
+}
+
+/// dL/dlogp of `tokens` log-probabilities, which it does not depend on: backward need not wait for them.
+pub fn sft_gradient(tokens: usize, n: usize) -> Vec<f32> {
+    vec![(-1.0 / n.max(1) as f64) as f32; tokens]
 }
 
 #[cfg(test)]

@@ -167,17 +167,17 @@ impl BlockRun<'_> {
                 self.tape.apply(Attention { shape, segments: segments.clone(), compute }, &[q, k, v])
             }
             Context::Cached(cache) => {
-                cache.push(k.tensor(), v.tensor())?;
+                cache.push(k.tensor()?, v.tensor()?)?;
                 let compute = self.block.compute();
-                let out = CachedAttention { shape, compute }.run(q.tensor(), &cache.keys, &cache.values)?;
+                let out = CachedAttention { shape, compute }.run(q.tensor()?, &cache.keys, &cache.values)?;
                 Ok(Traced::constant(out))
             }
             Context::Step(caches) => {
                 for (i, cache) in caches.iter_mut().enumerate() {
-                    cache.push(&k.tensor().narrow(0, i, 1)?, &v.tensor().narrow(0, i, 1)?)?;
+                    cache.push(&k.tensor()?.narrow(0, i, 1)?, &v.tensor()?.narrow(0, i, 1)?)?;
                 }
                 let seen: Vec<_> = caches.iter().map(|c| (&c.keys[..], &c.values[..])).collect();
-                Ok(Traced::constant(StepAttention { shape }.run(q.tensor(), &seen)?))
+                Ok(Traced::constant(StepAttention { shape }.run(q.tensor()?, &seen)?))
             }
         }
     }

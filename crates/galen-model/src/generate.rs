@@ -158,7 +158,7 @@ fn head(model: &Model, kernels: StepKernels, hidden: Vec<f32>) -> Result<Vec<f32
             let hidden = f32_tensor(hidden, (rows, width))?;
             let product = Projections::frozen(Projection::new(model.head.clone(), None)?);
             let out = Tape::frozen().apply_many(product, &[&Traced::constant(hidden)])?;
-            out.first().map_or_else(|| Ok(Vec::new()), |out| Ok(f32_view(out.tensor())?.to_vec()))
+            out.first().map_or_else(|| Ok(Vec::new()), |out| Ok(f32_view(out.tensor()?)?.to_vec()))
         }
     }
 }
@@ -233,8 +233,8 @@ fn forward(sessions: &mut [&mut Session], ids: &[u32]) -> Result<Vec<f32>> {
     let new = if together { 1 } else { ids.len() };
     sessions.iter_mut().for_each(|s| s.tokens += new);
     let kept = sessions.len();
-    let last = hidden.tensor().narrow(0, ids.len() - kept, kept)?;
+    let last = hidden.tensor()?.narrow(0, ids.len() - kept, kept)?;
     let norm = RmsNorm { weight: model.final_norm.clone(), eps: model.eps };
     let out = Tape::frozen().apply(norm, &[&Traced::constant(last)])?;
-    Ok(f32_view(out.tensor())?.to_vec())
+    Ok(f32_view(out.tensor()?)?.to_vec())
 }

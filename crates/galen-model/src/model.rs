@@ -3,6 +3,7 @@
 use crate::arch::{self, Architecture};
 use crate::block::{Block, MODULES};
 use crate::weights::{ModelConfig, Weights, WeightsError};
+use galen_ops::device::Accelerator;
 use galen_ops::hook::{Bases, Site};
 use galen_ops::ops::{AttentionShape, Compute, Frozen, Projection, RopeTable};
 use galen_ops::quant::{Dots, QuantMatrix};
@@ -110,6 +111,7 @@ pub struct Model {
     pub(crate) eps: f32,
     /// Distinct rotary frequencies; a block names its own by number.
     frequencies: Vec<Vec<f32>>,
+    device: Option<Accelerator>,
 }
 
 impl Model {
@@ -187,8 +189,32 @@ impl Model {
             options,
             eps: config.rms_norm_eps,
             frequencies,
+            device: None,
             config,
         })
+    }
+
+    /// The same model for passes on an accelerator, every weight uploaded; the host's copy serves generation, which stays on the
+    /// CPU. Errors: a format without kernels, no memory.
+    pub fn onto(mut self, on: &Accelerator) -> galen_ops::Result<Self> {
+        let projections = self.blocks.iter().flat_map(|b| &b.projections).map(|p| p.weight().matrix());
+        for matrix in projections.chain([&self.embedding, self.head.matrix()]) {
+            on.weight(matrix)?;
+            matrix.data().release();
+        }
+        self.device = Some(on.clone());
+        Ok(self)
+    }
+
+    /// The same model with its passes on the CPU again.
+    #[must_use]
+    pub fn off(self) -> Self {
+        Self { device: None, ..self }
+    }
+
+    /// Where its passes run; none: on the CPU.
+    pub fn device(&self) -> Option<&Accelerator> {
+        self.device.as_ref()
     }
 
     /// How it was loaded.

@@ -8,14 +8,15 @@
 use crate::block::{BlockRun, Context};
 use crate::generate::StepKernels;
 use crate::model::Model;
+use crate::scores::Scores;
 use candle_core::Tensor;
+use galen_ops::device::Value;
 use galen_ops::hook::{HookContext, ProjectionHook};
-use galen_ops::ops::{LogProbHead, RmsNorm, RopeTable, embed};
+use galen_ops::ops::{LogProbHead, RmsNorm, RopeTable, embed, embed_on};
 use galen_ops::profile::{Phase, scope, span};
-use galen_ops::tensor::{f32_tensor, f32_view};
 use galen_ops::{Error, Result, Tape, Traced};
 use galen_types::{PackedBatch, Segment, Target, TokenLogProbs};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// How a pass runs.
 #[derive(Debug, Clone, Copy, Default)]
@@ -52,7 +53,7 @@ struct Record {
     output: Traced,
 }
 
-/// Takes a block's number and its leaf gradients.
+/// Takes a block's number and its leaf gradients; of leaves on an accelerator none, as those are added where they belong.
 pub type Sink<'a> = dyn FnMut(usize, Vec<Option<Tensor>>) -> Result<()> + Send + 'a;
 
 /// The chain run forward, ready to be walked back.
@@ -63,9 +64,15 @@ pub(crate) struct Chain<'a> {
     end: Option<(Tape, Traced, Traced)>,
 }
 
+/// A forward pass whose log-probabilities nobody has waited for yet.
+pub struct Launched<'a> {
+    chain: Chain<'a>,
+    scores: Scores,
+}
+
 /// A forward pass, ready for backward.
 pub struct Pass<'a> {
-    chain: Chain<'a>,
+    launched: Launched<'a>,
     /// Log-probability of each of the batch's targets.
     pub logps: TokenLogProbs,
     /// Whether each target is the most likely token.
@@ -74,8 +81,9 @@ pub struct Pass<'a> {
 
 impl Shared<'_> {
     /// Runs block `layer` on `input` and records it.
-    fn block(&self, layer: usize, input: &Tensor, wanted: bool, recording: bool) -> Result<Record> {
-        let mut tape = if recording { Tape::new() } else { Tape::frozen() };
+    fn block(&self, layer: usize, input: &Value, wanted: bool, recording: bool) -> Result<Record> {
+        let tape = if recording { Tape::new() } else { Tape::frozen() };
+        let mut tape = tape.on(self.model.device());
         let input = if wanted { tape.leaf(input.clone()) } else { Traced::constant(input.clone()) };
         let leaves = match self.hook {
             Some(hook) => hook.leaves(layer, self.model, &mut tape)?,
@@ -109,8 +117,21 @@ impl<'a> Pass<'a> {
         batch: &PackedBatch,
         options: PassOptions,
     ) -> Result<Self> {
+        let launched = Self::launch(model, hook, batch, options)?;
+        let (logps, correct) = launched.scores.read()?;
+        Ok(Self { launched, logps, correct })
+    }
+
+    /// The same without waiting for the log-probabilities: for an objective whose gradient does not depend on them.
+    pub fn launch(
+        model: &'a Model,
+        hook: Option<&'a dyn ProjectionHook>,
+        batch: &PackedBatch,
+        options: PassOptions,
+    ) -> Result<Launched<'a>> {
         let targets: Arc<[Target]> = batch.targets().into();
-        let correct = Arc::new(Mutex::new(Vec::new()));
+        let (correct, scores) = (Arc::default(), Arc::default());
+        let (found, placed) = (Arc::clone(&correct), Arc::clone(&scores));
         let (chain, logps) = Chain::forward(model, hook, batch, options, |tape, hidden, training| {
             let norm = RmsNorm { weight: model.final_norm.clone(), eps: model.eps };
             let head = LogProbHead {
@@ -118,21 +139,27 @@ impl<'a> Pass<'a> {
                 targets,
                 with_gradient: training,
                 temperature: options.temperature,
-                correct: correct.clone(),
+                correct: found,
+                scores: placed,
             };
             let hidden = tape.apply(norm, &[hidden])?;
             tape.apply(head, &[&hidden])
         })?;
-        let logps = TokenLogProbs(f32_view(&logps)?.to_vec());
-        let correct = correct.lock().map(|c| c.clone()).unwrap_or_default();
-        Ok(Self { chain, logps, correct })
+        Ok(Launched { chain, scores: Scores::new(logps, correct, scores) })
     }
 
     /// Walks back from the gradient of each target's log-probability; gives each block's leaf gradients, in the
     /// order of its leaves, to `sink(layer, gradients)`.
     pub fn backward(self, gradient: Vec<f32>, sink: &mut Sink) -> Result<()> {
-        let n = gradient.len();
-        self.chain.backward(f32_tensor(gradient, n)?, sink)
+        self.launched.backward(gradient, sink).map(drop)
+    }
+}
+
+impl Launched<'_> {
+    /// As [`Pass::backward`]; gives the log-probabilities, to be waited for when the step's work is under way.
+    pub fn backward(self, gradient: Vec<f32>, sink: &mut Sink) -> Result<Scores> {
+        self.chain.backward(self.scores.gradient(gradient)?, sink)?;
+        Ok(self.scores)
     }
 }
 
@@ -145,7 +172,7 @@ impl<'a> Chain<'a> {
         batch: &PackedBatch,
         options: PassOptions,
         end: impl FnOnce(&mut Tape, &Traced, bool) -> Result<Traced> + Send,
-    ) -> Result<(Self, Tensor)> {
+    ) -> Result<(Self, Value)> {
         // Within the pool from end to end: entering it from outside for each operation would wake a thread each time.
         rayon::scope(|_| Self::run(model, hook, batch, options, end))
     }
@@ -156,7 +183,7 @@ impl<'a> Chain<'a> {
         batch: &PackedBatch,
         options: PassOptions,
         end: impl FnOnce(&mut Tape, &Traced, bool) -> Result<Traced>,
-    ) -> Result<(Self, Tensor)> {
+    ) -> Result<(Self, Value)> {
         let phase = if options.training { Phase::Forward } else { Phase::Evaluate };
         let _forward = scope("forward", phase, None);
         let context = HookContext {
@@ -170,7 +197,11 @@ impl<'a> Chain<'a> {
         let first = if options.training { shared.trainable_from() } else { model.blocks.len() };
         let mut hidden = {
             let _span = span("embedding");
-            embed(&model.embedding, batch.ids(), model.embedding_scale)?
+            let (table, ids, scale) = (&model.embedding, batch.ids(), model.embedding_scale);
+            match model.device() {
+                None => Value::from(embed(table, ids, scale)?),
+                Some(on) => embed_on(on, table, ids, scale)?.into(),
+            }
         };
         let mut links = Vec::new();
         for layer in 0..model.blocks.len() {
@@ -178,26 +209,27 @@ impl<'a> Chain<'a> {
             let recording = options.training && layer >= first && !options.checkpointing;
             let record = shared.block(layer, &hidden, layer > first, recording)?;
             let input = Traced::constant(hidden);
-            hidden = record.output.tensor().clone();
+            hidden = record.output.value().clone();
             if options.training && layer >= first {
                 links.push(Link { input, record: recording.then_some(record) });
             }
         }
         let _head = scope("head", phase, None);
         let training = options.training && first < model.blocks.len();
-        let mut tape = if training { Tape::new() } else { Tape::frozen() };
+        let tape = if training { Tape::new() } else { Tape::frozen() };
+        let mut tape = tape.on(model.device());
         let input = tape.leaf(hidden);
         let output = end(&mut tape, &input, training)?;
-        let value = output.tensor().clone();
+        let value = output.value().clone();
         Ok((Self { shared, links, end: training.then_some((tape, input, output)) }, value))
     }
 
     /// Walks back from the gradient of the end's output.
-    pub(crate) fn backward(self, gradient: Tensor, sink: &mut Sink) -> Result<()> {
+    pub(crate) fn backward(self, gradient: Value, sink: &mut Sink) -> Result<()> {
         rayon::scope(|_| self.walk_back(gradient, sink))
     }
 
-    fn walk_back(mut self, gradient: Tensor, sink: &mut Sink) -> Result<()> {
+    fn walk_back(mut self, gradient: Value, sink: &mut Sink) -> Result<()> {
         let _backward = scope("backward", Phase::Backward, None);
         let Some((tape, input, output)) = self.end.take() else {
             let what = "the pass was not run for training, or nothing is trainable".into();
@@ -217,7 +249,7 @@ impl<'a> Chain<'a> {
                 record
             } else {
                 let _again = scope("block", Phase::Recompute, Some(layer));
-                self.shared.block(layer, link.input.tensor(), layer > first, true)?
+                self.shared.block(layer, link.input.value(), layer > first, true)?
             };
             let _block = scope("block", Phase::Backward, Some(layer));
             drop(link.input);
@@ -225,7 +257,8 @@ impl<'a> Chain<'a> {
             let mut gradients = tape.backward(&[(&output, gradient)])?;
             flowing = gradients.take(&input);
             let trained = leaves.iter().filter(|l| l.needs_grad());
-            sink(layer, trained.map(|l| gradients.take(l)).collect())?;
+            let found = trained.map(|l| gradients.take(l).map(Value::into_host).transpose());
+            sink(layer, found.collect::<Result<_>>()?)?;
         }
         Ok(())
     }

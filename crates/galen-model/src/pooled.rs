@@ -31,7 +31,7 @@ impl<'a> PooledPass<'a> {
             let chosen = tape.apply(SelectRows { rows: tokens.into() }, &[hidden])?;
             tape.apply(RmsNorm { weight: model.final_norm.clone(), eps: model.eps }, &[&chosen])
         })?;
-        let states = f32_view(&states)?.to_vec();
+        let states = f32_view(states.host()?)?.to_vec();
         Ok(Self { chain, states, width: model.config.hidden_size })
     }
 
@@ -43,6 +43,6 @@ impl<'a> PooledPass<'a> {
             return Err(Error::Shape { op: "backward", what });
         }
         let rows = gradient.len() / self.width.max(1);
-        self.chain.backward(f32_tensor(gradient, (rows, self.width))?, sink)
+        self.chain.backward(f32_tensor(gradient, (rows, self.width))?.into(), sink)
     }
 }

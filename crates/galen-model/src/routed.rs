@@ -49,17 +49,16 @@ impl ProjectionHook for Routed<'_> {
         let members = bases.iter().map(|b| ((*b).clone(), None)).collect();
         let products = tape.apply_many(Projections { prologue: prologue.clone(), members }, inputs)?;
         let mut outputs: Vec<Vec<f32>> =
-            products.iter().map(|p| Ok(f32_view(p.tensor())?.to_vec())).collect::<Result<_>>()?;
+            products.iter().map(|p| Ok(f32_view(p.tensor()?)?.to_vec())).collect::<Result<_>>()?;
         let total: usize = self.runs.iter().map(|r| r.rows).sum();
         let mut first = 0;
         for run in self.runs {
-            let rows = |t: &Traced| Ok(Traced::constant(t.tensor().narrow(0, first, run.rows)?));
+            let rows = |t: &Traced| Ok(Traced::constant(t.tensor()?.narrow(0, first, run.rows)?));
             if let Some(hook) = run.hook.filter(|h| h.has_leaves(layer)) {
                 let own = inputs.iter().map(|i| rows(i)).collect::<Result<Vec<_>>>()?;
-                let given = bases
-                    .iter()
-                    .zip(&products)
-                    .map(|(base, product)| Ok((*base).clone().with_product(rows(product)?.tensor().clone())));
+                let given = bases.iter().zip(&products).map(|(base, product)| {
+                    Ok((*base).clone().with_product(rows(product)?.tensor()?.clone()))
+                });
                 let given = given.collect::<Result<Vec<_>>>()?;
                 // The context keys dropout, and nothing drops out in generation: that it is of all rows does not matter.
                 let adapted = hook.project(
@@ -74,7 +73,7 @@ impl ProjectionHook for Routed<'_> {
                 for (output, adapted) in outputs.iter_mut().zip(&adapted) {
                     let width = output.len() / total.max(1);
                     output[first * width..(first + run.rows) * width]
-                        .copy_from_slice(&f32_view(adapted.tensor())?);
+                        .copy_from_slice(&f32_view(adapted.tensor()?)?);
                 }
             }
             first += run.rows;

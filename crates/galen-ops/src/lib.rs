@@ -24,4 +24,4 @@ pub mod tensor;
 
 pub use error::{Error, Result};
 pub use kernels::isa::{Isa, IsaError, available as available_isas, check as check_isa, isa};
-pub use tape::{Gradients, Op, Saved, Tape, Traced};
+pub use tape::{Gradients, Launched, Op, Saved, Tape, Traced, WayBack};

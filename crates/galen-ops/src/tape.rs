@@ -4,7 +4,8 @@
 //! intermediate value is freed as soon as the model code lets go of it. Nothing is recorded for an operation none
 //! of whose inputs leads to a trainable leaf: backward stops by itself below the lowest trainable parameter.
 
-use crate::error::{Result, shape_error};
+use crate::device::{Accelerator, DeviceTensor, Value, sum};
+use crate::error::{Error, Result, shape_error};
 use crate::profile;
 use crate::tensor::{f32_tensor, f32_view};
 use candle_core::Tensor;
@@ -12,6 +13,14 @@ use rayon::prelude::*;
 
 /// What an operation keeps for its backward pass.
 pub type Saved = Vec<Tensor>;
+
+/// The way back of an operation that ran on an accelerator, with what it keeps: as [`Op::backward`]. Gradients of a leaf are
+/// added where the leaf says, and are `None` here. A gradient has its value's number (f32 or bf16).
+pub type WayBack =
+    Box<dyn FnOnce(Vec<Option<DeviceTensor>>, &[bool]) -> Result<Vec<Option<DeviceTensor>>> + Send>;
+
+/// Outputs on an accelerator, and the way back from them.
+pub type Launched = Result<(Vec<DeviceTensor>, WayBack)>;
 
 /// A differentiable operation of any arity. Frozen weights live inside the struct, so no gradient of theirs
 /// can exist.
@@ -35,24 +44,39 @@ pub trait Op: Send + Sync {
         grads: Vec<Option<Tensor>>,
         needs: &[bool],
     ) -> Result<Vec<Option<Tensor>>>;
+
+    /// The same by launches, for inputs that lie on an accelerator. Nothing in it waits for the device. Errors: an operation
+    /// without kernels.
+    fn on_device(&self, on: &Accelerator, _inputs: &[&DeviceTensor]) -> Launched {
+        Err(no_kernel(self.name(), on))
+    }
+}
+
+fn no_kernel(what: &str, on: &Accelerator) -> Error {
+    Error::Device(format!("`{what}` on `{}` is not supported\nhint: `--device cpu`", on.name()))
 }
 
 /// A value on its way through a tape. Cloning is cheap; dropping it frees the value unless an operation kept it.
 #[derive(Clone)]
 pub struct Traced {
-    tensor: Tensor,
+    value: Value,
     id: Option<usize>,
 }
 
 impl Traced {
     /// A value without a gradient.
-    pub fn constant(tensor: Tensor) -> Self {
-        Self { tensor, id: None }
+    pub fn constant(value: impl Into<Value>) -> Self {
+        Self { value: value.into(), id: None }
     }
 
     /// The value.
-    pub fn tensor(&self) -> &Tensor {
-        &self.tensor
+    pub fn value(&self) -> &Value {
+        &self.value
+    }
+
+    /// The value, if it is the host's. Errors: one on an accelerator.
+    pub fn tensor(&self) -> Result<&Tensor> {
+        self.value.host()
     }
 
     /// Whether it leads to a trainable leaf.
@@ -62,10 +86,46 @@ impl Traced {
 }
 
 struct Node {
-    op: Box<dyn Op>,
+    name: &'static str,
     inputs: Vec<Option<usize>>,
     outputs: Vec<usize>,
-    saved: Saved,
+    back: Back,
+}
+
+/// How a node goes back.
+enum Back {
+    Host(Box<dyn Op>, Saved),
+    Device(WayBack),
+}
+
+impl Back {
+    fn run(
+        self,
+        name: &'static str,
+        grads: Vec<Option<Value>>,
+        needs: &[bool],
+    ) -> Result<Vec<Option<Value>>> {
+        match self {
+            Self::Host(op, saved) => {
+                let own =
+                    grads.into_iter().map(|g| g.map(Value::into_host).transpose()).collect::<Result<_>>()?;
+                let found = op.backward(&saved, own, needs)?;
+                Ok(found.into_iter().map(|g| g.map(Value::Host)).collect())
+            }
+            Self::Device(back) => {
+                let own = grads.into_iter().map(|g| g.map(|g| on_device(name, &g).cloned()).transpose());
+                let found = back(own.collect::<Result<_>>()?, needs)?;
+                Ok(found.into_iter().map(|g| g.map(Value::Device)).collect())
+            }
+        }
+    }
+}
+
+fn on_device<'a>(name: &'static str, value: &'a Value) -> Result<&'a DeviceTensor> {
+    match value {
+        Value::Device(tensor) => Ok(tensor),
+        Value::Host(_) => shape_error(name, "a value of the CPU's beside one of an accelerator"),
+    }
 }
 
 /// The record of one segment of the model (a block, say): run forward, then consumed by [`Tape::backward`].
@@ -74,6 +134,7 @@ pub struct Tape {
     nodes: Vec<Node>,
     next: usize,
     frozen: bool,
+    device: Option<Accelerator>,
 }
 
 impl Tape {
@@ -87,10 +148,21 @@ impl Tape {
         Self { frozen: true, ..Self::default() }
     }
 
+    /// A tape of values on that accelerator; none: the CPU's.
+    #[must_use]
+    pub fn on(self, device: Option<&Accelerator>) -> Self {
+        Self { device: device.cloned(), ..self }
+    }
+
+    /// Where its values lie; none: on the CPU. Whoever enters leaves asks.
+    pub fn device(&self) -> Option<&Accelerator> {
+        self.device.as_ref()
+    }
+
     /// Enters a value whose gradient is wanted.
-    pub fn leaf(&mut self, tensor: Tensor) -> Traced {
+    pub fn leaf(&mut self, value: impl Into<Value>) -> Traced {
         let id = (!self.frozen).then(|| self.fresh());
-        Traced { tensor, id }
+        Traced { value: value.into(), id }
     }
 
     /// Runs an operation with one output.
@@ -104,48 +176,68 @@ impl Tape {
 
     /// Runs an operation.
     pub fn apply_many(&mut self, op: impl Op + 'static, inputs: &[&Traced]) -> Result<Vec<Traced>> {
-        let tensors: Vec<&Tensor> = inputs.iter().map(|i| &i.tensor).collect();
-        let span = profile::span(op.name());
-        if self.frozen || inputs.iter().all(|i| i.id.is_none()) {
+        let name = op.name();
+        let span = profile::span(name);
+        let lost = self.frozen || inputs.iter().all(|i| i.id.is_none());
+        if let Some(on) = &self.device {
+            let placed = inputs.iter().map(|i| on_device(name, &i.value)).collect::<Result<Vec<_>>>()?;
+            let (outputs, back) = op.on_device(on, &placed)?;
+            drop(span);
+            return Ok(self.record(name, inputs, outputs, (!lost).then_some(Back::Device(back))));
+        }
+        let tensors = inputs.iter().map(|i| i.tensor()).collect::<Result<Vec<_>>>()?;
+        if lost {
             return Ok(op.infer(&tensors)?.into_iter().map(Traced::constant).collect());
         }
         let (outputs, saved) = op.forward(&tensors)?;
         drop(span);
+        Ok(self.record(name, inputs, outputs, Some(Back::Host(Box::new(op), saved))))
+    }
+
+    /// Gives outputs their numbers, where there is a way back from them.
+    fn record(
+        &mut self,
+        name: &'static str,
+        inputs: &[&Traced],
+        outputs: Vec<impl Into<Value>>,
+        back: Option<Back>,
+    ) -> Vec<Traced> {
+        let Some(back) = back else { return outputs.into_iter().map(Traced::constant).collect() };
         let out: Vec<Traced> =
-            outputs.into_iter().map(|tensor| Traced { tensor, id: Some(self.fresh()) }).collect();
+            outputs.into_iter().map(|value| Traced { value: value.into(), id: Some(self.fresh()) }).collect();
         self.nodes.push(Node {
-            op: Box::new(op),
+            name,
             inputs: inputs.iter().map(|i| i.id).collect(),
             outputs: out.iter().filter_map(|o| o.id).collect(),
-            saved,
+            back,
         });
-        Ok(out)
+        out
     }
 
     /// Walks back from `seeds` (value, gradient) to every leaf. What each operation kept is freed as soon as it
     /// has run.
-    pub fn backward(mut self, seeds: &[(&Traced, Tensor)]) -> Result<Gradients> {
-        let mut grads: Vec<Option<Tensor>> = vec![None; self.next];
+    pub fn backward<G: Clone + Into<Value>>(mut self, seeds: &[(&Traced, G)]) -> Result<Gradients> {
+        let mut grads: Vec<Option<Value>> = vec![None; self.next];
         for (value, grad) in seeds {
             if let Some(id) = value.id {
-                accumulate(&mut grads[id], grad.clone())?;
+                accumulate(&mut grads[id], grad.clone().into())?;
             }
         }
-        while let Some(node) = self.nodes.pop() {
-            let out: Vec<Option<Tensor>> = node.outputs.iter().map(|id| grads[*id].take()).collect();
+        while let Some(Node { name, inputs, outputs, back }) = self.nodes.pop() {
+            let out: Vec<Option<Value>> = outputs.iter().map(|id| grads[*id].take()).collect();
             if out.iter().all(Option::is_none) {
                 continue;
             }
-            let needs: Vec<bool> = node.inputs.iter().map(Option::is_some).collect();
+            let needs: Vec<bool> = inputs.iter().map(Option::is_some).collect();
             let found = {
-                let _span = profile::span(node.op.name());
-                node.op.backward(&node.saved, out, &needs)?
+                let _span = profile::span(name);
+                back.run(name, out, &needs)?
             };
-            if found.len() != node.inputs.len() {
-                let what = format!("{} gradients for {} inputs", found.len(), node.inputs.len());
-                return shape_error(node.op.name(), what);
+            if found.len() != inputs.len() {
+                let what = format!("{} gradients for {} inputs", found.len(), inputs.len());
+                return shape_error(name, what);
             }
-            for (id, grad) in node.inputs.iter().zip(found) {
+            for (id, grad) in inputs.iter().zip(found) {
                 if let (Some(id), Some(grad)) = (id, grad) {
                     accumulate(&mut grads[*id], grad)?;
                 }
@@ -161,28 +253,33 @@ impl Tape {
 }
 
 /// Gradients by leaf.
-pub struct Gradients(Vec<Option<Tensor>>);
+pub struct Gradients(Vec<Option<Value>>);
 
 impl Gradients {
-    /// Takes a leaf's gradient; `None` where nothing led to it.
-    pub fn take(&mut self, leaf: &Traced) -> Option<Tensor> {
+    /// Takes a leaf's gradient; `None` where nothing led to it, or where the leaf has a place of its own for it.
+    pub fn take(&mut self, leaf: &Traced) -> Option<Value> {
         self.0.get_mut(leaf.id?)?.take()
     }
 }
 
-fn accumulate(slot: &mut Option<Tensor>, grad: Tensor) -> Result<()> {
-    *slot = Some(match slot.take() {
-        None => grad,
-        Some(old) => {
+fn accumulate(slot: &mut Option<Value>, grad: Value) -> Result<()> {
+    *slot = Some(match (slot.take(), grad) {
+        (None, grad) => grad,
+        (Some(Value::Device(old)), Value::Device(grad)) => {
             let _span = profile::span("accumulate");
+            DeviceTensor::new(&old.on, sum(&old.on, &old.matrix, &grad.matrix)?).into()
+        }
+        (Some(old), grad) => {
+            let _span = profile::span("accumulate");
+            let (old, grad) = (old.into_host()?, grad.into_host()?);
             if old.dims() != grad.dims() {
                 return shape_error("accumulate", format!("`{:?}` + `{:?}`", old.dims(), grad.dims()));
             }
-            let sum: Vec<f32> = {
+            let total: Vec<f32> = {
                 let (a, b) = (f32_view(&old)?, f32_view(&grad)?);
                 a.par_iter().zip(&b[..]).map(|(a, b)| a + b).collect()
             };
-            f32_tensor(sum, old.shape())?
+            f32_tensor(total, old.shape())?.into()
         }
     });
     Ok(())

@@ -36,11 +36,43 @@ pub struct AdamW {
     pub v: Vec<Vec<f32>>,
 }
 
+/// The numbers of one step, as every place that makes one reads them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepNumbers {
+    /// Decay of the mean of gradients, and one minus it.
+    pub beta1: (f32, f32),
+    /// Decay of the mean of squared gradients, and one minus it.
+    pub beta2: (f32, f32),
+    /// Learning rate over `1 - beta1^t`.
+    pub step_size: f32,
+    /// `sqrt(1 - beta2^t)`.
+    pub root: f32,
+    /// Added to the root.
+    pub eps: f32,
+    /// `1 - learning rate * weight decay`.
+    pub decay: f32,
+}
+
 impl AdamW {
     /// Zero state for buffers of these lengths.
     pub fn new(config: AdamWConfig, lengths: impl IntoIterator<Item = usize>) -> Self {
         let m: Vec<Vec<f32>> = lengths.into_iter().map(|n| vec![0.0; n]).collect();
         Self { config, steps: 0, v: m.clone(), m }
+    }
+
+    /// Counts one step more, and gives its numbers.
+    pub fn next_step(&mut self, learning_rate: f64) -> StepNumbers {
+        self.steps += 1;
+        let AdamWConfig { beta1, beta2, eps, weight_decay } = self.config;
+        let t = self.steps as i32;
+        StepNumbers {
+            beta1: (beta1 as f32, (1.0 - beta1) as f32),
+            beta2: (beta2 as f32, (1.0 - beta2) as f32),
+            step_size: (learning_rate / (1.0 - beta1.powi(t))) as f32,
+            root: (1.0 - beta2.powi(t)).sqrt() as f32,
+            eps: eps as f32,
+            decay: (1.0 - learning_rate * weight_decay) as f32,
+        }
     }
 
     /// One step. `factor` multiplies the gradients (clipping).
@@ -54,14 +86,8 @@ impl AdamW {
         learning_rate: f64,
         factor: f32,
     ) {
-        self.steps += 1;
-        let AdamWConfig { beta1, beta2, eps, weight_decay } = self.config;
-        let t = self.steps as i32;
-        let step_size = (learning_rate / (1.0 - beta1.powi(t))) as f32;
-        let root = (1.0 - beta2.powi(t)).sqrt() as f32;
-        let decay = (1.0 - learning_rate * weight_decay) as f32;
-        let (b1, b2, eps) = (beta1 as f32, beta2 as f32, eps as f32);
-        let (c1, c2) = ((1.0 - beta1) as f32, (1.0 - beta2) as f32);
+        let StepNumbers { beta1: (b1, c1), beta2: (b2, c2), step_size, root, eps, decay } =
+            self.next_step(learning_rate);
         for (((values, gradients), m), v) in values.zip(gradients).zip(&mut self.m).zip(&mut self.v) {
             assert!(
                 values.len() == gradients.len() && values.len() == m.len(),

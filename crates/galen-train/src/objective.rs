@@ -72,7 +72,7 @@ pub struct Place<'a> {
 pub struct StepGradient {
     /// The step's loss; of supervised training the mean negative log-probability of the supervised tokens.
     pub loss: f64,
-    /// In the layout of the adapter's buffers.
+    /// In the layout of the adapter's buffers; none where the adapter lies on an accelerator, which has them.
     pub gradients: Vec<Vec<f32>>,
     /// Tokens of the rows.
     pub tokens: u64,
@@ -92,7 +92,10 @@ impl StepGradient {
     pub fn zero(adapter: &Adapter) -> Self {
         Self {
             loss: 0.0,
-            gradients: adapter.buffers().map(|b| vec![0.0; b.len()]).collect(),
+            gradients: match adapter.placed() {
+                None => adapter.buffers().map(|b| vec![0.0; b.len()]).collect(),
+                Some(_) => vec![],
+            },
             tokens: 0,
             supervised_tokens: 0,
             judged_tokens: 0,
@@ -107,13 +110,13 @@ impl StepGradient {
     }
 
     /// Adds what any pass's `backward` gives to its sink.
-    pub fn add_leaves(
+    pub fn add_leaves<T>(
         &mut self,
         adapter: &Adapter,
-        backward: impl FnOnce(&mut Sink) -> galen_ops::Result<()>,
-    ) -> Result<()> {
+        backward: impl FnOnce(&mut Sink) -> galen_ops::Result<T>,
+    ) -> Result<T> {
         let gradients = &mut self.gradients;
-        backward(&mut |layer, leaves| {
+        let given = backward(&mut |layer, leaves| {
             let _span = span("gradient sums");
             let Some(buffer) = gradients.get_mut(layer) else { return Ok(()) };
             let ranges = adapter.layers()[layer].entries.iter().flat_map(|e| &e.ranges);
@@ -125,7 +128,7 @@ impl StepGradient {
             }
             Ok(())
         })?;
-        Ok(())
+        Ok(given)
     }
 }
 

@@ -5,10 +5,12 @@ use crate::error::{Error, Result, run_error};
 use crate::log::Log;
 use crate::memory::peak_rss_bytes;
 use crate::objective::{HeldOut, Objective, Place, Remark, StepGradient, Validation};
+use crate::on_device::OnDevice;
 use crate::plan::StepPlan;
 use crate::settings::TrainSettings;
 use galen_adapter::{Adapter, BaseRecord, ModuleShape, load_peft};
 use galen_model::{Model, ModuleSize};
+use galen_ops::device::Accelerator;
 use galen_ops::profile::span;
 use galen_optim::{AdamW, Schedule, clip_factor, global_norm};
 use galen_types::StepReport;
@@ -93,6 +95,10 @@ impl Run<'_> {
             self.objective.restore(&state.objective)?;
             observer.note(&format!("resuming after step {} from {}", state.step, path.display()));
         }
+        if let Some(on) = self.model.device() {
+            self.adapter.place(on)?;
+        }
+        let device = self.adapter.placed().map(|_| OnDevice::new(&self.adapter, &optimizer)).transpose()?;
         checkpoint::remove_leftovers(&self.dir)?;
         let mut log = Log::open(&self.dir.join("log.jsonl"), state.step)?;
         let mut reports = Vec::new();
@@ -108,10 +114,12 @@ impl Run<'_> {
             let batches = &steps.1[(state.step % plan.steps_per_epoch()) as usize];
             let (report, remark) = {
                 let _span = span("step");
-                let made = self.step(batches, epoch, &plan, &schedule, &mut optimizer, &mut state);
+                let made =
+                    self.step(batches, epoch, &plan, &schedule, &mut optimizer, device.as_ref(), &mut state);
                 // Such a step did nothing yet: what came before it must not be lost to somebody else's program.
                 let judge = matches!(made, Err(Error::Judge { .. }));
                 if judge && state.step > 0 {
+                    self.fetch(device.as_ref(), &mut optimizer)?;
                     checkpoint::save(&self.dir, &self.adapter, &self.base, &optimizer, &state)?;
                 }
                 made?
@@ -128,6 +136,7 @@ impl Run<'_> {
                 observer.note(&format!("step {}: {text}", state.step));
             }
             if last || self.settings.eval.due(state.step, per_epoch, false) {
+                self.fetch(device.as_ref(), &mut optimizer)?;
                 match self.validation(&mut state, report.epoch, &mut log, observer) {
                     Ok(stop) => stop_early = stop,
                     Err(e) => {
@@ -146,6 +155,7 @@ impl Run<'_> {
             let save = self.settings.save.due(state.step, per_epoch, is_best);
             if last || interrupted || stop_early || keep_best || save {
                 let _span = span("save");
+                self.fetch(device.as_ref(), &mut optimizer)?;
                 checkpoint::save(&self.dir, &self.adapter, &self.base, &optimizer, &state)?;
                 let best = best.filter(|_| self.settings.load_best_model_at_end);
                 checkpoint::prune(&self.dir, self.settings.save_total_limit, best)?;
@@ -154,8 +164,15 @@ impl Run<'_> {
                 break;
             }
         }
+        // From here on the adapter is the host's.
+        self.adapter.leave()?;
         self.choose(&state, interrupted, observer)?;
         Ok(Outcome { adapter: self.adapter, state, total_steps, interrupted, reports })
+    }
+
+    /// Brings to the host what an accelerator has trained.
+    fn fetch(&mut self, device: Option<&OnDevice>, optimizer: &mut AdamW) -> Result<()> {
+        device.map_or(Ok(()), |device| device.fetch(&mut self.adapter, optimizer))
     }
 
     /// Validates, and tells of it; true when patience has run out.
@@ -199,6 +216,7 @@ impl Run<'_> {
         plan: &StepPlan,
         schedule: &Schedule,
         optimizer: &mut AdamW,
+        device: Option<&OnDevice>,
         state: &mut RunState,
     ) -> Result<(StepReport, Remark)> {
         let start = Instant::now();
@@ -214,7 +232,10 @@ impl Run<'_> {
             self.objective.step(&at, batches)?;
         let norm = {
             let _span = span("gradient norm");
-            global_norm(&gradients)
+            match device {
+                None => global_norm(&gradients),
+                Some(device) => device.norm(&self.adapter)?,
+            }
         };
         for (what, value) in [("loss", loss), ("gradient norm", norm)] {
             if !value.is_finite() {
@@ -229,7 +250,10 @@ impl Run<'_> {
         let factor = clip_factor(norm, self.settings.max_grad_norm);
         {
             let _span = span("optimizer");
-            optimizer.step(self.adapter.buffers_mut(), &gradients, learning_rate, factor);
+            match device {
+                None => optimizer.step(self.adapter.buffers_mut(), &gradients, learning_rate, factor),
+                Some(device) => device.step(&self.adapter, optimizer, learning_rate, factor)?,
+            }
         }
         state.step = step;
         state.num_tokens += tokens;
@@ -250,7 +274,7 @@ impl Run<'_> {
             mean_token_accuracy: (judged_tokens > 0).then(|| correct as f64 / judged_tokens as f64),
             step_seconds: seconds,
             peak_rss_bytes: peak_rss_bytes(),
-            device: "cpu".into(),
+            device: self.model.device().map_or("cpu", Accelerator::name).into(),
             metrics: metrics.iter().map(|(name, value)| (name.to_owned(), value)).collect(),
         };
         Ok((report, remark))

@@ -5,7 +5,7 @@ use crate::objective::{Objective, Place, StepGradient, Validation};
 use crate::settings::TrainSettings;
 use galen_adapter::Adapter;
 use galen_data::pack::{MIN_SHARED_TOKENS, pack, plan_batches};
-use galen_loss::sft;
+use galen_loss::{sft, sft_gradient};
 use galen_model::{Model, Pass, PassOptions};
 use galen_ops::hook::ProjectionHook;
 use galen_ops::profile::span;
@@ -65,19 +65,22 @@ pub fn step_gradient(
         epoch,
         temperature: None,
     };
+    let mut all = Vec::with_capacity(micro_batches.len());
     for batch in micro_batches {
         let batch = {
             let _span = span("pack");
             pack(batch, share.then_some(MIN_SHARED_TOKENS))?
         };
-        let pass = Pass::forward(model, Some(adapter), &batch, options)?;
-        let (loss, gradient) = {
-            let _span = span("loss");
-            sft(&pass.logps, supervised)
-        };
-        out.loss += loss;
-        out.correct += pass.correct.iter().filter(|c| **c).count() as u64;
-        out.add_backward(adapter, pass, gradient)?;
+        let pass = Pass::launch(model, Some(adapter), &batch, options)?;
+        let gradient = sft_gradient(batch.targets().len(), supervised);
+        all.push(out.add_leaves(adapter, |sink| pass.backward(gradient, sink))?);
+    }
+    // Nobody waited for an accelerator until here.
+    for scores in all {
+        let (logps, correct) = scores.read()?;
+        let _span = span("loss");
+        out.loss += sft(&logps, supervised).0;
+        out.correct += correct.iter().filter(|c| **c).count() as u64;
     }
     Ok(out)
 }

@@ -4,6 +4,7 @@ use crate::commands::{
     completions, data, doctor, eval, export, generate, init, man, merge, models, plan, quickstart, run_batch,
     serve, synth, train, verify,
 };
+use crate::config::Device;
 use clap::{Args, Parser, Subcommand};
 use std::num::NonZeroU16;
 use std::str::FromStr;
@@ -32,9 +33,9 @@ pub struct Globals {
     /// CPU threads; default: all cores. The result is the same to the bit whatever the number
     #[arg(long, global = true, value_name = "N", value_parser = threads)]
     pub threads: Option<NonZeroU16>,
-    /// Where to compute: `auto`, `cpu` or `cuda:N`
-    #[arg(long, global = true, value_name = "DEVICE", default_value = "auto")]
-    pub device: Device,
+    /// Where to train: `auto`, `cpu` or `cuda:N`, instead of the configuration's `device`
+    #[arg(long, global = true, value_name = "DEVICE")]
+    pub device: Option<Device>,
     /// Open no socket: caches and local files only (also `HF_HUB_OFFLINE=1`)
     #[arg(long, global = true)]
     pub offline: bool,
@@ -45,44 +46,6 @@ pub struct Globals {
 
 fn threads(text: &str) -> Result<NonZeroU16, String> {
     text.parse().map_err(|_| format!("takes 1 to {}", u16::MAX))
-}
-
-/// Where to compute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Device {
-    /// The best there is.
-    #[default]
-    Auto,
-    /// The processor.
-    Cpu,
-    /// A CUDA device by its number.
-    Cuda(u32),
-}
-
-impl FromStr for Device {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "cpu" => Ok(Self::Cpu),
-            "cuda" => Ok(Self::Cuda(0)),
-            _ => text
-                .strip_prefix("cuda:")
-                .and_then(|n| n.parse().ok())
-                .map(Self::Cuda)
-                .ok_or_else(|| "expected `auto`, `cpu` or `cuda:N`".to_owned()),
-        }
-    }
-}
-
-impl std::fmt::Display for Device {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Auto => f.write_str("auto"),
-            Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(n) => write!(f, "cuda:{n}"),
-        }
-    }
 }
 
 /// The commands.
@@ -124,6 +87,16 @@ pub enum Command {
     Completions(completions::Args),
     /// Print the manual page
     Man(man::Args),
+}
+
+impl Command {
+    /// Whether it trains, or says what training would take.
+    pub fn trains(&self) -> bool {
+        matches!(
+            self,
+            Self::Quickstart(_) | Self::Train(_) | Self::Align(_) | Self::Plan(_) | Self::Doctor(_)
+        )
+    }
 }
 
 /// A number of things, or a share of them: `100` or `0.1`.

@@ -43,9 +43,11 @@ pub fn run() -> u8 {
 
 fn start(cli: cli::Cli) -> anyhow::Result<()> {
     progress::set_verbosity(cli.globals.verbose);
-    if let cli::Device::Cuda(n) = cli.globals.device {
-        let message = format!("`--device cuda:{n}`: this build has no CUDA kernels");
-        return Err(error::UsageError::new(message, "leave `--device` out: galen computes on the CPU").into());
+    if let Some(device @ config::Device::Cuda(_)) = cli.globals.device
+        && !cli.command.trains()
+    {
+        let message = format!("`--device {device}`: this command computes on the CPU");
+        return Err(error::UsageError::new(message, "leave `--device` out: cards serve `galen train`").into());
     }
     if let Err(e) = galen_ops::check_isa() {
         let text = e.to_string();

@@ -155,6 +155,24 @@ pub fn check_plain(device: &Device) -> Result<(), String> {
     if y != narrow(&want) {
         return Err("select_rows".to_owned());
     }
+    let rounded = narrow(&x);
+    let launch = Launch::new("select_rows_bf16", [3, 1, 1]).input(&rounded).input(&index).int(40);
+    y.fill(0);
+    device.run(launch.output(&mut y))?;
+    if y != narrow(&want) {
+        return Err("select_rows_bf16".to_owned());
+    }
+    let (b, half) = (values(2, x.len()), narrow(&values(3, x.len())));
+    let n = x.len();
+    for (kernel, other) in [("add_f32", b.clone()), ("add_bf16", widen(&half))] {
+        let mut y = vec![0f32; n];
+        let launch = Launch::new(kernel, [n.div_ceil(2048), 1, 1]).input(&x);
+        let launch = if kernel == "add_f32" { launch.input(&b) } else { launch.input(&half) };
+        device.run(launch.long(n as u64).output(&mut y))?;
+        if y.iter().zip(x.iter().zip(&other)).any(|(y, (a, b))| *y != a + b) {
+            return Err(kernel.to_owned());
+        }
+    }
     for dtype in WeightDtype::with_kernels() {
         let matrix = weight(dtype, 9, 256, 5);
         let planes = matrix.device_planes().map_err(|e| e.to_string())?;

@@ -59,6 +59,7 @@ pub fn small(device: &Device) -> Result<(), String> {
     elementwise::check_plain(device)?;
     training::check_lora_gradient(device, 70, 3, 12, 64)?;
     training::check_adamw(device, 8)?;
+    training::check_square_sum(device, 300)?;
     training::check_adamw_8bit(device, 300)?;
     training::check_nf4_quantize(device, 3, 64)
 }

@@ -111,6 +111,7 @@ pub fn check_log_prob(device: &Device, dtype: WeightDtype, temperature: f32) -> 
         temperature: (temperature != 1.0).then_some(temperature),
         with_gradient: true,
         correct: Arc::default(),
+        scores: Arc::default(),
     };
     let x = Tensor::from_vec(hidden, (tokens, c), &Candle::Cpu).unwrap();
     let (want, saved) = head.forward(&[&x]).map_err(|e| e.to_string())?;
@@ -200,6 +201,21 @@ pub fn check_adamw(device: &Device, n: usize) -> Result<(), String> {
     close("m", &m, &wm, 1e-6, 0.1)?;
     close("v", &v, &wv, 1e-6, 1e-3)?;
     if copy == narrow(&x) { Ok(()) } else { Err("the bf16 copy is another".to_owned()) }
+}
+
+/// Parts that are whole, and one that is not.
+pub fn check_square_sum(device: &Device, n: usize) -> Result<(), String> {
+    let x = values(1, n);
+    let mut sums = vec![0f64; n.div_ceil(16_384)];
+    let launch = Launch::new("square_sum", [sums.len(), 1, 1]).input(&x).long(n as u64);
+    device.run(launch.output(&mut sums))?;
+    for (i, (got, part)) in sums.iter().zip(x.chunks(16_384)).enumerate() {
+        let want: f64 = part.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
+        if !((got - want).abs() <= 1e-12 * want) {
+            return Err(format!("square_sum of {n}, part {i}: {got} for {want}"));
+        }
+    }
+    Ok(())
 }
 
 /// The signed (7 exponent steps) and unsigned dynamic types of "8-bit Optimizers", ascending.
@@ -346,6 +362,9 @@ pub fn log_probabilities_and_their_gradient(device: &Device) -> Result<(), Strin
 pub fn optimisers(device: &Device) -> Result<(), String> {
     for n in [4, 1024, 1028] {
         check_adamw(device, n)?;
+    }
+    for n in [1, 300, 16_384, 40_000] {
+        check_square_sum(device, n)?;
     }
     for n in [1, 256, 300] {
         check_adamw_8bit(device, n)?;

@@ -4,6 +4,8 @@
 mod compile;
 mod faults;
 mod sanitizers;
+mod tiny;
+mod training;
 
 use galen_kernels::Device;
 use galen_kernels::checks::CHECKS;

@@ -148,7 +148,7 @@ impl ProjectionHook for Capture<'_> {
                 found.groups.extend(sites.iter().map(|s| (s.module, first.module)));
                 let key = (first.layer, first.module);
                 let of = found.inputs.entry(key).or_insert_with(|| Inputs::new(cols, self.tokens));
-                of.add(&f32_view(x.tensor())?);
+                of.add(&f32_view(x.tensor()?)?);
             }
         }
         self.adapter.project(tape, leaves, sites, prologue, inputs, bases, context)

@@ -8,6 +8,7 @@ mod error;
 pub mod gguf;
 mod gguf_value;
 mod held;
+mod kernels;
 mod names;
 pub mod safetensors;
 

@@ -27,6 +27,16 @@ impl Backend for Gpu {
         Ok(bytes)
     }
 
+    fn zeros(&self, bytes: usize) -> Result<DeviceBuffer> {
+        let mut buffer = Self::alloc(self, bytes)?;
+        buffer.clear()?;
+        Ok(buffer)
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        self.memory().ok().map(|(free, _)| free as u64)
+    }
+
     fn launch(&self, kernel: &str, grid: [usize; 3], args: &[Argument<DeviceBuffer>]) -> Result<()> {
         let mut launched = Vec::with_capacity(args.len());
         for arg in args {

@@ -61,6 +61,17 @@ impl DeviceBuffer {
             .map_err(|e| CudaError::of("cuMemcpyHtoDAsync", e))
     }
 
+    /// Zeros, in the queue's order.
+    pub fn clear(&mut self) -> Result<(), CudaError> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        bind(&self.stream)?;
+        // SAFETY: as many bytes as were allocated.
+        unsafe { result::memset_d8_async(self.pointer, 0, self.bytes, self.stream.cu_stream()) }
+            .map_err(|e| CudaError::of("cuMemsetD8Async", e))
+    }
+
     /// Copies to the host once all work before has run. Errors: another number of bytes than the buffer's.
     pub fn read(&self, bytes: &mut [u8]) -> Result<(), CudaError> {
         self.same(bytes.len())?;

@@ -11,7 +11,7 @@ fn forward_queries(head_dim: usize) -> u32 {
 }
 const BACKWARD_TILE: u32 = 64;
 /// Head sizes there are kernels for.
-const HEAD_SIZES: [usize; 4] = [64, 96, 128, 256];
+pub const HEAD_SIZES: [usize; 4] = [64, 96, 128, 256];
 
 /// What the kernels know of a batch's segments (`kernels/include/attention.cuh`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,7 +107,8 @@ impl<B> AttentionPlan<B> {
     ) -> Result<Self> {
         let (h, g, d) = (shape.n_heads, shape.n_kv_heads, shape.head_dim);
         if !HEAD_SIZES.contains(&d) || g == 0 || !h.is_multiple_of(g) {
-            return shape_error("attention", format!("no kernel for {shape:?} (head sizes {HEAD_SIZES:?})"));
+            let what = format!("no kernel for {shape:?} (head sizes {HEAD_SIZES:?})\nhint: `--device cpu`");
+            return shape_error("attention", what);
         }
         let tokens = segments.iter().map(|s| s.len as usize).sum();
         ints("attention", &[tokens, h * d])?;

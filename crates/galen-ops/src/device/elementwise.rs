@@ -24,6 +24,44 @@ pub fn to_bf16<B>(on: &impl Backend<Buffer = B>, x: &DeviceMatrix<B>, scale: f32
     Ok(y)
 }
 
+/// `a + b` f32, a f32 and b of either number.
+pub fn sum<B>(
+    on: &impl Backend<Buffer = B>,
+    a: &DeviceMatrix<B>,
+    b: &DeviceMatrix<B>,
+) -> Result<DeviceMatrix<B>> {
+    a.expect("add", b.rows, b.cols, Number::F32)?;
+    let y = DeviceMatrix::new(on, a.rows, a.cols, Number::F32)?;
+    add(on, a, b, &y)?;
+    Ok(y)
+}
+
+/// `a += b`, of the same numbers.
+pub(super) fn add_to<B>(
+    on: &impl Backend<Buffer = B>,
+    a: &DeviceMatrix<B>,
+    b: &DeviceMatrix<B>,
+) -> Result<()> {
+    a.expect("add", b.rows, b.cols, Number::F32)?;
+    // Each thread reads what it writes before it does.
+    add(on, a, b, a)
+}
+
+fn add<B>(
+    on: &impl Backend<Buffer = B>,
+    a: &DeviceMatrix<B>,
+    b: &DeviceMatrix<B>,
+    y: &DeviceMatrix<B>,
+) -> Result<()> {
+    let n = bytes("add", &[a.rows, a.stride])?;
+    if n == 0 {
+        return Ok(());
+    }
+    let kernel = if b.number == Number::F32 { "add_f32" } else { "add_bf16" };
+    let args = [a.read(), b.read(), Argument::Long(n as u64), y.write()];
+    on.launch(kernel, [n.div_ceil(8 * 256), 1, 1], &args)
+}
+
 /// The sum of the residual stream x f32 and a branch bf16 (x itself is meant where there is none), and its norm bf16.
 pub fn rms_norm_forward<B>(
     on: &impl Backend<Buffer = B>,
@@ -90,22 +128,83 @@ pub fn rms_norm_backward<B>(
     Ok(dx)
 }
 
-/// Rotates heads of `d` in place by angles whose cosines and sines `[T, d / 2]` are given; back with `sign` -1.
+/// Errors: heads that do not divide rows of x without gaps, or the kernels' pieces.
+fn heads<B>(x: &DeviceMatrix<B>, d: usize) -> Result<usize> {
+    x.expect("head_norm", x.rows, x.cols, Number::Bf16)?;
+    if d == 0 || !d.is_multiple_of(8) || !x.cols.is_multiple_of(d) {
+        return shape_error("head_norm", format!("heads of {d} in rows of {}", x.cols));
+    }
+    let rows = whole("head_norm", x)? / d;
+    ints("head_norm", &[rows, d])?;
+    Ok(rows)
+}
+
+/// The norm of each head of `d` values of x bf16 (or of whole rows, where `d` is their width): bf16.
+pub fn head_norm_forward<B>(
+    on: &impl Backend<Buffer = B>,
+    x: &DeviceMatrix<B>,
+    (weight, eps): (&B, f32),
+    d: usize,
+) -> Result<DeviceMatrix<B>> {
+    let rows = heads(x, d)?;
+    let y = DeviceMatrix::new(on, x.rows, x.cols, Number::Bf16)?;
+    if rows > 0 {
+        let args = [
+            x.read(),
+            Argument::Read(weight, 0),
+            Argument::Float(eps),
+            Argument::Int(d),
+            Argument::Int(rows),
+            y.write(),
+        ];
+        on.launch("qk_norm_forward", [rows.div_ceil(8), 1, 1], &args)?;
+    }
+    Ok(y)
+}
+
+/// The gradient bf16 of x.
+pub fn head_norm_backward<B>(
+    on: &impl Backend<Buffer = B>,
+    x: &DeviceMatrix<B>,
+    (weight, eps): (&B, f32),
+    dy: &DeviceMatrix<B>,
+    d: usize,
+) -> Result<DeviceMatrix<B>> {
+    let rows = heads(x, d)?;
+    dy.expect("head_norm", x.rows, x.cols, Number::Bf16)?;
+    let dx = DeviceMatrix::new(on, x.rows, x.cols, Number::Bf16)?;
+    if rows > 0 {
+        let args = [
+            x.read(),
+            Argument::Read(weight, 0),
+            Argument::Float(eps),
+            Argument::Int(d),
+            Argument::Int(rows),
+            dy.read(),
+            dx.write(),
+        ];
+        on.launch("qk_norm_backward", [rows.div_ceil(8), 1, 1], &args)?;
+    }
+    Ok(dx)
+}
+
+/// x with heads of `d` rotated by angles whose cosines and sines `[T, d / 2]` are given; back with `sign` -1.
 pub fn rope<B>(
     on: &impl Backend<Buffer = B>,
     x: &DeviceMatrix<B>,
     (cos, sin): (&B, &B),
     d: usize,
     sign: f32,
-) -> Result<()> {
+) -> Result<DeviceMatrix<B>> {
     x.expect("rope", x.rows, x.cols, Number::Bf16)?;
     if d == 0 || !d.is_multiple_of(16) || !x.cols.is_multiple_of(d) {
         return shape_error("rope", format!("heads of {d} in rows of {}", x.cols));
     }
     ints("rope", &[x.rows, x.stride])?;
+    let y = DeviceMatrix::new(on, x.rows, x.cols, Number::Bf16)?;
     let n = x.rows * x.cols;
     if n == 0 {
-        return Ok(());
+        return Ok(y);
     }
     let args = [
         x.read(),
@@ -116,9 +215,10 @@ pub fn rope<B>(
         Argument::Int(d),
         Argument::Int(x.stride),
         Argument::Float(sign),
-        x.write(),
+        y.write(),
     ];
-    on.launch("rope", [n.div_ceil(16 * 256), 1, 1], &args)
+    on.launch("rope", [n.div_ceil(16 * 256), 1, 1], &args)?;
+    Ok(y)
 }
 
 fn kind<'a, B>(activation: Activation) -> Argument<'a, B> {

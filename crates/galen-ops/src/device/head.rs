@@ -4,19 +4,23 @@ use super::projection::{rows_backward, rows_forward};
 use super::{Argument, Backend, DeviceMatrix, DeviceWeight, Number, int_bytes, ints};
 use crate::error::{Result, shape_error};
 use galen_types::Target;
+use std::sync::Arc;
 
 /// Vocabulary entries whose logits exist at once: whole scales of scales of any NF4 matrix.
 const CHUNK: usize = 4096;
 
-/// What forward gives.
+/// What forward gives: log-probabilities f32, and whether no other token is more likely, in an order of their own.
+pub struct Scores<B> {
+    logps: B,
+    correct: B,
+    plan: Arc<Plan<B>>,
+}
+
+/// What backward wants.
 pub struct HeadState<B> {
-    /// `[N]` f32, in the order of the targets.
-    pub logps: B,
-    /// `[N]` int: whether no other token is more likely.
-    pub correct: B,
-    /// What backward wants: sums of weights times rows of the head, sums of weights.
+    /// Sums of weights times rows of the head, sums of weights; none where there is no target.
     kept: Option<(DeviceMatrix<B>, B)>,
-    plan: Plan<B>,
+    plan: Arc<Plan<B>>,
 }
 
 /// Where targets read and write.
@@ -56,7 +60,7 @@ impl<B> Plan<B> {
     }
 }
 
-impl<B> HeadState<B> {
+impl<B> Scores<B> {
     /// Log-probabilities in the targets' order, and whether each is the most likely token. Waits.
     pub fn download(&self, on: &impl Backend<Buffer = B>) -> Result<(Vec<f32>, Vec<bool>)> {
         let (logps, correct) = (on.download(&self.logps)?, on.download(&self.correct)?);
@@ -68,9 +72,29 @@ impl<B> HeadState<B> {
         }
         Ok(out)
     }
+
+    /// Gradients of the log-probabilities, given in the targets' order, laid out as [`log_prob_backward`] reads them.
+    pub fn gradient(&self, on: &impl Backend<Buffer = B>, gradients: &[f32]) -> Result<DeviceMatrix<B>> {
+        let n = self.plan.order.len();
+        if gradients.len() != n {
+            return shape_error("log_prob_head", format!("{} gradients for {n} targets", gradients.len()));
+        }
+        let sorted: Vec<f32> = self.plan.order.iter().map(|i| gradients[*i]).collect();
+        DeviceMatrix::upload(on, &sorted, 1.max(n), Number::F32)
+    }
+
+    /// The log-probabilities as a matrix of one row.
+    pub fn logps(&self) -> DeviceMatrix<B>
+    where
+        B: Clone,
+    {
+        let n = self.plan.order.len();
+        let stride = n.next_multiple_of(8);
+        DeviceMatrix { buffer: self.logps.clone(), rows: 1, cols: n, stride, number: Number::F32 }
+    }
 }
 
-/// `log softmax(W h / temperature)[token]` of each target; hidden `[T, C]` f32.
+/// `log softmax(W h / temperature)[token]` of each target; hidden `[T, C]` of either number.
 pub fn log_prob_forward<B>(
     on: &impl Backend<Buffer = B>,
     hidden: &DeviceMatrix<B>,
@@ -78,9 +102,9 @@ pub fn log_prob_forward<B>(
     targets: &[Target],
     temperature: f32,
     with_gradient: bool,
-) -> Result<HeadState<B>> {
+) -> Result<(Scores<B>, HeadState<B>)> {
     let (tokens, c, v) = (hidden.rows, weight.cols(), weight.rows());
-    hidden.expect("log_prob_head", tokens, c, Number::F32)?;
+    hidden.expect("log_prob_head", tokens, c, hidden.number)?;
     ints("log_prob_head", &[tokens, c, v, targets.len()])?;
     let outside = targets.iter().find(|t| t.index as usize >= tokens || t.token as usize >= v);
     if let Some(t) = outside {
@@ -89,15 +113,18 @@ pub fn log_prob_forward<B>(
     if !CHUNK.is_multiple_of(weight.row_step()) || hidden.stride != c || temperature <= 0.0 {
         return shape_error("log_prob_head", format!("rows of {c}, temperature {temperature}"));
     }
-    let plan = Plan::new(on, targets)?;
+    let plan = Arc::new(Plan::new(on, targets)?);
     let (n, n_targets) = (plan.rows.len(), targets.len());
-    let (logps, correct) = (on.alloc(4 * n_targets)?, on.alloc(4 * n_targets)?);
+    // Whole pieces of 8, so that they are a matrix of one row.
+    let room = 4 * n_targets.next_multiple_of(8);
+    let scores = Scores { logps: on.alloc(room)?, correct: on.alloc(room)?, plan: Arc::clone(&plan) };
     if n == 0 {
-        return Ok(HeadState { logps, correct, kept: None, plan });
+        return Ok((scores, HeadState { kept: None, plan }));
     }
     let h = DeviceMatrix::new(on, n, c, Number::Bf16)?;
     let args = [hidden.read(), Argument::Read(&plan.index, 0), Argument::Int(c), h.write()];
-    on.launch("select_rows", [n, 1, 1], &args)?;
+    let select = if hidden.number == Number::F32 { "select_rows" } else { "select_rows_bf16" };
+    on.launch(select, [n, 1, 1], &args)?;
     let floats = |value: f32, n: usize| {
         on.upload(&vec![value; n].iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())
     };
@@ -151,19 +178,19 @@ pub fn log_prob_forward<B>(
         Argument::Int(n_targets),
         Argument::Read(&max, 0),
         Argument::Read(&sum, 0),
-        Argument::Write(&logps, 0),
-        Argument::Write(&correct, 0),
+        Argument::Write(&scores.logps, 0),
+        Argument::Write(&scores.correct, 0),
     ];
     on.launch("log_prob_finish", [n_targets.div_ceil(256), 1, 1], &args)?;
-    Ok(HeadState { logps, correct, kept: with_gradient.then_some((expectation, sum)), plan })
+    Ok((scores, HeadState { kept: with_gradient.then_some((expectation, sum)), plan }))
 }
 
-/// dh `[T, C]` bf16 of gradients of the log-probabilities, in the targets' order; zero in rows that predict nothing.
+/// dh `[T, C]` bf16 of what [`Scores::gradient`] laid out; zero in rows that predict nothing.
 pub fn log_prob_backward<B>(
     on: &impl Backend<Buffer = B>,
     state: &HeadState<B>,
     weight: &DeviceWeight<B>,
-    gradients: &[f32],
+    gradients: &DeviceMatrix<B>,
     (tokens, temperature): (usize, f32),
 ) -> Result<DeviceMatrix<B>> {
     let c = weight.cols();
@@ -175,20 +202,15 @@ pub fn log_prob_backward<B>(
         number: Number::Bf16,
     };
     let n = state.plan.rows.len();
-    if gradients.len() != state.plan.order.len() {
-        let what = format!("{} gradients for {} targets", gradients.len(), state.plan.order.len());
-        return shape_error("log_prob_head", what);
-    }
     if n == 0 {
         return Ok(dh);
     }
     let Some((expectation, sum)) = &state.kept else {
         return shape_error("log_prob_head", "forward ran without its gradient");
     };
-    let sorted: Vec<u8> = state.plan.order.iter().flat_map(|i| gradients[*i].to_le_bytes()).collect();
-    let sorted = on.upload(&sorted)?;
+    gradients.expect("log_prob_head", 1, state.plan.order.len(), Number::F32)?;
     let mut args = weight.arguments(0);
-    args.extend([Argument::Int(c), expectation.read(), Argument::Read(sum, 0), Argument::Read(&sorted, 0)]);
+    args.extend([Argument::Int(c), expectation.read(), Argument::Read(sum, 0), gradients.read()]);
     args.extend([&state.plan.pairs, &state.plan.offsets, &state.plan.index].map(|b| Argument::Read(b, 0)));
     args.extend([Argument::Float(1.0 / temperature), dh.write()]);
     on.launch(&weight.kernel("log_prob_gradient"), [n, 1, 1], &args)?;

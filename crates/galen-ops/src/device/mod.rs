@@ -4,21 +4,31 @@
 //! Activations are bf16, the residual stream, trainables and gradients of trainables f32; the kernels' headers in `kernels/`
 //! say more. Nothing here waits for the device but [`Backend::download`].
 
+mod accelerator;
 mod attention;
+mod dropout;
 mod elementwise;
 mod head;
 mod optimiser;
 mod projection;
+mod tensor;
 mod weight;
 
+pub use accelerator::{Accelerator, Memory};
 pub use attention::{
-    AttentionGradients, AttentionOperands, AttentionPlan, Descriptors, attention_backward, attention_forward,
+    AttentionGradients, AttentionOperands, AttentionPlan, Descriptors, HEAD_SIZES, attention_backward,
+    attention_forward,
 };
-pub use elementwise::{gated_backward, gated_forward, rms_norm_backward, rms_norm_forward, rope, to_bf16};
-pub use head::{HeadState, log_prob_backward, log_prob_forward};
-pub use optimiser::{AdamWStep, adamw};
+pub use dropout::{DeviceDropout, dropout};
+pub use elementwise::{
+    gated_backward, gated_forward, head_norm_backward, head_norm_forward, rms_norm_backward,
+    rms_norm_forward, rope, sum, to_bf16,
+};
+pub use head::{HeadState, Scores, log_prob_backward, log_prob_forward};
+pub use optimiser::{AdamWStep, adamw, square_sum};
 pub use projection::{DeviceBranch, projection_backward, projection_forward};
-pub use weight::DeviceWeight;
+pub use tensor::{DeviceTensor, Value};
+pub use weight::{DeviceWeight, embed};
 
 use crate::error::{Result, shape_error};
 
@@ -57,6 +67,11 @@ pub trait Backend {
         self.upload(&vec![0; bytes])
     }
 
+    /// Bytes that can be allocated still, where the place knows.
+    fn free_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// Puts a kernel on the queue. `args` are its parameters in order, buffers as large as its header says.
     fn launch(&self, kernel: &str, grid: [usize; 3], args: &[Argument<Self::Buffer>]) -> Result<()>;
 }
@@ -81,6 +96,7 @@ impl Number {
 }
 
 /// A matrix on a device, rows at a stride.
+#[derive(Clone)]
 pub struct DeviceMatrix<B> {
     /// Where.
     pub buffer: B,

@@ -1,7 +1,22 @@
-//! AdamW over all trainables in one launch.
+//! AdamW over all trainables in one launch, and the norm that clipping wants.
 
 use super::{Argument, Backend};
 use crate::error::{Result, shape_error};
+
+/// Values of a part of the sum of squares (`kernels/square_sum.cu`): a constant, so that sums do not depend on the device.
+const PART: usize = 1 << 14;
+
+/// The sum of squares of `n` f32 values. Waits.
+pub fn square_sum<B>(on: &impl Backend<Buffer = B>, n: usize, values: &B) -> Result<f64> {
+    let parts = n.div_ceil(PART);
+    if n == 0 {
+        return Ok(0.0);
+    }
+    let sums = on.alloc(8 * parts)?;
+    let args = [Argument::Read(values, 0), Argument::Long(n as u64), Argument::Write(&sums, 0)];
+    on.launch("square_sum", [parts, 1, 1], &args)?;
+    Ok(on.download(&sums)?.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).sum())
+}
 
 /// The numbers of one step, formed on the host as galen-optim forms them.
 #[derive(Debug, Clone, Copy, PartialEq)]

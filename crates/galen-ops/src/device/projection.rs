@@ -1,6 +1,7 @@
 //! Projections with a low-rank branch: `y = x W^T + b + s (x A^T) B^T`.
 
-use super::{Argument, Backend, DeviceMatrix, DeviceWeight, Number, bytes, ints};
+use super::elementwise::add_to;
+use super::{Argument, Backend, DeviceDropout, DeviceMatrix, DeviceWeight, Number, bytes, dropout, ints};
 use crate::error::{Result, shape_error};
 
 /// Rows up to which a product goes through the kernel for few rows.
@@ -23,6 +24,8 @@ pub struct DeviceBranch<'a, B> {
     pub b: &'a DeviceMatrix<B>,
     /// `s`.
     pub scale: f32,
+    /// Of the branch's own x, where there is any.
+    pub dropout: Option<&'a DeviceDropout<B>>,
 }
 
 /// The right operand of a product's main part.
@@ -139,6 +142,11 @@ pub(super) fn rows_backward<B>(
 }
 
 impl<B> DeviceBranch<'_, B> {
+    /// What the branch makes of a matrix that it reads or whose gradient it is: dropped, or as it is.
+    fn dropped(&self, on: &impl Backend<Buffer = B>, x: &DeviceMatrix<B>) -> Result<Option<DeviceMatrix<B>>> {
+        self.dropout.map(|mask| dropout(on, x, mask)).transpose()
+    }
+
     fn check(&self, weight: &DeviceWeight<B>) -> Result<usize> {
         let rank = self.a.rows;
         self.a.expect("branch: A", rank, weight.cols(), Number::Bf16)?;
@@ -180,7 +188,9 @@ pub fn projection_forward<B>(
         None => None,
         Some(branch) => {
             let rank = branch.check(weight)?;
-            Some(reduced(on, x, Right::Plain(branch.a), (Way::Forward, rank, branch.scale))?)
+            let own = branch.dropped(on, x)?;
+            let own = own.as_ref().unwrap_or(x);
+            Some(reduced(on, own, Right::Plain(branch.a), (Way::Forward, rank, branch.scale))?)
         }
     };
     let pair = u.as_ref().zip(branch).map(|(u, branch)| (u, branch.b));
@@ -189,7 +199,7 @@ pub fn projection_forward<B>(
     Ok((y, u))
 }
 
-/// Adds `dy W + du A` to `dx` or writes it, and adds the branch's gradients, of A `[R, in]` and B `[out, R]` f32 without
+/// Adds `dy W + du A` to `dx` or writes it (under dropout f32 alone), and adds the branch's gradients, of A `[R, in]` and B `[out, R]` f32 without
 /// gaps, to `da` and `db`. `u` is what forward gave.
 pub fn projection_backward<B>(
     on: &impl Backend<Buffer = B>,
@@ -210,14 +220,28 @@ pub fn projection_backward<B>(
         let found = reduced(on, dy, Right::Plain(branch.b), (Way::Backward, rank, branch.scale))?;
         if let Some((da, db)) = gradients {
             // s is in du and in u already.
-            gradient(on, &found, x, da, false)?;
+            let own = branch.dropped(on, x)?;
+            gradient(on, &found, own.as_ref().unwrap_or(x), da, false)?;
             gradient(on, u, dy, db, true)?;
         }
         du = Some(found);
     }
-    let pair = du.as_ref().zip(branch).map(|(du, (branch, _, _))| (du, branch.a));
+    let pair = du.as_ref().zip(branch).map(|(du, (branch, _, _))| (du, branch));
     let (right, out) = (Right::Weight(weight, 0), weight.cols());
-    Product { way: Way::Backward, x: dy, right, out, branch: pair, bias: None, y: dx, accumulate }.launch(on)
+    // Under dropout the branch's part goes through the mask, apart from the rest.
+    let together = pair.filter(|(_, branch)| branch.dropout.is_none()).map(|(du, branch)| (du, branch.a));
+    Product { way: Way::Backward, x: dy, right, out, branch: together, bias: None, y: dx, accumulate }
+        .launch(on)?;
+    if let Some((du, branch)) = pair.filter(|(_, branch)| branch.dropout.is_some()) {
+        let own = DeviceMatrix::new(on, dy.rows, out, Number::Bf16)?;
+        let (right, branch_of_it, bias) = (Right::Plain(branch.a), None, None);
+        let way = Way::Backward;
+        Product { way, x: du, right, out, branch: branch_of_it, bias, y: &own, accumulate: false }
+            .launch(on)?;
+        let dropped = branch.dropped(on, &own)?;
+        add_to(on, dx, dropped.as_ref().unwrap_or(&own))?;
+    }
+    Ok(())
 }
 
 /// `to += u^T x`, or its transpose.

@@ -1,8 +1,29 @@
 //! A frozen weight on a device, and the kernels' parameters for it.
 
-use super::{Argument, Backend};
-use crate::error::{Error, Result};
+use super::{Argument, Backend, DeviceMatrix, Number, int_bytes, ints};
+use crate::error::{Error, Result, shape_error};
 use crate::quant::{NF4_BLOCK, NF4_SUPER, QuantMatrix, WeightDtype};
+use half::bf16;
+use std::borrow::Cow;
+
+/// The matrix, its plain numbers in bf16: products round them to that anyway, as on the CPU.
+fn rounded(matrix: &QuantMatrix) -> Result<Cow<'_, QuantMatrix>> {
+    if matrix.dtype().kernel_suffix().is_some() || matrix.dtype().block_size() != 1 {
+        return Ok(Cow::Borrowed(matrix));
+    }
+    let (rows, cols) = (matrix.rows(), matrix.cols());
+    let mut bytes = Vec::with_capacity(2 * rows * cols);
+    let mut row = vec![0f32; cols];
+    for i in 0..rows {
+        matrix.dequantize_block(i, 0, &mut row);
+        bytes.extend(row.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()));
+    }
+    QuantMatrix::new(WeightDtype::BF16, rows, cols, bytes.into()).map(Cow::Owned).map_err(wrong)
+}
+
+fn wrong(e: crate::quant::QuantError) -> Error {
+    Error::Shape { op: "device_weight", what: e.to_string() }
+}
 
 /// A weight `[rows, cols]` in planes (`kernels/include/formats.cuh`).
 pub struct DeviceWeight<B> {
@@ -18,8 +39,8 @@ pub struct DeviceWeight<B> {
 impl<B> DeviceWeight<B> {
     /// Takes a matrix apart and uploads it. Errors: a format without kernels, rows the kernels do not read.
     pub fn upload(on: &impl Backend<Buffer = B>, matrix: &QuantMatrix) -> Result<Self> {
+        let matrix = &*rounded(matrix)?;
         let dtype = matrix.dtype();
-        let wrong = |e: crate::quant::QuantError| Error::Shape { op: "device_weight", what: e.to_string() };
         let planes = matrix.device_planes().map_err(wrong)?;
         let suffix =
             dtype.kernel_suffix().ok_or_else(|| wrong(crate::quant::QuantError::NoKernels { dtype }))?;
@@ -81,4 +102,29 @@ impl<B> DeviceWeight<B> {
         arguments.push(Argument::Float(self.offset));
         arguments
     }
+}
+
+/// Rows `ids` of the table `[V, C]`, times `scale`: `[T, C]` f32.
+pub fn embed<B>(
+    on: &impl Backend<Buffer = B>,
+    table: &DeviceWeight<B>,
+    ids: &[u32],
+    scale: f32,
+) -> Result<DeviceMatrix<B>> {
+    let (v, c) = (table.rows(), table.cols());
+    ints("embedding", &[v, c, ids.len()])?;
+    if let Some(id) = ids.iter().find(|id| **id as usize >= v) {
+        return shape_error("embedding", format!("token id `{id}` of a vocabulary of {v}"));
+    }
+    if !c.is_multiple_of(32) {
+        return shape_error("embedding", format!("{c} columns are not whole groups of 32"));
+    }
+    let y = DeviceMatrix::new(on, ids.len(), c, Number::F32)?;
+    if !ids.is_empty() {
+        let ids = on.upload(&int_bytes(&ids.iter().map(|id| *id as i32).collect::<Vec<_>>()))?;
+        let mut args = table.arguments(0);
+        args.extend([Argument::Int(c), Argument::Read(&ids, 0), Argument::Float(scale), y.write()]);
+        on.launch(&table.kernel("embed"), [y.rows, 1, 1], &args)?;
+    }
+    Ok(y)
 }

@@ -1,8 +1,9 @@
 //! The residual sum.
 
+use crate::device::{Accelerator, DeviceTensor};
 use crate::error::{Result, shape_error};
-use crate::ops::by_rows;
-use crate::tape::{Op, Saved};
+use crate::ops::{by_rows, on_device};
+use crate::tape::{Launched, Op, Saved};
 use crate::tensor::{f32_tensor, f32_view};
 use candle_core::Tensor;
 
@@ -32,5 +33,9 @@ impl Op for Add {
     fn backward(&self, _: &Saved, grads: Vec<Option<Tensor>>, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let grad = grads.into_iter().next().flatten();
         Ok(needs.iter().map(|n| grad.clone().filter(|_| *n)).collect())
+    }
+
+    fn on_device(&self, on: &Accelerator, inputs: &[&DeviceTensor]) -> Launched {
+        on_device::add(on, inputs)
     }
 }

@@ -1,11 +1,12 @@
 //! Causal attention over segments and their parents (FlashAttention-2, Dao 2023: scores recomputed in backward).
 
+use crate::device::{Accelerator, DeviceTensor};
 use crate::error::{Result, shape_error};
 use crate::kernels::attention::{Context, Norm, Queries, backward, forward};
 use crate::kernels::bf16::attention as rounded;
-use crate::ops::{Compute, by_rows};
+use crate::ops::{Compute, by_rows, on_device};
 use crate::profile::span;
-use crate::tape::{Op, Saved};
+use crate::tape::{Launched, Op, Saved};
 use crate::tensor::{dims2, f32_tensor, f32_view, keep, kept};
 use candle_core::Tensor;
 use galen_types::Segment;
@@ -306,6 +307,10 @@ impl Op for Attention {
             n.then(|| f32_tensor(d, (tokens, width))).transpose()
         };
         all.into_iter().zip(needs).map(wanted).collect()
+    }
+
+    fn on_device(&self, on: &Accelerator, inputs: &[&DeviceTensor]) -> Launched {
+        on_device::attention(self, on, inputs)
     }
 }
 

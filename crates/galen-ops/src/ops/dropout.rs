@@ -37,6 +37,12 @@ fn mix(mut z: u64) -> u64 {
 }
 
 impl Dropout {
+    /// Hash of seed, epoch and module; below what a feature's hash makes it zero; factor of what is kept.
+    pub(super) fn numbers(&self) -> (u64, u64, f32) {
+        let base = mix(mix(mix(self.key.seed) ^ self.key.epoch) ^ self.key.module);
+        (base, (f64::from(self.p) * 4_294_967_296.0) as u64, 1.0 / (1.0 - self.p))
+    }
+
     /// `x`, or a gradient, under the mask: rows of `width` features, one for each token of the keys.
     pub fn apply(&self, x: &[f32], width: usize) -> Result<Vec<f32>> {
         let tokens = self.key.rows.len();
@@ -46,9 +52,7 @@ impl Dropout {
                 format!("{tokens} keys for {} values in rows of {width}", x.len()),
             );
         }
-        let keep = 1.0 / (1.0 - self.p);
-        let threshold = (f64::from(self.p) * 4_294_967_296.0) as u64;
-        let base = mix(mix(mix(self.key.seed) ^ self.key.epoch) ^ self.key.module);
+        let (base, threshold, keep) = self.numbers();
         let mut out = vec![0f32; x.len()];
         for_rows(&mut out, width, |first, out| {
             let rows = out.chunks_exact_mut(width.max(1)).zip(x[first * width..].chunks_exact(width.max(1)));

@@ -1,10 +1,11 @@
 //! The gated activation of the feed-forward layer (Shazeer 2020): SwiGLU and GeGLU.
 
+use crate::device::{Accelerator, DeviceTensor};
 use crate::error::{Result, shape_error};
 use crate::kernels::isa::{Fma, multiversion};
 use crate::kernels::math::{sigmoid, tanh};
-use crate::ops::{by_rows, by_rows_twice};
-use crate::tape::{Op, Saved};
+use crate::ops::{by_rows, by_rows_twice, on_device};
+use crate::tape::{Launched, Op, Saved};
 use crate::tensor::{f32_tensor, f32_view};
 use candle_core::Tensor;
 
@@ -113,5 +114,9 @@ impl Op for Gated {
         let both = self.gradients(&f32_view(&saved[0])?, &f32_view(&saved[1])?, &f32_view(dy)?);
         let shape = saved[0].shape();
         both.into_iter().zip(needs).map(|(d, n)| n.then(|| f32_tensor(d, shape)).transpose()).collect()
+    }
+
+    fn on_device(&self, on: &Accelerator, inputs: &[&DeviceTensor]) -> Launched {
+        on_device::gated(*self, on, inputs)
     }
 }

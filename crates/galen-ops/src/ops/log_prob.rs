@@ -4,6 +4,7 @@
 //! same pass: with a running maximum m and sum z, the expectation of the head's rows under the softmax is
 //! accumulated like attention's output, so that backward is a scaling.
 
+use crate::device::{Accelerator, DeviceTensor, Memory, Scores};
 use crate::error::{Result, shape_error};
 use crate::kernels::bf16::{self, PackedA, Piece, Start, gemm16};
 use crate::kernels::gemm::{Lhs, gemm};
@@ -11,14 +12,14 @@ use crate::kernels::gemv::{Product, Weights, gemv};
 use crate::kernels::isa::multiversion;
 use crate::kernels::math::{exp, largest, sum_of};
 use crate::kernels::panels::{Weight, WeightTransposed};
-use crate::ops::{Compute, Frozen};
+use crate::ops::{Compute, Frozen, on_device};
 use crate::quant::QuantMatrix;
-use crate::tape::{Op, Saved};
+use crate::tape::{Launched, Op, Saved};
 use crate::tensor::{dims2, f32_tensor, f32_view};
 use candle_core::Tensor;
 use galen_types::Target;
 use rayon::prelude::*;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// Vocabulary entries whose logits exist at once.
 const CHUNK: usize = 4096;
@@ -35,6 +36,8 @@ pub struct LogProbHead {
     pub with_gradient: bool,
     /// Filled by forward: for each target, whether no other token is more likely.
     pub correct: Arc<Mutex<Vec<bool>>>,
+    /// Filled by forward on an accelerator instead: both, where they lie.
+    pub scores: Arc<OnceLock<Scores<Memory>>>,
 }
 
 /// What a head gives without a tape.
@@ -190,6 +193,10 @@ impl Op for LogProbHead {
             }
         }
         Ok(vec![Some(f32_tensor(dh, (tokens, c))?)])
+    }
+
+    fn on_device(&self, on: &Accelerator, inputs: &[&DeviceTensor]) -> Launched {
+        on_device::log_probs(self, on, inputs)
     }
 }
 

@@ -1,10 +1,11 @@
 //! Root-mean-square normalisation (Zhang and Sennrich 2019, equation 4), also per head for QK norm.
 
+use crate::device::{Accelerator, DeviceTensor};
 use crate::error::{Result, shape_error};
 use crate::kernels::isa::multiversion;
 use crate::kernels::math::dot;
-use crate::ops::by_rows;
-use crate::tape::{Op, Saved};
+use crate::ops::{by_rows, on_device};
+use crate::tape::{Launched, Op, Saved};
 use crate::tensor::{f32_tensor, f32_view};
 use candle_core::Tensor;
 use std::sync::Arc;
@@ -85,5 +86,9 @@ impl Op for RmsNorm {
         let [Some(dy)] = &grads[..] else { return Ok(vec![None]) };
         let dx = self.gradient(&f32_view(&saved[0])?, &f32_view(dy)?);
         Ok(vec![Some(f32_tensor(dx, saved[0].shape())?)])
+    }
+
+    fn on_device(&self, on: &Accelerator, inputs: &[&DeviceTensor]) -> Launched {
+        on_device::rms_norm(self, on, inputs)
     }
 }

@@ -1,9 +1,10 @@
 //! Rotary position embedding (Su et al. 2021), in the layout of Hugging Face weights: dimension i turns with
 //! dimension i + D/2.
 
+use crate::device::{Accelerator, DeviceTensor};
 use crate::error::{Result, shape_error};
-use crate::ops::by_rows;
-use crate::tape::{Op, Saved};
+use crate::ops::{by_rows, on_device};
+use crate::tape::{Launched, Op, Saved};
 use crate::tensor::{f32_tensor, f32_view};
 use candle_core::Tensor;
 use std::sync::Arc;
@@ -24,6 +25,11 @@ impl RopeTable {
         let cos = angles().map(|a| f64::from(a).cos() as f32).collect();
         let sin = angles().map(|a| f64::from(a).sin() as f32).collect();
         Self { cos, sin, half: inverse_frequencies.len() }
+    }
+
+    /// Cosines, sines, and values of a head.
+    pub(super) fn parts(&self) -> (&Arc<[f32]>, &Arc<[f32]>, usize) {
+        (&self.cos, &self.sin, 2 * self.half)
     }
 }
 
@@ -79,5 +85,9 @@ impl Op for Rope {
     fn backward(&self, _: &Saved, grads: Vec<Option<Tensor>>, _: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let [Some(dy)] = &grads[..] else { return Ok(vec![None]) };
         Ok(vec![Some(self.rotate(dy, -1.0)?)])
+    }
+
+    fn on_device(&self, on: &Accelerator, inputs: &[&DeviceTensor]) -> Launched {
+        on_device::rope(self, on, inputs)
     }
 }

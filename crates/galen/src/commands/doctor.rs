@@ -188,7 +188,7 @@ fn text(d: &Doctor) -> String {
         d.kernels.cuda.driver.as_ref().map_or_else(|| "no driver".to_owned(), |v| format!("driver {v}"));
     line("cuda", format!("{built}, {driver}"));
     for card in &d.kernels.cuda.cards {
-        line("cuda: card", format!("{card} (training and generation run on the CPU so far)"));
+        line("cuda: card", format!("{card} (for training, `--device cuda:N`; all else runs on the CPU)"));
     }
     for part in d.kernels.cuda.problem.iter().flat_map(|p| p.lines()) {
         line("cuda: note", part.to_owned());

@@ -8,7 +8,7 @@ use crate::plan::{
     largest_pass, work,
 };
 use crate::progress::{bytes, duration};
-use crate::session::{Base, Preparer, Renderer};
+use crate::session::{Base, Preparer, Renderer, device};
 use anyhow::Context as _;
 use galen_data::pack::{MIN_SHARED_TOKENS, Sharing, pack, packed_tokens};
 use galen_data::tokenize::{ExcessLength, tokenize};
@@ -65,6 +65,7 @@ pub struct Plan {
 
 /// Estimates a sound configuration. Opens no socket: the model must be here already.
 pub fn of(config: &Config, globals: &Globals) -> anyhow::Result<Plan> {
+    device::refuse(config)?;
     let options = Options::from_env(true, &Silent);
     let name = match &config.revision_of_model {
         Some(revision) => format!("{}@{revision}", config.base_model),
@@ -80,6 +81,7 @@ pub fn of(config: &Config, globals: &Globals) -> anyhow::Result<Plan> {
         tokenizer: Tokenizer::open(&found.path)?,
         resolved: found,
     };
+    device::for_base(None, config, &base.weights)?;
     let sample = sample(config, &base)?;
     let threads = globals.threads.map_or_else(
         || std::thread::available_parallelism().map_or(1, usize::from),

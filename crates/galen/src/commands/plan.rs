@@ -35,7 +35,8 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
     if args.check_config && path.is_dir() {
         return super::check_folder::run(&path, &args.set, globals.json);
     }
-    let (config, report) = config::check(&path, &args.set);
+    let (mut config, report) = config::check(&path, &args.set);
+    config.device = globals.device.unwrap_or(config.device);
     let sound = report.errors.is_empty();
     // An estimate that cannot be made (the model is not here) must not hide what the check found.
     let plan = (sound && !args.check_config).then(|| super::estimate::of(&config, globals)).transpose();

@@ -32,7 +32,8 @@ pub struct Args {
 
 /// Trains an adapter into the run directory. `command`: `train` or `align`.
 pub fn run(args: Args, command: &'static str, globals: &Globals) -> anyhow::Result<()> {
-    let (config, report) = config::load(&args.config, &args.set)?;
+    let (mut config, report) = config::load(&args.config, &args.set)?;
+    config.device = globals.device.unwrap_or(config.device);
     let meant = session::command_of(&config);
     if meant != command {
         let (path, rl) = (args.config.display(), config.rl().unwrap_or_default());

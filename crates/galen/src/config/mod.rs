@@ -7,6 +7,7 @@
 pub mod alignment;
 pub mod build;
 pub mod datasets;
+mod device;
 pub mod docs;
 pub mod emit;
 pub mod field;
@@ -25,6 +26,7 @@ pub mod yaml;
 pub use alignment::Alignment;
 pub use build::native_compute;
 pub use datasets::DatasetEntry;
+pub use device::Device;
 pub use key::{Report, Verdict};
 pub use schedule::{Every, Precision};
 pub use table::Config;

@@ -46,7 +46,6 @@ pub static NO_EFFECT: &[Key<Config>] = keys! {
     "Loading": "low_cpu_mem_usage" "device_map" "lora_on_cpu" "experimental_skip_move_to_device"
         "embeddings_skip_upcast" "qlora_sharded_model_loading" =>
         QUIET, "weights are memory-mapped and stay as they are";
-    "Loading": "device" => QUIET, "`--device` chooses it";
     "Loading": "resize_token_embeddings_to_32x" "mean_resizing_embeddings" =>
         QUIET, "no token is added, so the embedding keeps its size";
     "Loading": "is_falcon_derived_model" "is_llama_derived_model" "is_mistral_derived_model"

@@ -2,6 +2,7 @@
 
 use super::alignment::{OnDisplacement, RankedPairs, Rl};
 use super::datasets::Datasets;
+use super::device::Device;
 use super::key::key_table;
 use super::trl::Trl;
 use super::types::{
@@ -29,6 +30,10 @@ key_table! {
     /// Memory limits, `{cpu: 8GiB, 0: 20GiB}`: what `weight_cache: auto` and `gradient_checkpointing: auto` keep below;
     /// unset, four fifths of what is free.
     max_memory: MaxMemory = MaxMemory::default();
+
+    /// Where to train: `cpu`; `cuda:N`, a card by its number, in a build with `--features cuda`; or `auto`, such a card where
+    /// there is one that has kernels for all this configuration asks for, else the processor.
+    device: Device = Device::Auto;
 
     ["Precision"]
     /// Operands of matrix products in bf16: `auto` where the processor has instructions for it. Sums, the residual

@@ -7,6 +7,7 @@ use crate::config::types::{Checkpointing, WeightCache as CacheKey};
 use crate::progress::bytes;
 use galen_model::weights::HeldBytes;
 use galen_model::{LoadOptions, WeightCache};
+use galen_ops::device::{Accelerator, Backend as _};
 use galen_ops::ops::Compute;
 
 /// Share of the memory that is free, where `max_memory` says nothing.
@@ -30,6 +31,17 @@ impl Limit {
         let free = galen_train::available_bytes();
         let bytes = free.map_or(u64::MAX, |free| (free as f64 * SHARE_OF_FREE) as u64);
         Self { bytes, set: false }
+    }
+
+    /// Of a card: `max_memory` under its number, else a share of what is free there. The arithmetic is the processor's, whose
+    /// activations are wider: what fits by it fits.
+    pub fn of_card(config: &Config, card: &Accelerator) -> Self {
+        let number = card.name().rsplit(':').next().unwrap_or_default();
+        if let Some(bytes) = config.max_memory.0.get(number) {
+            return Self { bytes: *bytes, set: true };
+        }
+        let free = card.free_bytes();
+        Self { bytes: free.map_or(u64::MAX, |free| (free as f64 * SHARE_OF_FREE) as u64), set: false }
     }
 
     fn name(self) -> String {

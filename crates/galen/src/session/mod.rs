@@ -3,6 +3,7 @@
 mod adapters;
 mod base;
 mod batch;
+pub mod device;
 pub mod fast_decode;
 mod generate;
 mod held_out;

@@ -68,7 +68,7 @@ pub(super) fn objective<'a>(
         (Rows::Prompts(_), Some(Alignment::Sampled(loss))) => {
             let Some(judge) = judge else { anyhow::bail!("nothing says what answers are worth") };
             let rows = PromptRows { train: &prompts.train, validation: &prompts.validation };
-            let reference = if loss.needs_reference() { making.start() } else { Reference::default() };
+            let reference = if loss.needs_reference() { making.start()? } else { Reference::default() };
             let key = sha256_text(&format!("{:?}", making.fingerprint));
             Box::new(Policy {
                 rows,
@@ -103,8 +103,12 @@ pub(super) fn judge<'a>(
 
 impl Making<'_> {
     /// The policy that training starts from: the base, or a copy of the adapter that it goes on from.
-    fn start(&self) -> Reference {
-        Reference::new(self.config.lora_model_dir.as_ref().map(|_| self.adapter.clone()))
+    fn start(&self) -> anyhow::Result<Reference> {
+        let mut start = self.config.lora_model_dir.as_ref().map(|_| self.adapter.clone());
+        if let (Some(adapter), Some(card)) = (&mut start, self.model.device()) {
+            adapter.place(card)?;
+        }
+        Ok(Reference::new(start))
     }
 
     /// Tokens that end a sampled answer: the tokenizer's, and those of `eot_tokens`.
@@ -120,7 +124,7 @@ impl Making<'_> {
 
     /// The policy that training starts from, with its log-probabilities computed beforehand where asked.
     fn reference(&self, rows: &dyn RowSequences) -> anyhow::Result<Reference> {
-        let mut reference = self.start();
+        let mut reference = self.start()?;
         if self.config.precompute_ref_log_probs == Some(true) {
             let _span = span("reference");
             let key = self.key();
@@ -141,8 +145,11 @@ impl Making<'_> {
         let mut parts: Vec<String> =
             self.hashes.iter().filter(|(k, _)| *k != "config").map(|(k, v)| format!("{k}={v}")).collect();
         let config = self.config;
-        parts.push(format!("base={:?} {:?}", config.base_precision(), config.compute()));
-        parts.push(format!("kernels={} version={}", galen_ops::isa().name(), env!("CARGO_PKG_VERSION")));
+        let card = self.model.device().map(|_| "cuda");
+        let compute = if card.is_some() { config.on_card().compute() } else { config.compute() };
+        parts.push(format!("base={:?} {compute:?}", config.base_precision()));
+        let kernels = card.unwrap_or(galen_ops::isa().name());
+        parts.push(format!("kernels={kernels} version={}", env!("CARGO_PKG_VERSION")));
         // Which answers stand behind which prompts in the KL estimate.
         parts.push(format!(
             "rl={:?} batch={} length={}",

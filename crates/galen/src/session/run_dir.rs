@@ -29,6 +29,8 @@ const FREE_KEYS: &[&str] = &[
     "report_samples",
     "max_memory",
     "weight_cache",
+    // Whether it is a card is part of the kernel path.
+    "device",
 ];
 
 pub(super) fn prepare_dir(dir: &Path, start: &Start) -> anyhow::Result<()> {
@@ -93,7 +95,20 @@ pub(super) fn hashes(
     Ok(hashes)
 }
 
-pub(super) fn fingerprint(config: &Config, hashes: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+/// What computes, and in which arithmetic.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arithmetic {
+    /// The processor's kernel path, or `cuda`.
+    pub path: &'static str,
+    /// Of matrix products.
+    pub compute: Compute,
+}
+
+pub(super) fn fingerprint(
+    config: &Config,
+    hashes: &BTreeMap<String, String>,
+    arithmetic: Arithmetic,
+) -> BTreeMap<String, String> {
     let free = |key: &str| FREE_KEYS.contains(&key);
     let mut map: BTreeMap<String, String> = config
         .values()
@@ -103,8 +118,8 @@ pub(super) fn fingerprint(config: &Config, hashes: &BTreeMap<String, String>) ->
     for (name, hash) in hashes.iter().filter(|(name, _)| *name != "config") {
         map.insert(format!("sha256 of the {name}"), hash.clone());
     }
-    map.insert("kernel path".into(), galen_ops::isa().name().into());
-    map.insert("arithmetic".into(), format!("{:?}", config.compute()));
+    map.insert("kernel path".into(), arithmetic.path.into());
+    map.insert("arithmetic".into(), format!("{:?}", arithmetic.compute));
     map
 }
 
@@ -136,6 +151,7 @@ pub(super) fn write_record(
     hashes: &BTreeMap<String, String>,
     date: chrono::NaiveDate,
     resume: Option<&Path>,
+    arithmetic: Arithmetic,
 ) -> anyhow::Result<()> {
     replace(&dir.join("config.yaml"), config.to_yaml().as_bytes())?;
     let path = dir.join("run.json");
@@ -149,14 +165,13 @@ pub(super) fn write_record(
         "threads": rayon::current_num_threads(),
         "host": std::fs::read_to_string("/proc/sys/kernel/hostname").map(|h| h.trim().to_owned()).ok(),
     }));
-    let compute = config.compute();
     let record = json!({
         "galen": env!("CARGO_PKG_VERSION"),
-        "kernel_path": galen_ops::isa().name(),
+        "kernel_path": arithmetic.path,
         "os": std::env::consts::OS,
         "arch": std::env::consts::ARCH,
         "base_model": recorded_name(base),
-        "compute": if compute == Compute::F32 { "f32" } else { "bf16" },
+        "compute": if arithmetic.compute == Compute::F32 { "f32" } else { "bf16" },
         "base_precision": if config.base_precision() == Precision::Nf4 { "nf4" } else { "stored" },
         "base_model_name_or_path": published_name(config, base),
         "base_source": base.resolved.source,

@@ -79,6 +79,7 @@ pub(super) fn summarise(
         versions: vec![
             Fact::new("galen", env!("CARGO_PKG_VERSION")),
             Fact::new("kernel path", galen_ops::isa().name()),
+            Fact::new("device", outcome.reports.last().map_or("cpu", |r| r.device.as_str())),
         ],
         config_yaml: config.to_yaml(),
         samples: None,

@@ -2,12 +2,13 @@
 
 use super::adapters::{open_any_adapter, refuse_scorer};
 use super::base::Base;
+use super::device;
 use super::held_out::TaskHeldOut;
 use super::objective::{Making, judge, objective};
 use super::prepare::{Prepared, Preparer};
 use super::reward_model::SharedBase;
 use super::run_dir::{
-    checkpoint_of, date_of, fingerprint, hashes, prepare_dir, published_name, write_record,
+    Arithmetic, checkpoint_of, date_of, fingerprint, hashes, prepare_dir, published_name, write_record,
 };
 use super::shown::Shown;
 use super::summary::{samples, summarise, write_reports};
@@ -62,6 +63,8 @@ pub fn train(
     stop: &Stop,
 ) -> anyhow::Result<Trained> {
     announce(report);
+    // Before a directory is touched.
+    let device = device::open(config)?;
     let dir = PathBuf::from(&config.output_dir);
     prepare_dir(&dir, &start)?;
     let name = match &config.revision_of_model {
@@ -72,19 +75,26 @@ pub fn train(
         let _span = span("open base");
         Base::open(&name, offline)?
     };
+    let device = device::for_base(device, config, &base.weights)?;
+    // What is planned with: as the configuration says, or as a card computes it.
+    let planned = device.as_ref().map_or_else(|| config.clone(), |_| config.on_card());
     let date = date_of(&dir);
     let preparer = Preparer { base: &base, config, offline, date };
     let template = preparer.template()?;
     // Where any data will fit, the weights need not wait for it; an error of the data comes first all the same.
-    let limit = Limit::of(config);
-    let early = early_mode(config, &base, limit)?;
+    let limit = device.as_ref().map_or_else(|| Limit::of(config), |card| Limit::of_card(config, card));
+    let early = early_mode(&planned, &base, limit)?;
     let prepare = || {
         let _span = span("prepare data");
         preparer.prepare()
     };
-    let load = |mode: Mode| {
+    let load = |mode: Mode| -> anyhow::Result<Model> {
         let _span = span("load weights");
-        base.model(mode.load)
+        let model = base.model(mode.load)?;
+        Ok(match &device {
+            None => model,
+            Some(card) => model.onto(card)?,
+        })
     };
     let (prepared, loaded) = rayon::join(prepare, || early.map(load));
     let prepared = prepared?;
@@ -93,13 +103,15 @@ pub fn train(
         let _span = span("hash inputs");
         hashes(config, &base, template.as_ref(), &prepared, offline)?
     };
-    let fingerprint = fingerprint(config, &hashes);
+    let path = device.as_ref().map_or(galen_ops::isa().name(), |_| "cuda");
+    let arithmetic = Arithmetic { path, compute: planned.compute() };
+    let fingerprint = fingerprint(config, &hashes, arithmetic);
     let resume = checkpoint_of(config, &dir, &start);
     if let Some(path) = &resume {
         // Before anything is written: another configuration must leave no trace in the run it does not go on with.
         checkpoint::load_state_of(path, &fingerprint)?;
     }
-    let mode = mode_of(config, &base, &prepared, limit)?;
+    let mode = mode_of(&planned, &base, &prepared, limit)?;
     let model = loaded.unwrap_or_else(|| load(mode))?;
     let (adapter, record) = adapter_of(config, &base, &model, offline)?;
     let alignment = config.alignment()?;
@@ -127,7 +139,7 @@ pub fn train(
         adapter.n_parameters(),
         bytes(model.nbytes() as u64),
     ));
-    write_record(&dir, config, &base, &hashes, date, resume.as_deref())?;
+    write_record(&dir, config, &base, &hashes, date, resume.as_deref(), arithmetic)?;
     let held_out = TaskHeldOut::open(config, &base, template.as_ref())?;
     let flag = AtomicBool::new(false);
     let mut observer = Shown::new(command, &dir, settings.total_steps, resume.as_deref(), &flag, stop)?;
@@ -159,6 +171,8 @@ pub fn train(
         return Err(signal.into());
     }
     let _span = span("write run");
+    // What follows reads the adapter from files, or generates: on the CPU.
+    let model = model.off();
     let mut summary = summarise(config, &base, &prepared, &outcome, eval_losses, &hashes, &dir);
     if config.report_samples > 0 {
         let rows = prepared.rows.samples(config.report_samples as usize);

@@ -7,9 +7,10 @@ mod rounded;
 
 pub use prologue::{DroppedPart, Prologue};
 
-use super::{Compute, Dropout, Frozen};
+use super::{Compute, Dropout, Frozen, on_device};
+use crate::device::{Accelerator, DeviceTensor};
 use crate::error::{Result, shape_error};
-use crate::tape::{Op, Saved};
+use crate::tape::{Launched, Op, Saved};
 use crate::tensor::{dims2, f32_tensor, f32_view, kept};
 use candle_core::Tensor;
 use std::sync::Arc;
@@ -286,6 +287,10 @@ impl Op for Projections {
         }
         // A branch's gradients are formed together; they are rarely wanted apart.
         Ok(out.into_iter().zip(needs).map(|(d, needed)| d.filter(|_| *needed)).collect())
+    }
+
+    fn on_device(&self, on: &Accelerator, inputs: &[&DeviceTensor]) -> Launched {
+        on_device::projections(self, on, inputs)
     }
 }
 

@@ -1,0 +1,84 @@
+//! Matrices of the host and of a device on their way through a tape.
+
+use super::{Accelerator, DeviceMatrix, Memory, Number};
+use crate::error::{Error, Result};
+use candle_core::Tensor;
+
+/// A matrix on an accelerator. Clones share it; nothing writes to it once it is made.
+#[derive(Clone)]
+pub struct DeviceTensor {
+    pub(crate) on: Accelerator,
+    pub(crate) matrix: DeviceMatrix<Memory>,
+    /// Of a trainable leaf: where gradients are added, f32 in the shape of the matrix, without gaps.
+    pub(crate) gradient: Option<Memory>,
+}
+
+impl DeviceTensor {
+    /// A matrix.
+    pub fn new(on: &Accelerator, matrix: DeviceMatrix<Memory>) -> Self {
+        Self { on: on.clone(), matrix, gradient: None }
+    }
+
+    /// A trainable leaf: bf16 `[rows, cols]` without gaps, `cols` a multiple of 8, and where its gradient is added. So leaves of
+    /// one buffer have their gradients in one buffer, which a tape never holds.
+    pub fn leaf(on: &Accelerator, (rows, cols): (usize, usize), values: Memory, gradient: Memory) -> Self {
+        let matrix = DeviceMatrix { buffer: values, rows, cols, stride: cols, number: Number::Bf16 };
+        Self { on: on.clone(), matrix, gradient: Some(gradient) }
+    }
+
+    /// Where it lies.
+    pub fn on(&self) -> &Accelerator {
+        &self.on
+    }
+
+    /// Its values, row-major, once everything launched before has run.
+    pub fn download(&self) -> Result<Vec<f32>> {
+        self.matrix.download(&self.on)
+    }
+}
+
+/// A value of the host's or of a device.
+#[derive(Clone)]
+pub enum Value {
+    /// f32 on the CPU.
+    Host(Tensor),
+    /// On an accelerator.
+    Device(DeviceTensor),
+}
+
+impl From<Tensor> for Value {
+    fn from(tensor: Tensor) -> Self {
+        Self::Host(tensor)
+    }
+}
+
+impl From<DeviceTensor> for Value {
+    fn from(tensor: DeviceTensor) -> Self {
+        Self::Device(tensor)
+    }
+}
+
+impl Value {
+    /// The tensor, if it is the host's.
+    pub fn host(&self) -> Result<&Tensor> {
+        match self {
+            Self::Host(tensor) => Ok(tensor),
+            Self::Device(tensor) => Err(misplaced(tensor)),
+        }
+    }
+
+    /// As [`Self::host`].
+    pub fn into_host(self) -> Result<Tensor> {
+        match self {
+            Self::Host(tensor) => Ok(tensor),
+            Self::Device(tensor) => Err(misplaced(&tensor)),
+        }
+    }
+}
+
+fn misplaced(tensor: &DeviceTensor) -> Error {
+    Error::Device(format!(
+        "a value on `{}` where one of the CPU's belongs\nhint: `--device cpu`",
+        tensor.on.name()
+    ))
+}
