@@ -211,7 +211,8 @@ pub fn check_square_sum(device: &Device, n: usize) -> Result<(), String> {
     device.run(launch.output(&mut sums))?;
     for (i, (got, part)) in sums.iter().zip(x.chunks(16_384)).enumerate() {
         let want: f64 = part.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
-        if !((got - want).abs() <= 1e-12 * want) {
+        let within = (got - want).abs() <= 1e-12 * want;
+        if !within {
             return Err(format!("square_sum of {n}, part {i}: {got} for {want}"));
         }
     }

@@ -384,6 +384,7 @@ fn every_honoured_key_is_read() {
         ("base_model_config", "x"),
         ("tokenizer_config", "x"),
         ("max_memory", "{cpu: 1GiB}"),
+        ("device", "cuda:1"),
         ("bf16", "true"),
         ("weight_cache", "stream"),
         ("fp16", "true"),

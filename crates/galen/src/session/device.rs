@@ -53,7 +53,7 @@ pub fn for_base(
 /// The first card, where it can be had.
 #[cfg(feature = "cuda")]
 fn automatic(config: &Config) -> Option<Accelerator> {
-    if galen_ops::cuda::cards().map_or(true, |cards| cards.is_empty()) {
+    if !galen_ops::cuda::cards().is_ok_and(|cards| !cards.is_empty()) {
         return None;
     }
     if let Some((what, _)) = config.without_kernels() {
