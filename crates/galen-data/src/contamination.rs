@@ -181,7 +181,7 @@ impl Index {
     /// The first evaluation text that this one repeats.
     pub fn find(&self, text: &str) -> Option<Hit> {
         let mut first = None;
-        self.look(text, &mut |items, kind, run| {
+        self.look(text, |items, kind, run| {
             first = items.first().map(|item| self.hit(*item, kind, run));
             first.is_none()
         });
@@ -193,7 +193,7 @@ impl Index {
     pub fn find_all(&self, text: &str) -> Vec<(usize, Hit)> {
         let mut found: Vec<(usize, Hit)> = Vec::new();
         let mut seen = HashSet::new();
-        self.look(text, &mut |items, kind, run| {
+        self.look(text, |items, kind, run| {
             for item in items {
                 let row = self.items[*item as usize].row as usize;
                 if seen.insert(row) {
@@ -206,7 +206,7 @@ impl Index {
     }
 
     /// Gives what the text repeats to `tell`, equal texts first, then the longest runs, while it says `true`.
-    fn look(&self, text: &str, tell: &mut dyn FnMut(&[u32], Kind, &[String]) -> bool) {
+    fn look(&self, text: &str, mut tell: impl FnMut(&[u32], Kind, &[String]) -> bool) {
         let words = words(text);
         if words.is_empty() {
             return;

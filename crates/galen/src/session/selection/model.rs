@@ -129,12 +129,11 @@ fn passes(ids: &[Vec<u32>], context: usize) -> Vec<Range<usize>> {
     let mut out: Vec<Range<usize>> = Vec::new();
     let mut tokens = 0;
     for (i, text) in ids.iter().enumerate() {
-        match out.last_mut().filter(|_| tokens + text.len() <= PASS_TOKENS) {
-            Some(last) => last.end = i + 1,
-            None => {
-                tokens = context;
-                out.push(i..i + 1);
-            }
+        if let Some(last) = out.last_mut().filter(|_| tokens + text.len() <= PASS_TOKENS) {
+            last.end = i + 1;
+        } else {
+            tokens = context;
+            out.push(i..i + 1);
         }
         tokens += text.len();
     }

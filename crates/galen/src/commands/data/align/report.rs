@@ -149,7 +149,7 @@ fn quantiles(ranked: &[usize], scores: &[f64]) -> Vec<(usize, f64)> {
 /// Spearman's, equal values sharing the mean of their ranks; 0 where either does not vary.
 fn rank_correlation(a: &[f64], b: &[f64]) -> f64 {
     let (a, b) = (ranks(a), ranks(b));
-    let mean = (a.len() as f64 + 1.0) / 2.0;
+    let mean = f64::midpoint(a.len() as f64, 1.0);
     let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| (x - mean) * (y - mean)).sum::<f64>();
     let lengths = (dot(&a, &a) * dot(&b, &b)).sqrt();
     if lengths > 0.0 { dot(&a, &b) / lengths } else { 0.0 }
@@ -162,7 +162,7 @@ fn ranks(values: &[f64]) -> Vec<f64> {
     let mut from = 0;
     for group in order.chunk_by(|a, b| values[*a].total_cmp(&values[*b]).is_eq()) {
         // Ranks count from 1.
-        let mean = from as f64 + (group.len() as f64 + 1.0) / 2.0;
+        let mean = from as f64 + f64::midpoint(group.len() as f64, 1.0);
         group.iter().for_each(|i| out[*i] = mean);
         from += group.len();
     }
