@@ -4,7 +4,9 @@
 //! Target and rows are each a bag of n-grams with one probability a bucket. A row's importance is the ratio of its
 //! likelihoods under the two, its logarithm a sum over its n-grams:
 //!
-//!     log w(x) = sum over n-grams b of x: log(p_target[b] + 1e-8) - log(p_rows[b] + 1e-8)
+//! ```text
+//! log w(x) = sum over n-grams b of x: log(p_target[b] + 1e-8) - log(p_rows[b] + 1e-8)
+//! ```
 
 use crate::ngrams::{BUCKETS, Counts};
 

@@ -134,8 +134,17 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// Errors: the file is one of the inputs or is there already, or its name says another format.
+    /// Errors: the file is one of the inputs or is there already, or its name says another format. A signal leaves nothing of it.
     pub fn create(out: Option<&Path>, inputs: &[String]) -> anyhow::Result<Self> {
+        let kept = Self::open(out, inputs)?;
+        if let Some((_, file)) = &kept.file {
+            let temporary = file.get_ref().path().to_owned();
+            signals::exit_after(move || std::fs::remove_file(temporary))?;
+        }
+        Ok(kept)
+    }
+
+    fn open(out: Option<&Path>, inputs: &[String]) -> anyhow::Result<Self> {
         let Some(out) = out else { return Ok(Self { file: None, rows: 0 }) };
         let named = out.display();
         let same = |input: &String| {
@@ -164,8 +173,6 @@ impl Kept {
             return Err(UsageError::new(what, "make it first").into());
         }
         let file = galen_files::file_beside(out).with_context(|| format!("{named}: cannot be written"))?;
-        let temporary = file.path().to_owned();
-        signals::exit_after(move || std::fs::remove_file(temporary))?;
         Ok(Self { file: Some((out.to_owned(), BufWriter::new(file))), rows: 0 })
     }
 
@@ -243,17 +250,17 @@ mod tests {
             ("out.jsonl.gz", "written as JSON lines"),
             ("nowhere/out.jsonl", "there is no folder"),
         ] {
-            let e = Kept::create(Some(&path(name)), &inputs).err().unwrap().to_string();
+            let e = Kept::open(Some(&path(name)), &inputs).err().unwrap().to_string();
             assert!(e.contains(expect), "{e}");
         }
-        let mut kept = Kept::create(Some(&path("out.jsonl")), &inputs).unwrap();
+        let mut kept = Kept::open(Some(&path("out.jsonl")), &inputs).unwrap();
         let Value::Object(fields) = serde_json::json!({"b": 1, "a": [0.1]}) else { unreachable!() };
         kept.write(&fields).unwrap();
         assert!(!path("out.jsonl").exists());
         assert_eq!(kept.finish().unwrap(), 1);
         assert_eq!(std::fs::read_to_string(path("out.jsonl")).unwrap(), "{\"b\":1,\"a\":[0.1]}\n");
         // A file that appeared meanwhile stays.
-        let kept = Kept::create(Some(&path("late.jsonl")), &inputs).unwrap();
+        let kept = Kept::open(Some(&path("late.jsonl")), &inputs).unwrap();
         std::fs::write(path("late.jsonl"), "mine").unwrap();
         assert!(kept.finish().is_err());
         assert_eq!(std::fs::read_to_string(path("late.jsonl")).unwrap(), "mine");
