@@ -52,7 +52,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("galen-files", &[]),
     ("galen-hub", &["files"]),
     ("galen-endpoint", &[]),
-    ("galen-data", &["types"]),
+    ("galen-data", &["types", "files"]),
     ("galen-ops", &["types"]),
     ("galen-model", &["ops", "types"]),
     ("galen-adapter", &["ops", "types", "files"]),
@@ -66,7 +66,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("galen-export", &["model", "adapter", "ops", "types", "files"]),
     ("galen-engine", &["model", "adapter", "endpoint", "types"]),
     ("galen-synth", &["data", "engine", "reward", "types"]),
-    ("galen-eval", &["data", "model", "adapter", "engine", "types"]),
+    ("galen-eval", &["data", "files", "model", "adapter", "engine", "types"]),
     ("galen-testkit", &["types", "ops", "model", "hub"]),
     (
         "galen",

@@ -34,11 +34,5 @@ pub use words::{normalized, words};
 
 /// Writes a file under a temporary name beside it and renames it: it is there whole or not at all.
 fn write_file(path: &std::path::Path, bytes: &[u8]) -> Result<(), DataError> {
-    let io = |e| DataError::io(path.display().to_string(), e);
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    let partial = path.with_file_name(name);
-    std::fs::write(&partial, bytes).map_err(io)?;
-    std::fs::rename(&partial, path).map_err(io)?;
-    Ok(())
+    galen_files::replace(path, bytes).map_err(|e| DataError::io(path.display().to_string(), e))
 }

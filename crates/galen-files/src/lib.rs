@@ -4,7 +4,7 @@
 //! Never: knows what a file holds.
 
 use std::fs::File;
-use std::io::{ErrorKind, Result, Write};
+use std::io::{BufWriter, ErrorKind, IntoInnerError, Result, Write};
 use std::path::{Path, PathBuf};
 use tempfile::{Builder, NamedTempFile, TempDir};
 
@@ -48,8 +48,14 @@ pub fn folder_beside(path: &Path) -> Result<TempDir> {
 
 /// Puts `bytes` at `path`. A file that is there stays until the new one is whole on the disk.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut file = file_beside(path)?;
-    file.write_all(bytes)?;
+    replace_with(path, |out| out.write_all(bytes))
+}
+
+/// The same with what `write` writes.
+pub fn replace_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    let mut out = BufWriter::new(file_beside(path)?);
+    write(&mut out)?;
+    let file = out.into_inner().map_err(IntoInnerError::into_error)?;
     file.as_file().sync_all()?;
     file.persist(path)?;
     sync_folder(&parent(path))

@@ -4,7 +4,7 @@ use crate::config::Pipeline;
 use crate::diversity::Diversity;
 use crate::engines::Teacher;
 use crate::error::SynthError;
-use crate::journal::{Fate, Line, Lines, Rows};
+use crate::journal::{Fate, Head, Line, Lines, Rows};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
@@ -198,7 +198,9 @@ fn step(
     let mut sums: BTreeMap<String, (f64, usize)> = BTreeMap::new();
     let mut ended: Vec<(usize, Line)> = Vec::new();
     let mut lines = Lines::open(path)?;
-    lines.text()?;
+    if let Some(head) = lines.text()?.and_then(|text| Head::parse(&text)) {
+        out.usage = head.spent_before;
+    }
     while let Some((_, line)) = lines.line::<Line>()? {
         out.input += 1;
         out.output += line.rows.len();

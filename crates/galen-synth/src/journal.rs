@@ -55,6 +55,55 @@ fn is_zero(usage: &[u64; 3]) -> bool {
     *usage == [0; 3]
 }
 
+impl Line {
+    /// As it stands in the journal at `path`.
+    pub fn text(&self, path: &Path) -> Result<String, SynthError> {
+        serde_json::to_string(self).map_err(|e| SynthError::Journal {
+            file: path.display().to_string(),
+            what: format!("a row cannot be written: {e}"),
+            hint: "please report this".into(),
+        })
+    }
+}
+
+/// What a journal begins with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Head {
+    galen_synth: u32,
+    step: String,
+    /// Of all that its rows depend on.
+    fingerprint: String,
+    /// What was spent on lines that are no more, since their rows were done again; as [`Line::usage`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub spent_before: [u64; 3],
+}
+
+impl Head {
+    pub fn new(step: &str, fingerprint: &str) -> Self {
+        Self {
+            galen_synth: 1,
+            step: step.to_owned(),
+            fingerprint: fingerprint.to_owned(),
+            spent_before: [0; 3],
+        }
+    }
+
+    /// `None`: it is no head.
+    pub fn parse(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+
+    /// Whether both are of one step over the same rows.
+    pub fn same(&self, other: &Self) -> bool {
+        (self.galen_synth, &self.step, &self.fingerprint)
+            == (other.galen_synth, &other.step, &other.fingerprint)
+    }
+
+    pub fn text(&self) -> String {
+        serde_json::json!(self).to_string()
+    }
+}
+
 /// A step's journal, open for appending.
 pub(crate) struct Journal {
     path: PathBuf,
@@ -65,16 +114,15 @@ pub(crate) struct Journal {
 
 impl Journal {
     /// Goes on behind the last whole line, or begins with `head`. Errors: the file begins with another head.
-    pub fn open(path: &Path, head: &Value, n_inputs: usize) -> Result<Self, SynthError> {
+    pub fn open(path: &Path, head: &Head, n_inputs: usize) -> Result<Self, SynthError> {
         let io = |e| SynthError::io(path, e);
-        let head = head.to_string();
         let mut done = vec![false; n_inputs];
         let mut whole = 0;
         if path.exists() {
             let mut lines = Lines::open(path)?;
             if let Some(found) = lines.text()? {
-                if found.trim_end() != head {
-                    return Err(other_run(path, &found, &head));
+                if !Head::parse(&found).is_some_and(|found| found.same(head)) {
+                    return Err(other_run(path, &found, head));
                 }
                 whole = lines.at;
                 while let Some((_, line)) = lines.line::<Line>()? {
@@ -90,7 +138,7 @@ impl Journal {
         file.set_len(whole).map_err(io)?;
         let journal = Self { path: path.to_owned(), file: Mutex::new((file, whole)), done };
         if whole == 0 {
-            journal.write(&head)?;
+            journal.write(&head.text())?;
         }
         Ok(journal)
     }
@@ -102,12 +150,7 @@ impl Journal {
 
     /// Appends.
     pub fn add(&self, line: &Line) -> Result<(), SynthError> {
-        let text = serde_json::to_string(line).map_err(|e| SynthError::Journal {
-            file: self.path.display().to_string(),
-            what: format!("a row cannot be written: {e}"),
-            hint: "please report this".into(),
-        })?;
-        self.write(&text)
+        self.write(&line.text(&self.path)?)
     }
 
     fn write(&self, text: &str) -> Result<(), SynthError> {
@@ -131,13 +174,13 @@ impl Journal {
     }
 }
 
-fn other_run(path: &Path, found: &str, head: &str) -> SynthError {
-    let what = match (serde_json::from_str::<Value>(found), serde_json::from_str::<Value>(head)) {
-        (Ok(found), Ok(head)) if found["step"] != head["step"] => {
-            format!("is of step {}, and this is {}", found["step"], head["step"])
+pub(crate) fn other_run(path: &Path, found: &str, head: &Head) -> SynthError {
+    let what = match Head::parse(found) {
+        Some(found) if found.step != head.step => {
+            format!("is of step `{}`, and this is `{}`", found.step, head.step)
         }
-        (Ok(_), Ok(_)) => "is of another configuration, other seeds, templates or models".into(),
-        _ => "does not begin as a journal".into(),
+        Some(_) => "is of another configuration, other seeds, templates or models".into(),
+        None => "does not begin as a journal".into(),
     };
     let hint =
         "remove it and those behind it to have these steps made anew; what is before them is kept".into();
@@ -261,7 +304,6 @@ struct Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn line(i: usize, rows: usize) -> Line {
         let row = |k: usize| Row { id: format!("{i}.{k}"), ..Row::default() };
@@ -282,7 +324,7 @@ mod tests {
     fn a_torn_line_goes_and_rows_come_in_order() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("j.jsonl");
-        let head = json!({"step": "a"});
+        let head = Head::new("a", "f");
         let journal = Journal::open(&path, &head, 3).unwrap();
         journal.add(&line(2, 2)).unwrap();
         journal.add(&line(0, 1)).unwrap();
@@ -298,8 +340,8 @@ mod tests {
         let rows = journal.finish().unwrap();
         let ids: Vec<String> = rows.iter().map(|r| r.unwrap().id).collect();
         assert_eq!(ids, ["0.0", "2.0", "2.1"]);
-        let other = Journal::open(&path, &json!({"step": "b"}), 3).err().unwrap().to_string();
-        assert!(other.contains("is of step \"a\"") && other.contains("hint:"), "{other}");
+        let other = Journal::open(&path, &Head::new("b", "f"), 3).err().unwrap().to_string();
+        assert!(other.contains("is of step `a`") && other.contains("hint:"), "{other}");
         std::fs::write(&path, format!("{text}{{\"i\": 7}}\n")).unwrap();
         assert!(Journal::open(&path, &head, 3).err().unwrap().to_string().contains("j.jsonl:4"));
     }

@@ -22,6 +22,7 @@ mod prompt;
 mod registry;
 mod render;
 mod report;
+mod retry;
 mod row;
 mod run;
 mod seeds;

@@ -3,10 +3,9 @@
 use crate::config::Pipeline;
 use crate::context::Context;
 use crate::error::SynthError;
-use crate::journal::{Journal, Rows};
+use crate::journal::{Head, Journal, Rows};
 use crate::seeds;
 use crate::stage::Stage;
-use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -51,7 +50,7 @@ pub fn rendered(
         }
         if planned.used.engines.is_empty() {
             let path = folder.join(format!("{number}.jsonl"));
-            let journal = Journal::open(&path, &json!({"step": planned.label}), rows.len())?;
+            let journal = Journal::open(&path, &Head::new(&planned.label, ""), rows.len())?;
             let stage = Stage {
                 cx: context(),
                 planned,

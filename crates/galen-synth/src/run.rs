@@ -5,7 +5,8 @@ use crate::context::Context;
 use crate::engines::Teacher;
 use crate::error::SynthError;
 use crate::figures::{Figures, OutputFigures};
-use crate::journal::{Fate, Journal, Line, Rows};
+use crate::journal::{Fate, Head, Journal, Line, Rows};
+use crate::retry::Earlier;
 use crate::row::Row;
 use crate::seeds;
 use crate::stage::Stage;
@@ -18,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 /// The folder of journals within `output_dir`.
-const JOURNAL: &str = "journal";
+pub(crate) const JOURNAL: &str = "journal";
 /// Rows at a time of a step that asks no model.
 const MAX_THREADS: usize = 8;
 
@@ -42,6 +43,8 @@ pub struct Run<'a> {
     pub show: &'a dyn Show,
     /// Set to end the run; `--resume` goes on.
     pub stop: &'a AtomicBool,
+    /// Whether rows that failed in an earlier run are done again.
+    pub retry_failed: bool,
 }
 
 impl Run<'_> {
@@ -49,17 +52,29 @@ impl Run<'_> {
     pub fn run(&self) -> Result<Figures, SynthError> {
         let pipeline = self.pipeline;
         let folder = pipeline.output_dir.join(JOURNAL);
-        std::fs::create_dir_all(&folder).map_err(|e| SynthError::io(&folder, e))?;
-        let _lock = lock(&folder)?;
+        std::fs::create_dir_all(&pipeline.output_dir).map_err(|e| SynthError::io(&pipeline.output_dir, e))?;
+        let _lock = lock(&pipeline.output_dir)?;
         let first = journal_path(&folder, 0, "seeds");
-        let (n_seeds, hash) = seeds::write(&pipeline.seeds, &pipeline.prompts, &first, usize::MAX)?;
-        let mut fingerprint = sha256(&format!("{hash}\n{}", pipeline.seed));
+        let seeds = || {
+            std::fs::create_dir_all(&folder).map_err(|e| SynthError::io(&folder, e))?;
+            seeds::write(&pipeline.seeds, &pipeline.prompts, &first, usize::MAX)
+        };
+        let (n_seeds, hash) = seeds()?;
+        let mut earlier = Earlier::open(self, self.retry_failed, &hash)?;
+        if earlier.is_some() {
+            // The folder was put aside with them.
+            seeds()?;
+        }
+        let mut fingerprint = self.begin(&hash);
         let mut rows = Rows::open(&first)?;
         let mut paths = Vec::new();
         for (number, planned) in pipeline.steps.iter().enumerate() {
             fingerprint = self.fingerprint(&fingerprint, planned);
-            let head = json!({"galen_synth": 1, "step": planned.label, "fingerprint": fingerprint});
+            let head = Head::new(&planned.label, &fingerprint);
             let path = journal_path(&folder, number + 1, &planned.label);
+            if let Some(earlier) = &mut earlier {
+                earlier.take_over(self, number, planned, &rows, &path, head.clone())?;
+            }
             let journal = Journal::open(&path, &head, rows.len())?;
             self.stage(number, planned, &rows, &journal)?;
             rows = journal.finish()?;
@@ -74,11 +89,17 @@ impl Run<'_> {
         replace(&pipeline.output_dir.join("synth_report.json"), (text + "\n").as_bytes())?;
         let page = crate::report::html(&figures).map_err(|e| SynthError::step("report", e.to_string()))?;
         replace(&pipeline.output_dir.join("synth_report.html"), page.as_bytes())?;
+        earlier.map_or(Ok(()), Earlier::remove)?;
         Ok(figures)
     }
 
+    /// The fingerprint that the first step's follows from; `hash`: of the seeds.
+    pub(crate) fn begin(&self, hash: &str) -> String {
+        sha256(&format!("{hash}\n{}", self.pipeline.seed))
+    }
+
     /// What a step's rows depend on: those before it, its settings, its templates, its models.
-    fn fingerprint(&self, before: &str, planned: &Planned) -> String {
+    pub(crate) fn fingerprint(&self, before: &str, planned: &Planned) -> String {
         let used = &planned.used;
         let models: Vec<_> = used
             .engines
@@ -204,7 +225,7 @@ impl Run<'_> {
 
 /// Held while a run writes: a second one would append to the same journals.
 fn lock(folder: &Path) -> Result<File, SynthError> {
-    let path = folder.join("lock");
+    let path = folder.join(".lock");
     let file = File::create(&path).map_err(|e| SynthError::io(&path, e))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -220,11 +241,11 @@ fn lock(folder: &Path) -> Result<File, SynthError> {
 }
 
 /// `journal/03-judge.jsonl`.
-fn journal_path(folder: &Path, number: usize, label: &str) -> PathBuf {
+pub(crate) fn journal_path(folder: &Path, number: usize, label: &str) -> PathBuf {
     folder.join(format!("{number:02}-{label}.jsonl"))
 }
 
-fn sha256(text: &str) -> String {
+pub(crate) fn sha256(text: &str) -> String {
     format!("{:x}", Sha256::digest(text))
 }
 

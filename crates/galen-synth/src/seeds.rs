@@ -149,14 +149,19 @@ pub(crate) fn write(
     drop(file);
     if path.exists() && hash_of(path)? != hash {
         let _ = std::fs::remove_file(&partial);
-        return Err(SynthError::Journal {
-            file: path.display().to_string(),
-            what: "the seeds are others than this run began with".into(),
-            hint: "`--overwrite` begins anew".into(),
-        });
+        return Err(others(path));
     }
     std::fs::rename(&partial, path).map_err(|e| SynthError::io(path, e))?;
     Ok((n, hash))
+}
+
+/// The error where a run's seeds at `path` are not these.
+pub(crate) fn others(path: &Path) -> SynthError {
+    SynthError::Journal {
+        file: path.display().to_string(),
+        what: "the seeds are others than this run began with".into(),
+        hint: "`--overwrite` begins anew".into(),
+    }
 }
 
 /// Where a row stands, by its file's path within the entry's: the same whatever lies above it.

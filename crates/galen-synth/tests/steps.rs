@@ -2,11 +2,12 @@
 
 use galen_engine::{Answer, Engine, EngineError, Event, Finish, Input, ModelCard, Piece, Request, Stats};
 use galen_reward::Network;
-use galen_synth::{EngineKind, Figures, Pipeline, Run, Show, Teacher};
+use galen_synth::{EngineKind, Figures, Pipeline, Run, Show, SynthError, Teacher};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 type Reply = dyn Fn(&str, usize) -> String + Send + Sync;
 
@@ -92,18 +93,31 @@ fn run_with(
     reply: impl Fn(&str, usize) -> String + Send + Sync + 'static,
 ) -> Outcome {
     let dir = tempfile::tempdir().expect("it is there");
-    let at = |name: &str| dir.path().join(name).display().to_string();
+    run_in(dir.path(), seeds, steps, more, false, &AtomicBool::new(false), reply)
+        .unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn run_in(
+    dir: &Path,
+    seeds: Value,
+    steps: Value,
+    more: Value,
+    retry_failed: bool,
+    stop: &AtomicBool,
+    reply: impl Fn(&str, usize) -> String + Send + Sync + 'static,
+) -> Result<Outcome, SynthError> {
+    let at = |name: &str| dir.join(name).display().to_string();
     let lines: String = seeds.as_array().expect("it is there").iter().map(|r| format!("{r}\n")).collect();
     std::fs::write(at("seeds.jsonl"), lines).expect("it is there");
     let steps: Value =
-        serde_json::from_str(&steps.to_string().replace("DIR", &dir.path().display().to_string()))
+        serde_json::from_str(&steps.to_string().replace("DIR", &dir.display().to_string()))
             .expect("it is there");
     let mut config = json!({
         "seeds": at("seeds.jsonl"), "output_dir": at("out"), "steps": steps,
         "engines": {"t": {"type": "scripted"}}, "report_samples": 2,
     });
     for (key, value) in more.as_object().expect("it is there") {
-        let value = value.to_string().replace("DIR", &dir.path().display().to_string());
+        let value = value.to_string().replace("DIR", &dir.display().to_string());
         config[key] = serde_json::from_str(&value).expect("it is there");
     }
     if let Some(files) = config.as_object_mut().expect("it is there").remove("files") {
@@ -124,14 +138,14 @@ fn run_with(
         prices: [1.0, 2.0],
     };
     let teachers = BTreeMap::from([("t".to_owned(), teacher)]);
-    let run = Run { pipeline: &pipeline, teachers: &teachers, show: &Quiet, stop: &AtomicBool::new(false) };
-    let figures = run.run().unwrap_or_else(|e| panic!("{e}"));
+    let figures =
+        Run { pipeline: &pipeline, teachers: &teachers, show: &Quiet, stop, retry_failed }.run()?;
     assert_eq!(figures.seeds, figures.seeds_kept + figures.seeds_filtered + figures.seeds_failed);
-    let text = std::fs::read_to_string(dir.path().join("out/rows.jsonl")).expect("it is there");
+    let text = std::fs::read_to_string(dir.join("out/rows.jsonl")).expect("it is there");
     let rows = text.lines().map(|l| serde_json::from_str(l).expect("it is there")).collect();
-    let page = std::fs::read_to_string(dir.path().join("out/synth_report.html")).expect("it is there");
+    let page = std::fs::read_to_string(dir.join("out/synth_report.html")).expect("it is there");
     assert!(page.contains("</html>"));
-    Outcome { rows, figures }
+    Ok(Outcome { rows, figures })
 }
 
 fn none(_: &str, _: usize) -> String {
@@ -520,4 +534,58 @@ fn fuzz() {
     });
     println!("synth_config: {inputs} inputs, {built} built, {refused} refused");
     assert!(built > 0 && refused > 0);
+}
+
+/// The second row's first answer is of no use, and the third's second one; the fourth says what the second will.
+fn retried(dir: &Path, seeds: usize, broken: bool, stop: Option<&'static AtomicBool>) -> Result<Outcome, SynthError> {
+    let seeds = (1..=seeds).map(|n| json!({"n": n})).collect();
+    let schema = json!({"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]});
+    let ask = |label: &str, prompt: &str| json!({"type": "generate", "label": label, "prompt": prompt, "schema": schema, "to": label});
+    let steps = json!([ask("a", "A{{ row.n }}"), {"dedup": {"field": "{{ row.a.x }}"}}, ask("b", "B{{ row.n }}")]);
+    let reply = move |prompt: &str, _: usize| {
+        if let Some(stop) = stop {
+            stop.store(prompt.starts_with('B'), Ordering::Relaxed);
+        }
+        match prompt {
+            "A2" | "B3" if broken => "no".into(),
+            "A2" | "A4" => "{\"x\": 2}".to_owned(),
+            _ if broken => format!("{{\"x\": {}}}", &prompt[1..]),
+            // Whoever is asked again: only what failed, and what follows from it.
+            "B2" | "B3" => format!("{{\"x\": {}}}", &prompt[1..]),
+            _ => panic!("{prompt} was answered before"),
+        }
+    };
+    let retry = !broken && stop.is_some();
+    let never = AtomicBool::new(false);
+    run_in(dir, seeds, steps, json!({}), retry, stop.unwrap_or(&never), reply)
+}
+
+#[test]
+fn rows_that_failed_are_done_again_and_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = retried(dir.path(), 5, true, None).unwrap();
+    assert_eq!(out.ends(0), [("failed: answer not of the schema".to_owned(), 1)].into());
+    assert_eq!(out.ends(2), [("failed: answer not of the schema".to_owned(), 1)].into());
+    let ids = |out: &Outcome| out.rows.iter().map(|r| r["n"].as_u64().unwrap()).collect::<Vec<_>>();
+    assert_eq!(ids(&out), [1, 4, 5]);
+    let spent = out.figures.engines[0].requests;
+    let folder = |name: &str| dir.path().join("out").join(name).is_dir();
+    // Other seeds: refused, and everything stays where it was.
+    let said = retried(dir.path(), 6, true, None).err().unwrap().to_string();
+    assert!(said.contains("seeds are others"), "{said}");
+    // Stopped on its way: what was put aside is there for the next.
+    static STOP: AtomicBool = AtomicBool::new(false);
+    let stopped = retried(dir.path(), 5, false, Some(&STOP));
+    assert!(matches!(stopped.err(), Some(SynthError::Stopped)) && folder("journal.earlier"));
+    let out = retried(dir.path(), 5, false, None).unwrap();
+    assert!(!folder("journal.earlier") && folder("journal"));
+    // The second came back, and is the first to say it now.
+    assert_eq!(ids(&out), [1, 2, 3, 5]);
+    assert_eq!(out.ends(1).values().sum::<usize>(), 1);
+    assert!(out.ends(0).is_empty() && out.ends(2).is_empty());
+    // What was spent on rows that failed or fell away still counts.
+    assert_eq!(out.figures.engines[0].requests, spent + 3);
+    // Nothing is left to be done again.
+    let again = retried(dir.path(), 5, false, None).unwrap();
+    assert_eq!(ids(&again), ids(&out));
 }

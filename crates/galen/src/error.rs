@@ -96,12 +96,29 @@ pub fn render(error: &anyhow::Error) -> String {
             line.push_str(said);
         }
     }
+    if hints.is_empty() {
+        let refusals = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+        hints.extend(refusals.filter_map(|e| remedy(e.kind())).map(str::to_owned).take(1));
+    }
     let mut out = format!("error: {line}");
     for hint in hints {
         out.push_str("\nhint: ");
         out.push_str(&hint);
     }
     out
+}
+
+/// What helps where the operating system refused and nobody said more.
+fn remedy(kind: std::io::ErrorKind) -> Option<&'static str> {
+    use std::io::ErrorKind as Kind;
+    match kind {
+        Kind::NotFound => Some("is the path right? relative paths begin where the command was started"),
+        Kind::PermissionDenied => Some("`ls -l` shows who may read and write there"),
+        Kind::StorageFull | Kind::QuotaExceeded => {
+            Some("free space there, or write elsewhere; a file that was there before is whole")
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -141,5 +158,14 @@ mod tests {
         ] {
             assert_eq!(exit_code(&error.context("outer")), code);
         }
+    }
+
+    #[test]
+    fn a_refusal_of_the_system_has_a_remedy_unless_somebody_said_more() {
+        let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let e = Err::<(), _>(full()).context("out.jsonl").unwrap_err();
+        assert!(render(&e).contains("\nhint: free space"), "{}", render(&e));
+        let e = Err::<(), _>(full()).context("out.jsonl\nhint: another").unwrap_err();
+        assert!(render(&e).ends_with("\nhint: another"), "{}", render(&e));
     }
 }

@@ -20,14 +20,5 @@ fn write_file(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
 ) -> Result<(), EvalError> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    let part = path.with_file_name(name);
-    let whole = || {
-        let mut out = std::io::BufWriter::new(std::fs::File::create(&part)?);
-        write(&mut out)?;
-        out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
-        std::fs::rename(&part, path)
-    };
-    whole().map_err(|e| EvalError::io(path, e))
+    galen_files::replace_with(path, write).map_err(|e| EvalError::io(path, e))
 }

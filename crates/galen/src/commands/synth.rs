@@ -27,6 +27,9 @@ pub struct Args {
     /// Go on where a run in `output_dir` was stopped
     #[arg(long, conflicts_with = "overwrite")]
     pub resume: bool,
+    /// Go on, and do again the rows that failed
+    #[arg(long, conflicts_with = "overwrite")]
+    pub retry_failed: bool,
     /// Begin anew: what an earlier run wrote into `output_dir` is removed
     #[arg(long)]
     pub overwrite: bool,
@@ -38,7 +41,8 @@ pub struct Args {
 /// How often it is asked whether to stop.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 /// What a run writes beside its outputs.
-const WRITTEN: [&str; 3] = ["journal", "synth_report.json", "synth_report.html"];
+const WRITTEN: [&str; 5] =
+    ["journal", "journal.earlier", "synth_report.json", "synth_report.html", ".lock"];
 
 /// `docs/synth.md`: how it works, and all that a configuration can say, from the registries.
 pub fn docs() -> String {
@@ -73,7 +77,13 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
                 std::thread::sleep(ASK_EVERY);
             }
         });
-        let run = Run { pipeline: &pipeline, teachers: &opened.teachers, show: &shown, stop: asked };
+        let run = Run {
+            pipeline: &pipeline,
+            teachers: &opened.teachers,
+            show: &shown,
+            stop: asked,
+            retry_failed: args.retry_failed,
+        };
         let figures = opened.serve(|| run.run());
         over.store(true, Ordering::Relaxed);
         figures
@@ -105,13 +115,13 @@ fn check_output(pipeline: &Pipeline, args: &Args) -> anyhow::Result<()> {
         Err(e) => return Err(e).with_context(|| dir.display().to_string()),
     };
     let named = dir.display();
-    if there && !args.resume && !args.overwrite {
+    if there && !args.resume && !args.retry_failed && !args.overwrite {
         let hint =
             "`--resume` goes on with what is there, `--overwrite` begins anew, or name another directory";
         return Err(UsageError::new(format!("`output_dir: {named}` is not empty"), hint).into());
     }
-    if there && !dir.join(WRITTEN[0]).is_dir() {
-        let why = if args.overwrite { "nothing in it is removed" } else { "there is nothing to resume" };
+    if there && !WRITTEN[..2].iter().any(|journals| dir.join(journals).is_dir()) {
+        let why = if args.overwrite { "nothing in it is removed" } else { "there is nothing to go on with" };
         let message = format!("`{named}` is no directory of `galen synth`: {why}");
         return Err(UsageError::new(message, "name another `output_dir`").into());
     }

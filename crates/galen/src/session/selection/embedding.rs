@@ -8,6 +8,7 @@ pub(super) const METHOD: Method = Method {
     score: "cosine",
     asks_model: true,
     draws: false,
+    sums: false,
     run,
 };
 

@@ -10,6 +10,7 @@ pub(super) const METHOD: Method = Method {
     score: "gain in log-likelihood of a token",
     asks_model: true,
     draws: false,
+    sums: false,
     run,
 };
 

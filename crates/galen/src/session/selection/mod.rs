@@ -20,6 +20,8 @@ pub struct Method {
     pub asks_model: bool,
     /// Whether scores are log weights that rows are drawn by; else those of the highest scores are kept.
     pub draws: bool,
+    /// Whether a score is a sum over the row, so that rows of different lengths hardly compare.
+    pub sums: bool,
     run: fn(&Inputs<'_>) -> anyhow::Result<Vec<f64>>,
 }
 

@@ -10,6 +10,7 @@ pub(super) const DSIR: Method = Method {
     score: "log importance weight",
     asks_model: false,
     draws: true,
+    sums: true,
     run: |inputs| Ok(scores(inputs, Importance::log_weight)),
 };
 
@@ -19,6 +20,7 @@ pub(super) const NGRAMS: Method = Method {
     score: "mean log importance of an n-gram",
     asks_model: false,
     draws: false,
+    sums: false,
     run: |inputs| Ok(scores(inputs, Importance::per_ngram)),
 };
 

@@ -111,7 +111,7 @@ impl Report<'_> {
             let _ = writeln!(out, "  {name:<8}{score:>12.4}");
         }
         let along = rank_correlation(self.scores, &self.lengths());
-        if method.name == "dsir" && along.abs() > FOLLOWS_LENGTH {
+        if method.sums && along.abs() > FOLLOWS_LENGTH {
             let _ = writeln!(
                 out,
                 "note: scores follow the rows' lengths (rank correlation {along:.2}): short and long rows do not compare; \
