@@ -109,9 +109,8 @@ fn run_in(
     let at = |name: &str| dir.join(name).display().to_string();
     let lines: String = seeds.as_array().expect("it is there").iter().map(|r| format!("{r}\n")).collect();
     std::fs::write(at("seeds.jsonl"), lines).expect("it is there");
-    let steps: Value =
-        serde_json::from_str(&steps.to_string().replace("DIR", &dir.display().to_string()))
-            .expect("it is there");
+    let steps: Value = serde_json::from_str(&steps.to_string().replace("DIR", &dir.display().to_string()))
+        .expect("it is there");
     let mut config = json!({
         "seeds": at("seeds.jsonl"), "output_dir": at("out"), "steps": steps,
         "engines": {"t": {"type": "scripted"}}, "report_samples": 2,
@@ -138,8 +137,7 @@ fn run_in(
         prices: [1.0, 2.0],
     };
     let teachers = BTreeMap::from([("t".to_owned(), teacher)]);
-    let figures =
-        Run { pipeline: &pipeline, teachers: &teachers, show: &Quiet, stop, retry_failed }.run()?;
+    let figures = Run { pipeline: &pipeline, teachers: &teachers, show: &Quiet, stop, retry_failed }.run()?;
     assert_eq!(figures.seeds, figures.seeds_kept + figures.seeds_filtered + figures.seeds_failed);
     let text = std::fs::read_to_string(dir.join("out/rows.jsonl")).expect("it is there");
     let rows = text.lines().map(|l| serde_json::from_str(l).expect("it is there")).collect();
@@ -537,11 +535,16 @@ fn fuzz() {
 }
 
 /// The second row's first answer is of no use, and the third's second one; the fourth says what the second will.
-fn retried(dir: &Path, seeds: usize, broken: bool, stop: Option<&'static AtomicBool>) -> Result<Outcome, SynthError> {
+fn retried(
+    dir: &Path,
+    seeds: usize,
+    broken: bool,
+    stop: Option<&'static AtomicBool>,
+) -> Result<Outcome, SynthError> {
     let seeds = (1..=seeds).map(|n| json!({"n": n})).collect();
     let schema = json!({"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]});
-    let ask = |label: &str, prompt: &str| json!({"type": "generate", "label": label, "prompt": prompt, "schema": schema, "to": label});
-    let steps = json!([ask("a", "A{{ row.n }}"), {"dedup": {"field": "{{ row.a.x }}"}}, ask("b", "B{{ row.n }}")]);
+    let ask = |label: &str, prompt: &str| json!({"type": "generate", "label": label, "prompt": prompt, "schema": schema});
+    let steps = json!([ask("a", "A{{ row.n }}"), {"dedup": {"field": "x"}}, ask("b", "B{{ row.n }}")]);
     let reply = move |prompt: &str, _: usize| {
         if let Some(stop) = stop {
             stop.store(prompt.starts_with('B'), Ordering::Relaxed);

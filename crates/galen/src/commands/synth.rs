@@ -41,8 +41,7 @@ pub struct Args {
 /// How often it is asked whether to stop.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 /// What a run writes beside its outputs.
-const WRITTEN: [&str; 5] =
-    ["journal", "journal.earlier", "synth_report.json", "synth_report.html", ".lock"];
+const WRITTEN: [&str; 5] = ["journal", "journal.earlier", "synth_report.json", "synth_report.html", ".lock"];
 
 /// `docs/synth.md`: how it works, and all that a configuration can say, from the registries.
 pub fn docs() -> String {
