@@ -21,7 +21,8 @@ def main() -> None:
     given = [int(a) for a in sys.argv[2:]]
     rows, batch, prompt, new, threads = given + [64, 16, 64, 96, 2][len(given) :]
     llama_cpp.llama_backend_init()
-    llama_cpp.llama_log_set(llama_cpp.llama_log_callback(lambda *_: None), None)
+    quiet = llama_cpp.llama_log_callback(lambda *_: None)  # held: the library calls it later
+    llama_cpp.llama_log_set(quiet, None)
     model = llama_cpp.llama_model_load_from_file(path.encode(), llama_cpp.llama_model_default_params())
     params = llama_cpp.llama_context_default_params()
     params.n_ctx, params.n_batch, params.n_ubatch = batch * (prompt + new + 8), 2048, 512

@@ -7,8 +7,10 @@
 # Needs rustup and Python 3 with venv; maturin and the C compiler (zig) come from the Python package index.
 # Environment: TARGET (x86_64-unknown-linux-musl, or aarch64-unknown-linux-musl), FEATURES (none; mistralrs).
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-out="$(realpath -m "${1:-dist}")" target="${TARGET:-x86_64-unknown-linux-musl}" features="${FEATURES-}"
+repository="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+out="$(realpath -m "${1:-$repository/dist}")"
+cd "$repository"
+target="${TARGET:-x86_64-unknown-linux-musl}" features="${FEATURES-}"
 tools="${CARGO_TARGET_DIR:-target}/release-tools"
 
 rustup target add "$target"
@@ -16,8 +18,9 @@ rustup target add "$target"
 "$tools/bin/pip" install --quiet maturin==1.16.0 ziglang==0.17.1 wheel==0.45.1
 PATH="$(realpath "$tools")/bin:$PATH"
 
-rm -rf "$out"
 mkdir -p "$out"
+# Of an earlier release, and nothing else that lies there.
+rm -f "$out"/galen-*.whl "$out"/galen-*.tar.gz "$out"/SHA256SUMS
 maturin build --release --locked --zig --target "$target" --compatibility musllinux_1_2 \
     ${features:+--features "$features"} --out "$out"
 # A static binary asks nothing of a C library: one wheel for all.

@@ -36,7 +36,7 @@ pub struct Globals {
     /// Where to train: `auto`, `cpu` or `cuda:N`, instead of the configuration's `device`
     #[arg(long, global = true, value_name = "DEVICE")]
     pub device: Option<Device>,
-    /// Open no socket: caches and local files only (also `HF_HUB_OFFLINE=1`)
+    /// Open no socket: caches and local files only (`HF_HUB_OFFLINE=1`: nothing from the hub)
     #[arg(long, global = true)]
     pub offline: bool,
     /// Results as JSON on stdout

@@ -99,10 +99,13 @@ fn keep(path: &Path, verdict: &Verdict, record: &mut Record) -> anyhow::Result<(
 fn failure_of(verdicts: &[Verdict]) -> anyhow::Result<()> {
     let Some(bad) = verdicts.iter().find(|v| !v.passed) else { return Ok(()) };
     let first = bad.failures.first().map_or("", String::as_str);
-    anyhow::bail!(
-        "{} is not what was trained: {first}\nhint: export it anew, with more bits (`--quantize`) where it is the rounding; `--help` lists the thresholds",
-        bad.path
-    )
+    let hint = if bad.limits.is_some_and(|l| l.trained_in_four_bits) {
+        "the adapter was trained over the base rounded to NF4 and stands over the base as stored: serve it over NF4 too, or train it \
+         without `load_in_4bit`, or over a GGUF base, whose own blocks are kept"
+    } else {
+        "export it anew, with more bits (`--quantize`) where it is the rounding; `--help` lists the thresholds"
+    };
+    anyhow::bail!("{} is not what was trained: {first}\nhint: {hint}", bad.path)
 }
 
 /// What `galen export` does at its end with what it wrote of a run: nothing where it was of no run.

@@ -12,6 +12,8 @@ pub struct Limits {
     pub max_kl: f64,
     /// Smallest share of answers behind which the stop token is the likeliest.
     pub min_stop: f64,
+    /// Whether training rounded the base to four bits that its files do not have.
+    pub trained_in_four_bits: bool,
 }
 
 /// A row of the table: bits a weight from which it holds, the first two thresholds, the largest relative error of a tensor.
@@ -97,6 +99,7 @@ impl Limits {
             min_top1: args.min_top1.unwrap_or(min_top1),
             max_kl: args.max_kl.unwrap_or(max_kl),
             min_stop: args.min_stop,
+            trained_in_four_bits: trained_in_four,
         }
     }
 }
