@@ -19,7 +19,7 @@ const USAGE: &str = "usage: cargo run --release -p xtask -- COMMAND
   cuda-check [--write]               compiles the CUDA kernels for every target and holds the code against their
                                      headers; --write renews kernels/ROOFLINE.md
   gpu-bundle                         packs checks and timings for a machine with a card, which needs its driver alone
-  gpu-rehearsal                      runs that without a card, over a stand-in for the driver";
+  gpu-rehearsal                      runs that without a card, over stand-ins for driver and cuBLAS";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);

@@ -9,7 +9,7 @@ use std::process::Command;
 /// Most bytes of the archive.
 const MOST_BYTES: u64 = 40 << 20;
 
-/// Runs the program of [`run`] without a card: over a stand-in for the driver that runs kernels in the host runtime.
+/// Runs the program of [`run`] without a card: over stand-ins for the driver, which runs kernels in the host runtime, and for cuBLAS.
 pub fn rehearse() -> Result<(), String> {
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), PathBuf::from);
@@ -36,12 +36,13 @@ pub fn rehearse() -> Result<(), String> {
     let unit = folder.join("units.cpp");
     fs::write(&unit, all).map_err(|e| format!("{}: {e}", unit.display()))?;
     let compiler = std::env::var_os("CXX").unwrap_or_else(|| "c++".into());
+    let compiler = || Command::new(&compiler);
     let flags = ["-std=c++17", "-O2", "-ffp-contract=off", "-w", "-DGALEN_HOST", "-shared", "-fPIC"];
     let host = ["runtime.cpp", "driver.cpp"].map(|n| kernels().join("host").join(n));
-    run_it(
-        Command::new(compiler).args(flags).arg(&unit).args(host).arg("-o").arg(folder.join("libcuda.so.1")),
-    )?;
+    run_it(compiler().args(flags).arg(&unit).args(host).arg("-o").arg(folder.join("libcuda.so.1")))?;
     fs::copy(folder.join("libcuda.so.1"), folder.join("libcuda.so")).map_err(|e| e.to_string())?;
+    let library = kernels().join("host/cublas.cpp");
+    run_it(compiler().args(flags).arg(library).arg("-o").arg(folder.join("libcublas.so")))?;
     run_it(
         Command::new(program)
             .args(["--small", "--tiny", "--out"])
