@@ -1,9 +1,13 @@
 //! A device of this crate as a place for galen-ops' operations, and the checks of those.
 
 use crate::{Device, Launch};
-use galen_ops::device::{Argument, Backend, Gemm, Library, Path, Scratch};
+#[cfg(feature = "host")]
+use galen_ops::device::Scratch;
+use galen_ops::device::{Argument, Backend, Gemm, Library, Path};
 use galen_ops::{Error, Result};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+#[cfg(feature = "host")]
+use std::sync::Arc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Memory of such a place.
 pub struct Bytes(Mutex<Vec<u8>>);
