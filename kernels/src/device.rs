@@ -3,6 +3,7 @@
 use crate::launch::{Arg, Launch};
 use crate::manifest::{LaunchLine, Manifest};
 use crate::record::Recorder;
+use galen_ops::device::Gemm;
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -39,6 +40,12 @@ pub trait Place {
         seed: u64,
     ) -> Result<Vec<Option<Vec<u8>>>, String>;
 
+    /// What y's buffer holds after a product by this place's library. Errors: there is none, or it went wrong.
+    fn gemm(&self, product: &Gemm<Vec<u8>>) -> Result<Vec<u8>, String>;
+
+    /// Whether there is such a library.
+    fn has_library(&self) -> bool;
+
     /// Counts since the last call, where the place counts.
     fn stats(&self) -> Option<Stats>;
 
@@ -73,6 +80,16 @@ impl Device {
     #[must_use]
     pub fn with_seeds(self, seeds: impl IntoIterator<Item = u64>) -> Self {
         Self { seeds: seeds.into_iter().collect(), ..self }
+    }
+
+    /// A product by the place's library: what y's buffer holds afterwards.
+    pub fn gemm(&self, product: &Gemm<Vec<u8>>) -> Result<Vec<u8>, String> {
+        self.place.gemm(product)
+    }
+
+    /// Whether there is such a library: a card may be without cuBLAS.
+    pub fn has_library(&self) -> bool {
+        self.place.has_library()
     }
 
     /// Every kernel's name, where the place knows.

@@ -3,6 +3,7 @@
 use crate::device::{Device, POISON, Place, Stats};
 use crate::launch::Arg;
 use crate::manifest::LaunchLine;
+use galen_ops::device::Gemm;
 use std::alloc::{Layout, alloc, dealloc};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::Path;
@@ -166,6 +167,14 @@ impl Place for Host {
             }
         }
         Ok(results)
+    }
+
+    fn gemm(&self, product: &Gemm<Vec<u8>>) -> Result<Vec<u8>, String> {
+        crate::products::plain(product)
+    }
+
+    fn has_library(&self) -> bool {
+        true
     }
 
     fn stats(&self) -> Option<Stats> {

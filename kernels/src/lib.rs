@@ -15,6 +15,8 @@ mod host;
 mod launch;
 pub mod manifest;
 pub mod place;
+#[cfg(feature = "host")]
+mod products;
 mod record;
 
 pub use device::{Device, POISON, Place, Stats};

@@ -1,8 +1,12 @@
 //! A device of this crate as a place for galen-ops' operations, and the checks of those.
 
 use crate::{Device, Launch};
-use galen_ops::device::{Argument, Backend};
+#[cfg(feature = "host")]
+use galen_ops::device::Scratch;
+use galen_ops::device::{Argument, Backend, Gemm, Library, Path};
 use galen_ops::{Error, Result};
+#[cfg(feature = "host")]
+use std::sync::Arc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Memory of such a place.
@@ -18,8 +22,8 @@ impl Bytes {
     }
 }
 
-/// Runs galen-ops' launches on a [`Device`].
-pub struct Launches<'a>(pub &'a Device);
+/// Runs galen-ops' launches on a [`Device`], products with weights by a path.
+pub struct Launches<'a>(pub &'a Device, pub Path);
 
 /// What is written comes back whole; the rest of a launch reads copies.
 enum Held {
@@ -57,6 +61,19 @@ fn run(device: &Device, kernel: &str, grid: [usize; 3], args: &[Argument<Bytes>]
     Ok(())
 }
 
+/// A product over copies of its buffers.
+fn product(
+    product: &Gemm<Bytes>,
+    by: impl FnOnce(&Gemm<Vec<u8>>) -> std::result::Result<Vec<u8>, String>,
+) -> Result<()> {
+    let Gemm { way, m, out, inner, x, w, y, number, accumulate } = *product;
+    let [held_x, held_w, held_y] = [x, w, y].map(|(bytes, _, _)| bytes.lock().clone());
+    let (x, w, to) = ((&held_x, x.1, x.2), (&held_w, w.1, w.2), (&held_y, y.1, y.2));
+    let found = by(&Gemm { way, m, out, inner, x, w, y: to, number, accumulate });
+    *y.0.lock() = found.map_err(Error::Device)?;
+    Ok(())
+}
+
 impl Backend for Launches<'_> {
     type Buffer = Bytes;
 
@@ -75,11 +92,33 @@ impl Backend for Launches<'_> {
     fn launch(&self, kernel: &str, grid: [usize; 3], args: &[Argument<Bytes>]) -> Result<()> {
         run(self.0, kernel, grid, args)
     }
+
+    fn library(&self) -> Option<Library> {
+        // The capability does not matter where the path is given.
+        self.0.has_library().then_some(Library { capability: (8, 0), forced: Some(self.1) })
+    }
+
+    fn gemm(&self, of: &Gemm<Bytes>) -> Result<()> {
+        product(of, |p| self.0.gemm(p))
+    }
 }
 
-/// The kernels on the CPU as a device for whole models, from any thread: each launch runs once.
+/// The kernels on the CPU as a device for whole models, from any thread: each launch runs once. A library in plain loops stands
+/// beside them where a path is given.
 #[cfg(feature = "host")]
-pub struct OnHost;
+#[derive(Default)]
+pub struct OnHost {
+    products: Option<Path>,
+    scratch: Scratch<Bytes>,
+}
+
+#[cfg(feature = "host")]
+impl OnHost {
+    /// All products with weights by this path.
+    pub fn with(path: Path) -> Self {
+        Self { products: Some(path), scratch: Scratch::default() }
+    }
+}
 
 #[cfg(feature = "host")]
 impl Backend for OnHost {
@@ -105,5 +144,17 @@ impl Backend for OnHost {
             Ok(device) => run(device, kernel, grid, args),
             Err(e) => Err(Error::Device(e.clone())),
         })
+    }
+
+    fn library(&self) -> Option<Library> {
+        self.products.map(|path| Library { capability: (9, 0), forced: Some(path) })
+    }
+
+    fn gemm(&self, of: &Gemm<Bytes>) -> Result<()> {
+        product(of, crate::products::plain)
+    }
+
+    fn with_scratch(&self, bytes: usize, work: &mut dyn FnMut(&Arc<Bytes>) -> Result<()>) -> Result<()> {
+        self.scratch.with(bytes, |bytes| self.alloc(bytes), work)
     }
 }

@@ -18,8 +18,9 @@ const USAGE: &str = "usage: cargo run --release -p xtask -- COMMAND
   cuda-toolkit                       installs NVIDIA's compiler from pip packages, into the user's cache
   cuda-check [--write]               compiles the CUDA kernels for every target and holds the code against their
                                      headers; --write renews kernels/ROOFLINE.md
-  gpu-bundle                         packs checks and timings for a machine with a card, which needs its driver alone
-  gpu-rehearsal                      runs that without a card, over a stand-in for the driver";
+  gpu-bundle                         packs checks and timings, and `galen` with its kernels, for a machine with a card, which needs
+                                     its driver alone
+  gpu-rehearsal                      runs the checks without a card, over stand-ins for the driver and cuBLAS";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);

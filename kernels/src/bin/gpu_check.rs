@@ -1,4 +1,5 @@
-//! Every check and the timings of the kernels on a card; one JSON comes out. Needs nothing but the driver.
+//! Every check and the timings of the kernels on a card; one JSON comes out. Needs nothing but the driver; with cuBLAS its path of the
+//! products is checked and timed too.
 //!
 //! ```text
 //! galen-gpu-check [--card N] [--small] [--no-bench | --tiny] [--out FILE]
@@ -7,7 +8,7 @@
 use galen_kernels::Device;
 use galen_kernels::checks::{CHECKS, small};
 use galen_kernels::gpu::{OnCard, bench};
-use galen_ops::cuda::{Gpu, cards};
+use galen_ops::cuda::{Gpu, blas_version, cards};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -48,6 +49,11 @@ fn run() -> Result<bool, String> {
     }
     for card in cards().map_err(|e| e.to_string())? {
         println!("{card}");
+    }
+    let cublas = blas_version();
+    match &cublas {
+        Some(version) => println!("cuBLAS {version}"),
+        None => println!("no cuBLAS: its path is neither checked nor timed"),
     }
     let gpu = Arc::new(Gpu::open(ordinal).map_err(|e| e.to_string())?);
     let device = Device::on(Box::new(OnCard(Arc::clone(&gpu))))?;
@@ -90,7 +96,7 @@ fn run() -> Result<bool, String> {
         "galen": env!("CARGO_PKG_VERSION"),
         "card": { "name": card.name, "capability": format!("{}.{}", card.capability.0, card.capability.1),
             "memory_bytes": card.memory_bytes, "multiprocessors": card.multiprocessors },
-        "checks": results, "timings": timed, "not_timed": failures,
+        "cublas": cublas, "checks": results, "timings": timed, "not_timed": failures,
     });
     let text = serde_json::to_string_pretty(&report).map_err(|e| e.to_string())?;
     std::fs::write(&out, text).map_err(|e| format!("{out}: {e}"))?;

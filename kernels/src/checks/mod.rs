@@ -3,8 +3,9 @@
 pub mod attention;
 pub mod elementwise;
 pub mod operations;
+pub mod products;
 pub mod qmatmul;
-mod support;
+pub mod support;
 pub mod training;
 
 use crate::Device;
@@ -32,6 +33,7 @@ pub static CHECKS: &[(&str, Check)] = &[
     ("optimisers", training::optimisers),
     ("the_quantiser_gives_the_cpu_s_codes", training::the_quantiser_gives_the_cpu_s_codes),
     ("projections", operations::projections),
+    ("paths_of_products", products::paths_of_products),
     ("attention", operations::attention),
     ("norms_gates_and_head", operations::norms_gates_and_head),
 ];
@@ -50,6 +52,9 @@ pub fn small(device: &Device) -> Result<(), String> {
             device,
             &attention::Case { of: vec![(5, None), (1, Some(0))], ..attention::plain(d) },
         )?;
+    }
+    if device.has_library() {
+        products::check_paths(device, WeightDtype::Q4_0, (3, 24, 64, 3))?;
     }
     elementwise::check_rms_norm(device, 2, 72)?;
     elementwise::check_qk_norm(device, 3, 64)?;

@@ -1,95 +1,55 @@
 //! galen-ops' device operations, by launches, against its operations on the CPU.
 
+use super::products::projection;
 use super::qmatmul::weight;
 use super::support::{close, narrow, values, widen};
 use crate::Device;
 use crate::place::Launches;
 use candle_core::{Device as Candle, Tensor};
 use galen_ops::device::{
-    AttentionOperands, AttentionPlan, Backend, DeviceBranch, DeviceMatrix, DeviceWeight, Number,
-    attention_backward, attention_forward, gated_backward, gated_forward, log_prob_backward,
-    log_prob_forward, projection_backward, projection_forward, rms_norm_backward, rms_norm_forward,
+    AttentionOperands, AttentionPlan, Backend, DeviceMatrix, DeviceWeight, Number, Path, attention_backward,
+    attention_forward, gated_backward, gated_forward, log_prob_backward, log_prob_forward, rms_norm_backward,
+    rms_norm_forward,
 };
-use galen_ops::ops::{
-    Activation, Attention, AttentionShape, Branch, Compute, Frozen, Gated, LogProbHead, Projection,
-    Projections, Prologue, RmsNorm,
-};
+use galen_ops::ops::{Activation, Attention, AttentionShape, Compute, Frozen, Gated, LogProbHead, RmsNorm};
 use galen_ops::quant::{QuantMatrix, WeightDtype};
 use galen_ops::{Op, Result};
 use galen_types::{Segment, Target};
 use std::sync::Arc;
 
-fn wide(t: &Tensor) -> Vec<f64> {
+pub fn wide(t: &Tensor) -> Vec<f64> {
     t.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|v| f64::from(*v)).collect()
 }
 
-fn tensor(values: &[f32], cols: usize) -> Tensor {
+pub fn tensor(values: &[f32], cols: usize) -> Tensor {
     Tensor::from_slice(values, (values.len() / cols, cols), &Candle::Cpu).unwrap()
 }
 
 /// Values that are bf16 already, so that both sides begin with the same.
-fn rounded(seed: u64, n: usize) -> Vec<f32> {
+pub fn rounded(seed: u64, n: usize) -> Vec<f32> {
     widen(&narrow(&values(seed, n)))
 }
 
 /// Within `share` of the largest magnitude.
-fn near(what: &str, got: &[f32], want: &[f64], share: f64) -> std::result::Result<(), String> {
+pub fn near(what: &str, got: &[f32], want: &[f64], share: f64) -> std::result::Result<(), String> {
     let largest = want.iter().fold(0f64, |m, v| m.max(v.abs()));
     close(what, got, want, share, largest)
 }
 
-fn floats<B>(on: &impl Backend<Buffer = B>, b: &B) -> Result<Vec<f32>> {
+pub fn floats<B>(on: &impl Backend<Buffer = B>, b: &B) -> Result<Vec<f32>> {
     Ok(on.download(b)?.as_chunks::<4>().0.iter().map(|v| f32::from_le_bytes(*v)).collect())
-}
-
-fn projection(
-    device: &Device,
-    dtype: WeightDtype,
-    (m, n, k, rank): (usize, usize, usize, usize),
-) -> Result<()> {
-    let on = Launches(device);
-    let matrix = weight(dtype, n, k, 3);
-    let (x, dy) = (rounded(1, m * k), rounded(2, m * n));
-    let (a, b) = (rounded(4, rank * k), rounded(5, n * rank));
-    let scale = 0.75;
-    // The CPU's operation, in f32 over the rounded weight.
-    let plain = QuantMatrix::from_f32(n, k, &widen(&narrow(&matrix.to_f32()))).unwrap();
-    let base = Projection::new(Arc::new(plain), None)?;
-    let op = Projections {
-        prologue: Prologue::Plain,
-        members: vec![(base, Some(Branch { scale, dropout: None }))],
-    };
-    let (y_want, saved) = op.forward(&[&tensor(&x, k), &tensor(&a, k), &tensor(&b, rank)])?;
-    let want = op.backward(&saved, vec![Some(tensor(&dy, n))], &[true; 3])?;
-
-    let w = DeviceWeight::upload(&on, &matrix)?;
-    let bf16 = |v: &[f32], cols| DeviceMatrix::upload(&on, v, cols, Number::Bf16);
-    let (x, dy, a, b) = (bf16(&x, k)?, bf16(&dy, n)?, bf16(&a, k)?, bf16(&b, rank)?);
-    let branch = DeviceBranch { a: &a, b: &b, scale, dropout: None };
-    let (y, u) = projection_forward(&on, &x, &w, None, Some(&branch))?;
-    let dx = DeviceMatrix::new(&on, m, k, Number::F32)?;
-    let (da, db) = (on.zeros(4 * rank * k)?, on.zeros(4 * n * rank)?);
-    let u = u.as_ref().unwrap();
-    projection_backward(&on, &dy, &w, Some((&branch, u, &x)), (&dx, false), Some((&da, &db)))?;
-    let what = |part: &str| format!("projection {dtype} ({m}, {n}, {k}, {rank}): {part}");
-    let compare = |part, got: Vec<f32>, want: &Tensor| {
-        near(&what(part), &got, &wide(want), 6e-3).map_err(galen_ops::Error::Device)
-    };
-    compare("y", y.download(&on)?, &y_want[0])?;
-    compare("dx", dx.download(&on)?, want[0].as_ref().unwrap())?;
-    compare("dA", floats(&on, &da)?, want[1].as_ref().unwrap())?;
-    compare("dB", floats(&on, &db)?, want[2].as_ref().unwrap())
 }
 
 /// Projections with a branch: forward, dx, dA, dB.
 pub fn projections(device: &Device) -> std::result::Result<(), String> {
+    let on = Launches(device, Path::Kernels);
     for (dtype, shape) in [
         (WeightDtype::Nf4, (70, 96, 64, 8)),
         (WeightDtype::Q4_K, (9, 40, 256, 3)),
         (WeightDtype::Q8_0, (1, 24, 64, 16)),
         (WeightDtype::BF16, (33, 136, 96, 64)),
     ] {
-        projection(device, dtype, shape).map_err(|e| e.to_string())?;
+        projection(&on, dtype, shape).map_err(|e| e.to_string())?;
     }
     Ok(())
 }
@@ -100,7 +60,7 @@ pub fn attention(device: &Device) -> std::result::Result<(), String> {
 }
 
 fn attention_of(device: &Device) -> Result<()> {
-    let on = Launches(device);
+    let on = Launches(device, Path::Kernels);
     let lengths = [(40u32, None), (30, Some(0u32)), (1, Some(1)), (66, Some(0)), (3, None)];
     let mut segments: Vec<Segment> = Vec::new();
     for (len, parent) in lengths {
@@ -137,7 +97,7 @@ pub fn norms_gates_and_head(device: &Device) -> std::result::Result<(), String> 
 }
 
 fn rest_of(device: &Device) -> Result<()> {
-    let on = Launches(device);
+    let on = Launches(device, Path::Kernels);
     let (rows, c) = (7, 64);
     let failed = galen_ops::Error::Device;
     let (x, b, w, dy) = (values(1, rows * c), rounded(2, rows * c), values(3, c), rounded(4, rows * c));
@@ -169,14 +129,13 @@ fn rest_of(device: &Device) -> Result<()> {
         }
     }
     for dtype in [WeightDtype::Q8_0, WeightDtype::Nf4] {
-        head(device, dtype)?;
+        head(&on, dtype)?;
     }
     Ok(())
 }
 
 /// More than one chunk of the vocabulary, targets out of order, two of one row.
-fn head(device: &Device, dtype: WeightDtype) -> Result<()> {
-    let on = Launches(device);
+pub fn head(on: &Launches, dtype: WeightDtype) -> Result<()> {
     let (v, c, tokens) = (4096 + 70, 64, 6);
     let matrix = weight(dtype, v, c, 8);
     let hidden = rounded(9, tokens * c);
@@ -197,19 +156,19 @@ fn head(device: &Device, dtype: WeightDtype) -> Result<()> {
     let grad = Tensor::from_slice(&g, at.len(), &Candle::Cpu).unwrap();
     let dh_want = op.backward(&saved, vec![Some(grad)], &[true])?;
 
-    let w = DeviceWeight::upload(&on, &matrix)?;
+    let w = DeviceWeight::upload(on, &matrix)?;
     let failed = galen_ops::Error::Device;
     // Hidden states that are bf16 already: of either number the same.
     for number in [Number::F32, Number::Bf16] {
-        let h = DeviceMatrix::upload(&on, &hidden, c, number)?;
-        let (scores, state) = log_prob_forward(&on, &h, &w, &targets, 0.8, true)?;
-        let (logps, correct) = scores.download(&on)?;
+        let h = DeviceMatrix::upload(on, &hidden, c, number)?;
+        let (scores, state) = log_prob_forward(on, &h, &w, &targets, 0.8, true)?;
+        let (logps, correct) = scores.download(on)?;
         close("logps", &logps, &wide(&want[0]), 1e-5, 1.0).map_err(failed)?;
         if correct != *op.correct.lock().unwrap() {
             return Err(failed(format!("head {dtype}: correct is {correct:?}")));
         }
-        let dh = log_prob_backward(&on, &state, &w, &scores.gradient(&on, &g)?, (tokens, 0.8))?;
-        near("dh", &dh.download(&on)?, &wide(dh_want[0].as_ref().unwrap()), 6e-3).map_err(failed)?;
+        let dh = log_prob_backward(on, &state, &w, &scores.gradient(on, &g)?, (tokens, 0.8))?;
+        near("dh", &dh.download(on)?, &wide(dh_want[0].as_ref().unwrap()), 6e-3).map_err(failed)?;
     }
     Ok(())
 }

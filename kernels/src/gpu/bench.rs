@@ -1,6 +1,7 @@
 //! Times of kernels on a card, at the shapes of an 8B model.
 
 use super::layer::{Layer, Widths};
+use super::paths;
 use crate::checks::attention::segments;
 use galen_ops::cuda::{CudaError, DeviceBuffer, Gpu, KernelArg};
 use galen_ops::device::Descriptors;
@@ -26,8 +27,8 @@ pub struct Timing {
 pub struct Sizes {
     /// Runs whose median is taken, after three that warm up.
     runs: usize,
-    rows: usize,
-    width: usize,
+    pub(super) rows: usize,
+    pub(super) width: usize,
     inner: usize,
     tokens: usize,
     lengths: [usize; 2],
@@ -58,6 +59,13 @@ impl Sizes {
         layer_tokens: 32,
         layer: Widths { c: 256, kv: 128, f: 512 },
     };
+}
+
+impl Sizes {
+    /// Runs whose median is taken.
+    pub(super) fn runs(self) -> usize {
+        self.runs
+    }
 }
 
 /// The median time of `work` over `runs`; more than one are warmed up for.
@@ -167,6 +175,9 @@ pub fn all(gpu: &Gpu, sizes: Sizes) -> (Vec<Timing>, Vec<String>) {
             note(format!("{name} {dtype}"), product(gpu, sizes, dtype, name, m));
         }
         note(format!("dequantize {dtype}"), dequantize(gpu, sizes, dtype));
+    }
+    for (what, found) in paths::all(gpu, sizes) {
+        note(what, found);
     }
     for d in [64, 96, 128, 256] {
         for backward in [false, true] {

@@ -2,11 +2,13 @@
 
 pub mod bench;
 mod layer;
+mod paths;
 
 use crate::device::{POISON, Place, Stats};
 use crate::launch::Arg;
 use crate::manifest::LaunchLine;
 use galen_ops::cuda::{DeviceBuffer, Gpu, KernelArg};
+use galen_ops::device::{Backend, Gemm, Lying};
 use std::sync::Arc;
 
 /// Bytes beside every buffer that must stay.
@@ -26,6 +28,11 @@ impl Guarded {
         let mut all = vec![POISON; bytes.len() + 2 * GUARD];
         all[GUARD..GUARD + bytes.len()].copy_from_slice(bytes);
         Ok(Self { buffer: gpu.upload(&all).map_err(|e| e.to_string())?, len: bytes.len() })
+    }
+
+    /// A matrix in it that lies so in the bytes.
+    fn lying(&self, (_, first, stride): Lying<Vec<u8>>) -> Lying<'_, DeviceBuffer> {
+        (&self.buffer, GUARD + first, stride)
     }
 
     /// The bytes, if the guards stand.
@@ -89,6 +96,21 @@ impl Place for OnCard {
             }
         }
         Ok(results)
+    }
+
+    fn gemm(&self, product: &Gemm<Vec<u8>>) -> Result<Vec<u8>, String> {
+        let Gemm { way, m, out, inner, x, w, y, number, accumulate } = *product;
+        let held = |(bytes, _, _): Lying<Vec<u8>>| Guarded::new(&self.0, bytes);
+        let (held_x, held_w, held_y) = (held(x)?, held(w)?, held(y)?);
+        let (x, w, y) = (held_x.lying(x), held_w.lying(w), held_y.lying(y));
+        let launched = Backend::gemm(&*self.0, &Gemm { way, m, out, inner, x, w, y, number, accumulate });
+        launched.map_err(|e| e.to_string())?;
+        self.0.wait().map_err(|e| format!("a product by cuBLAS: {e}"))?;
+        held_y.read()?.ok_or_else(|| "a product by cuBLAS wrote beside y".to_owned())
+    }
+
+    fn has_library(&self) -> bool {
+        self.0.library().is_some()
     }
 
     fn stats(&self) -> Option<Stats> {

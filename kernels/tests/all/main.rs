@@ -3,6 +3,7 @@
 
 mod compile;
 mod faults;
+mod products;
 mod sanitizers;
 mod tiny;
 mod training;
@@ -44,6 +45,7 @@ checks! {
     optimisers
     the_quantiser_gives_the_cpu_s_codes
     projections
+    paths_of_products
     attention
     norms_gates_and_head
 }

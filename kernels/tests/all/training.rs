@@ -6,7 +6,7 @@ use galen_data::pack::Sharing;
 use galen_kernels::place::OnHost;
 use galen_loss::pair::Dpo;
 use galen_model::{Model, Precision};
-use galen_ops::device::Accelerator;
+use galen_ops::device::{Accelerator, Path as Products};
 use galen_ops::ops::Compute;
 use galen_ops::quant::WeightDtype;
 use galen_optim::{AdamW, AdamWConfig, clip_factor, global_norm};
@@ -80,7 +80,7 @@ fn settings() -> TrainSettings {
 }
 
 fn device() -> Accelerator {
-    Accelerator::new("cuda:0", OnHost)
+    Accelerator::new("cuda:0", OnHost::default())
 }
 
 /// The largest difference, in shares of the largest magnitude of `want`; not a number where one is.
@@ -126,8 +126,11 @@ fn check_gradients(name: &str, adapter: &Adapter, found: &[Vec<f32>], near: &[Ve
 
 /// A step's gradient, then the step: norm, clipping, AdamW, and what the next step computes with.
 fn whole_step(name: &str, model: &dyn Fn(Compute) -> Model, config: AdapterConfig) {
+    whole_step_on(device(), name, model, config);
+}
+
+fn whole_step_on(on: Accelerator, name: &str, model: &dyn Fn(Compute) -> Model, config: AdapterConfig) {
     let [exact, rounded] = [Compute::F32, Compute::Bf16].map(model);
-    let on = device();
     let placed = model(Compute::Bf16).onto(&on).unwrap();
     // A tree of shared beginnings, then rows of more than a tile: two micro-batches.
     let rows = rows(&[(24, 9), (60, 4), (24, 30), (0, 17), (0, 133)]);
@@ -198,6 +201,18 @@ fn a_step_over_nf4_with_dropout() {
     let model = |compute| llama(WeightDtype::F32, Precision::Nf4, compute);
     whole_step("nf4", &model, lora(8));
     whole_step("nf4, dropout", &model, AdapterConfig { dropout: 0.25, ..lora(8) });
+}
+
+/// Every product with a weight by the library, those in blocks decoded in front of it.
+#[test]
+fn steps_by_the_library() {
+    let on = || Accelerator::new("cuda:0", OnHost::with(Products::Library));
+    let dense = |compute| llama(WeightDtype::BF16, Precision::Stored, compute);
+    whole_step_on(on(), "bf16 by the library", &dense, lora(5));
+    let nf4 = |compute| llama(WeightDtype::F32, Precision::Nf4, compute);
+    let dropout = AdapterConfig { dropout: 0.25, ..lora(8) };
+    whole_step_on(on(), "nf4 by the library, dropout", &nf4, dropout);
+    whole_step_on(on(), "qwen2 by the library", &|compute| hugging_face("qwen2", compute), lora(8));
 }
 
 /// Biases of q, k and v; norms of heads; norms behind a sublayer, windows and GeGLU.

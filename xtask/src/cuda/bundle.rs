@@ -1,15 +1,15 @@
-//! `gpu-bundle`: one archive with the checks and timings for a card: no compiler, no network, nothing but the driver is
-//! needed there.
+//! `gpu-bundle`: an archive with the checks and timings for a card, and one with `galen` itself: no compiler, no network, nothing but
+//! the driver is needed there.
 
 use super::{Toolkit, kernels};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Most bytes of the archive.
+/// Most bytes of an archive.
 const MOST_BYTES: u64 = 40 << 20;
 
-/// Runs the program of [`run`] without a card: over a stand-in for the driver that runs kernels in the host runtime.
+/// Runs the program of [`run`] without a card: over stand-ins for the driver, which runs kernels in the host runtime, and for cuBLAS.
 pub fn rehearse() -> Result<(), String> {
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), PathBuf::from);
@@ -36,12 +36,13 @@ pub fn rehearse() -> Result<(), String> {
     let unit = folder.join("units.cpp");
     fs::write(&unit, all).map_err(|e| format!("{}: {e}", unit.display()))?;
     let compiler = std::env::var_os("CXX").unwrap_or_else(|| "c++".into());
+    let compiler = || Command::new(&compiler);
     let flags = ["-std=c++17", "-O2", "-ffp-contract=off", "-w", "-DGALEN_HOST", "-shared", "-fPIC"];
     let host = ["runtime.cpp", "driver.cpp"].map(|n| kernels().join("host").join(n));
-    run_it(
-        Command::new(compiler).args(flags).arg(&unit).args(host).arg("-o").arg(folder.join("libcuda.so.1")),
-    )?;
+    run_it(compiler().args(flags).arg(&unit).args(host).arg("-o").arg(folder.join("libcuda.so.1")))?;
     fs::copy(folder.join("libcuda.so.1"), folder.join("libcuda.so")).map_err(|e| e.to_string())?;
+    let library = kernels().join("host/cublas.cpp");
+    run_it(compiler().args(flags).arg(library).arg("-o").arg(folder.join("libcublas.so")))?;
     run_it(
         Command::new(program)
             .args(["--small", "--tiny", "--out"])
@@ -50,7 +51,7 @@ pub fn rehearse() -> Result<(), String> {
     )
 }
 
-/// Builds the program with the kernels inside and packs it with what runs it.
+/// Builds both programs with the kernels inside and packs them, each with what belongs to it.
 pub fn run() -> Result<(), String> {
     let toolkit = Toolkit::ensure()?;
     let root = crate::root();
@@ -59,36 +60,55 @@ pub fn run() -> Result<(), String> {
     let mut build = Command::new(cargo);
     // The whole workspace's features, so that what is compiled already is not compiled again.
     build.current_dir(&root).args(["build", "--release", "--locked", "--workspace"]);
-    build.args(["--features", "galen-kernels/gpu", "--bin", "galen-gpu-check"]);
+    build.args(["--features", "galen-kernels/gpu,galen/cuda", "--bin", "galen-gpu-check", "--bin", "galen"]);
     run_it(build.env("CUDA_HOME", &toolkit.home))?;
-    let folder = target.join("cuda/galen-gpu-check");
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-    let program = target.join("release/galen-gpu-check");
-    for (from, name) in [
-        (program, "galen-gpu-check"),
+    let check = [
+        (target.join("release/galen-gpu-check"), "galen-gpu-check"),
         (kernels().join("bundle/run.sh"), "run.sh"),
         (kernels().join("bundle/peers.py"), "peers.py"),
         (kernels().join("ROOFLINE.md"), "ROOFLINE.md"),
-    ] {
-        fs::copy(&from, folder.join(name)).map_err(|e| format!("{}: {e}", from.display()))?;
+    ];
+    pack(&target, "galen-gpu-check", &check)?;
+    let galen = [
+        (target.join("release/galen"), "galen"),
+        (root.join("docs/cuda.md"), "cuda.md"),
+        (root.join("LICENSE-MIT"), "LICENSE-MIT"),
+        (root.join("LICENSE-APACHE"), "LICENSE-APACHE"),
+    ];
+    pack(&target, "galen-cuda", &galen)?;
+    let program = target.join("cuda/galen-cuda/galen");
+    // Here there may be no driver: it must start all the same.
+    let said = Command::new(&program).arg("doctor").output();
+    let said = said.map_err(|e| format!("{}: {e}", program.display()))?;
+    let text = String::from_utf8_lossy(&said.stdout);
+    if !said.status.success() || !text.contains("with kernels") {
+        let wrong = String::from_utf8_lossy(&said.stderr);
+        return Err(format!("{} doctor: {}\n{text}{wrong}", program.display(), said.status));
     }
-    run_it(Command::new("strip").arg(folder.join("galen-gpu-check")))?;
-    let archive = target.join("cuda/galen-gpu-check.tar.gz");
-    run_it(
-        Command::new("tar")
-            .arg("-czf")
-            .arg(&archive)
-            .arg("-C")
-            .arg(target.join("cuda"))
-            .arg("galen-gpu-check"),
-    )?;
+    text.lines().filter(|l| l.starts_with("cuda")).for_each(|l| println!("galen doctor: {l}"));
+    println!("on a machine with a card: tar -xzf galen-gpu-check.tar.gz && galen-gpu-check/run.sh");
+    Ok(())
+}
+
+/// A folder of these files below `target/cuda`, the first of them a program, and its archive.
+fn pack(target: &Path, name: &str, files: &[(PathBuf, &str)]) -> Result<(), String> {
+    let all = target.join("cuda");
+    let folder = all.join(name);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    for (from, name) in files {
+        fs::copy(from, folder.join(name)).map_err(|e| format!("{}: {e}", from.display()))?;
+    }
+    if let Some((_, program)) = files.first() {
+        run_it(Command::new("strip").arg(folder.join(program)))?;
+    }
+    let archive = all.join(format!("{name}.tar.gz"));
+    run_it(Command::new("tar").arg("-czf").arg(&archive).arg("-C").arg(&all).arg(name))?;
     let bytes = fs::metadata(&archive).map_err(|e| format!("{}: {e}", archive.display()))?.len();
     if bytes > MOST_BYTES {
         return Err(format!("{}: {bytes} bytes, at most {MOST_BYTES}", archive.display()));
     }
     println!("{}: {:.1} MB", archive.display(), bytes as f64 / 1e6);
-    println!("on a machine with a card: tar -xzf galen-gpu-check.tar.gz && galen-gpu-check/run.sh");
     Ok(())
 }
 

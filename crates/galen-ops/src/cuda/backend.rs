@@ -1,8 +1,9 @@
 //! A card as a place for the operations of [`crate::device`].
 
 use super::{CudaError, DeviceBuffer, Gpu, KernelArg};
-use crate::device::{Argument, Backend};
+use crate::device::{Argument, Backend, Gemm, Library};
 use crate::error::{Error, Result};
+use std::sync::Arc;
 
 impl From<CudaError> for Error {
     fn from(e: CudaError) -> Self {
@@ -58,5 +59,27 @@ impl Backend for Gpu {
         // SAFETY: the operations of `crate::device` hand on what the kernels' headers ask for.
         unsafe { Self::launch(self, kernel, blocks, &launched) }?;
         Ok(())
+    }
+
+    fn library(&self) -> Option<Library> {
+        let capability = self.card().capability;
+        self.blas.as_ref().map(|_| Library { capability, forced: self.forced })
+    }
+
+    fn gemm(&self, product: &Gemm<DeviceBuffer>) -> Result<()> {
+        let Some(blas) = &self.blas else {
+            let what = "a product by cuBLAS, which is not open".to_owned();
+            return Err(CudaError::Products { what }.into());
+        };
+        // SAFETY: the operations of `crate::device` check their matrices.
+        Ok(unsafe { blas.gemm(product) }?)
+    }
+
+    fn with_scratch(
+        &self,
+        bytes: usize,
+        work: &mut dyn FnMut(&Arc<DeviceBuffer>) -> Result<()>,
+    ) -> Result<()> {
+        self.scratch.with(bytes, |bytes| Ok(Self::alloc(self, bytes)?), work)
     }
 }

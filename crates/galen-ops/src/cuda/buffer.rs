@@ -94,7 +94,8 @@ impl DeviceBuffer {
     }
 }
 
-fn bind(stream: &CudaStream) -> Result<(), CudaError> {
+/// Makes the stream's card this thread's.
+pub(super) fn bind(stream: &CudaStream) -> Result<(), CudaError> {
     stream.context().bind_to_thread().map_err(|e| CudaError::of("cuCtxSetCurrent", e))
 }
 

@@ -78,6 +78,20 @@ pub enum CudaError {
         /// What is wrong.
         what: String,
     },
+    /// cuBLAS refuses or fails.
+    #[error("cuBLAS: {call}: {code}\nhint: GALEN_CUDA_PRODUCTS=kernels computes without cuBLAS")]
+    Blas {
+        /// The call.
+        call: &'static str,
+        /// cuBLAS' name of the error.
+        code: String,
+    },
+    /// `GALEN_CUDA_PRODUCTS` asks for what is not there, or for nothing there is.
+    #[error("GALEN_CUDA_PRODUCTS: {what}\nhint: `auto`, `kernels` or, where cuBLAS is installed, `library`")]
+    Products {
+        /// What is wrong.
+        what: String,
+    },
     /// Anything else the driver says.
     #[error("CUDA: {call}: {code}\nhint: {}", remedy(.code))]
     Driver {
@@ -143,6 +157,8 @@ mod tests {
             (driver(CUresult::CUDA_ERROR_ILLEGAL_ADDRESS), "report"),
             (driver(CUresult::CUDA_ERROR_ECC_UNCORRECTABLE), "hardware"),
             (driver(CUresult::CUDA_ERROR_UNKNOWN), "nvidia-smi"),
+            (CudaError::Blas { call: "cublasCreate", code: "x".into() }, "GALEN_CUDA_PRODUCTS=kernels"),
+            (CudaError::Products { what: "x".into() }, "`auto`"),
         ] {
             let text = error.to_string();
             assert!(text.contains("hint:") && text.contains(word), "{text}");

@@ -1,8 +1,10 @@
 //! A card that is open: its kernels, and launching them.
 
+use super::blas::Blas;
 use super::buffer::DeviceBuffer;
 use super::error::CudaError;
 use super::{LaunchLine, compiled};
+use crate::device::{Path, Scratch};
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream, result, sys};
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
@@ -81,6 +83,16 @@ fn card(ordinal: usize) -> Result<Card, CudaError> {
     Ok(Card { ordinal, name, capability, memory_bytes, multiprocessors })
 }
 
+/// The path that `GALEN_CUDA_PRODUCTS` names.
+fn forced(value: Option<&str>) -> Result<Option<Path>, CudaError> {
+    match value.unwrap_or_default() {
+        "" | "auto" => Ok(None),
+        "kernels" => Ok(Some(Path::Kernels)),
+        "library" => Ok(Some(Path::Library)),
+        other => Err(CudaError::Products { what: format!("`{other}` is no path") }),
+    }
+}
+
 /// An argument of a kernel.
 #[derive(Clone, Copy)]
 pub enum KernelArg<'a> {
@@ -112,6 +124,10 @@ pub struct Gpu {
     stream: Arc<CudaStream>,
     modules: Vec<sys::CUmodule>,
     functions: Mutex<HashMap<String, Function>>,
+    pub(super) scratch: Scratch<DeviceBuffer>,
+    pub(super) blas: Option<Blas>,
+    /// What `GALEN_CUDA_PRODUCTS` says.
+    pub(super) forced: Option<Path>,
 }
 
 // SAFETY: as above.
@@ -132,7 +148,22 @@ impl Gpu {
         }
         let context = CudaContext::new(ordinal).map_err(|e| CudaError::of("cuDevicePrimaryCtxRetain", e))?;
         let stream = context.new_stream().map_err(|e| CudaError::of("cuStreamCreate", e))?;
-        let mut gpu = Self { card, context, stream, modules: vec![], functions: Mutex::default() };
+        let forced = forced(std::env::var("GALEN_CUDA_PRODUCTS").ok().as_deref())?;
+        let blas = if forced == Some(Path::Kernels) { None } else { Blas::open(&stream)? };
+        if forced == Some(Path::Library) && blas.is_none() {
+            let what = "`library`, and libcublas cannot be loaded".to_owned();
+            return Err(CudaError::Products { what });
+        }
+        let mut gpu = Self {
+            card,
+            context,
+            stream,
+            modules: vec![],
+            functions: Mutex::default(),
+            scratch: Scratch::default(),
+            blas,
+            forced,
+        };
         for image in compiled::FATBINS {
             // SAFETY: a whole fat binary of nvcc's.
             let module = unsafe { result::module::load_data(image.as_ptr().cast()) };

@@ -2,10 +2,12 @@
 //! gives [`CudaError::NoDriver`] and the rest of the program goes on.
 
 mod backend;
+mod blas;
 mod buffer;
 mod error;
 mod gpu;
 
+pub use blas::blas_version;
 pub use buffer::DeviceBuffer;
 pub use error::CudaError;
 pub use gpu::{Card, Gpu, KernelArg, Timer, cards};

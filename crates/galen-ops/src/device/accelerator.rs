@@ -1,6 +1,6 @@
 //! A device behind one type, so that nothing above this crate is generic over it, and what lies on it of the host's.
 
-use super::{Argument, Backend, DeviceWeight};
+use super::{Argument, Backend, DeviceWeight, Gemm, Library, Lying, Path};
 use crate::error::{Error, Result};
 use crate::quant::QuantMatrix;
 use std::any::{Any, TypeId};
@@ -34,10 +34,20 @@ trait AnyBackend: Send + Sync {
     fn download_any(&self, buffer: &Shared) -> Result<Vec<u8>>;
     fn launch_any(&self, kernel: &str, grid: [usize; 3], args: &[Argument<Memory>]) -> Result<()>;
     fn free_any(&self) -> Option<u64>;
+    fn library_any(&self) -> Option<Library>;
+    fn gemm_any(&self, product: &Gemm<Memory>) -> Result<()>;
+    fn with_scratch_any(&self, bytes: usize, work: &mut dyn FnMut(&Shared) -> Result<()>) -> Result<()>;
 }
 
 fn of<B: 'static>(buffer: &Shared) -> Result<&B> {
     buffer.downcast_ref().ok_or_else(|| Error::Device("memory of another device".into()))
+}
+
+fn own<T: Backend>((memory, first, stride): Lying<'_, Memory>) -> Result<Lying<'_, T::Buffer>>
+where
+    T::Buffer: 'static,
+{
+    Ok((of(&memory.buffer)?, memory.from + first, stride))
 }
 
 impl<T> AnyBackend for T
@@ -79,6 +89,23 @@ where
     fn free_any(&self) -> Option<u64> {
         self.free_bytes()
     }
+
+    fn library_any(&self) -> Option<Library> {
+        self.library()
+    }
+
+    fn gemm_any(&self, product: &Gemm<Memory>) -> Result<()> {
+        let Gemm { way, m, out, inner, x, w, y, number, accumulate } = *product;
+        let (x, w, y) = (own::<T>(x)?, own::<T>(w)?, own::<T>(y)?);
+        self.gemm(&Gemm { way, m, out, inner, x, w, y, number, accumulate })
+    }
+
+    fn with_scratch_any(&self, bytes: usize, work: &mut dyn FnMut(&Shared) -> Result<()>) -> Result<()> {
+        self.with_scratch(bytes, &mut |buffer| {
+            let shared: Shared = Arc::<T::Buffer>::clone(buffer);
+            work(&shared)
+        })
+    }
 }
 
 /// What was made of something of the host's, for as long as that is there.
@@ -115,6 +142,15 @@ impl Accelerator {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What its bits depend on besides the card: whether a library forms products too.
+    pub fn arithmetic(&self) -> &'static str {
+        match self.library().map(|l| l.forced) {
+            None | Some(Some(Path::Kernels)) => "cuda",
+            Some(None) => "cuda, cuBLAS",
+            Some(Some(Path::Library)) => "cuda, cuBLAS alone",
+        }
     }
 
     /// What `make` makes of `source`: at the first call, and kept until the last clone of `source` goes.
@@ -191,5 +227,19 @@ impl Backend for Accelerator {
 
     fn free_bytes(&self) -> Option<u64> {
         self.backend.free_any()
+    }
+
+    fn library(&self) -> Option<Library> {
+        self.backend.library_any()
+    }
+
+    fn gemm(&self, product: &Gemm<Memory>) -> Result<()> {
+        self.backend.gemm_any(product)
+    }
+
+    fn with_scratch(&self, bytes: usize, work: &mut dyn FnMut(&Arc<Memory>) -> Result<()>) -> Result<()> {
+        self.backend.with_scratch_any(bytes, &mut |buffer| {
+            work(&Arc::new(Memory { buffer: Arc::clone(buffer), from: 0 }))
+        })
     }
 }

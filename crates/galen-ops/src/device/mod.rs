@@ -6,10 +6,13 @@
 
 mod accelerator;
 mod attention;
+pub mod choice;
 mod dropout;
 mod elementwise;
+mod gemm;
 mod head;
 mod optimiser;
+mod product;
 mod projection;
 mod tensor;
 mod weight;
@@ -19,18 +22,21 @@ pub use attention::{
     AttentionGradients, AttentionOperands, AttentionPlan, Descriptors, HEAD_SIZES, attention_backward,
     attention_forward,
 };
+pub use choice::Path;
 pub use dropout::{DeviceDropout, dropout};
 pub use elementwise::{
     gated_backward, gated_forward, head_norm_backward, head_norm_forward, rms_norm_backward,
     rms_norm_forward, rope, sum, to_bf16,
 };
+pub use gemm::{Gemm, Library, Lying, SCRATCH_BYTES, Scratch, Way};
 pub use head::{HeadState, Scores, log_prob_backward, log_prob_forward};
 pub use optimiser::{AdamWStep, adamw, square_sum};
 pub use projection::{DeviceBranch, projection_backward, projection_forward};
 pub use tensor::{DeviceTensor, Value};
 pub use weight::{DeviceWeight, embed};
 
-use crate::error::{Result, shape_error};
+use crate::error::{Error, Result, shape_error};
+use std::sync::Arc;
 
 /// An argument of a kernel.
 pub enum Argument<'a, B> {
@@ -74,6 +80,26 @@ pub trait Backend {
 
     /// Puts a kernel on the queue. `args` are its parameters in order, buffers as large as its header says.
     fn launch(&self, kernel: &str, grid: [usize; 3], args: &[Argument<Self::Buffer>]) -> Result<()>;
+
+    /// The library behind [`Self::gemm`], where there is one.
+    fn library(&self) -> Option<Library> {
+        None
+    }
+
+    /// Puts a product of plain matrices on the queue, after what was launched before.
+    fn gemm(&self, _: &Gemm<Self::Buffer>) -> Result<()> {
+        Err(Error::Device("this device has no library of products\nhint: unset GALEN_CUDA_PRODUCTS".into()))
+    }
+
+    /// `work` over scratch memory of at least `bytes` bytes, at most [`SCRATCH_BYTES`]: what it puts on the queue has the memory for
+    /// itself, and leaves nothing there.
+    fn with_scratch(
+        &self,
+        bytes: usize,
+        work: &mut dyn FnMut(&Arc<Self::Buffer>) -> Result<()>,
+    ) -> Result<()> {
+        work(&Arc::new(self.alloc(bytes)?))
+    }
 }
 
 /// What the numbers of a matrix are.

@@ -1,20 +1,14 @@
 //! Projections with a low-rank branch: `y = x W^T + b + s (x A^T) B^T`.
 
 use super::elementwise::add_to;
-use super::{Argument, Backend, DeviceDropout, DeviceMatrix, DeviceWeight, Number, bytes, dropout, ints};
+use super::product::{Product, Right};
+use super::{
+    Argument, Backend, DeviceDropout, DeviceMatrix, DeviceWeight, Number, Way, bytes, dropout, ints,
+};
 use crate::error::{Result, shape_error};
 
-/// Rows up to which a product goes through the kernel for few rows.
-const FEW_ROWS: usize = 16;
-/// Outputs of a block of that kernel, and of the other.
-const FEW_OUTPUTS: usize = 32;
-const TILE: usize = 128;
 /// Tokens of a part of a branch's gradient: a constant, so that sums do not depend on the device.
 const TOKENS: usize = 1024;
-
-/// Flags of the products.
-const F32_OUTPUT: usize = 1;
-const ACCUMULATE: usize = 2;
 
 /// A branch on a device: A `[R, in]` and B `[out, R]`, rounded to bf16.
 pub struct DeviceBranch<'a, B> {
@@ -26,97 +20,6 @@ pub struct DeviceBranch<'a, B> {
     pub scale: f32,
     /// Of the branch's own x, where there is any.
     pub dropout: Option<&'a DeviceDropout<B>>,
-}
-
-/// The right operand of a product's main part.
-enum Right<'a, B> {
-    Weight(&'a DeviceWeight<B>, usize),
-    Plain(&'a DeviceMatrix<B>),
-}
-
-/// The direction.
-#[derive(Clone, Copy, PartialEq)]
-enum Way {
-    /// x W^T.
-    Forward,
-    /// x W.
-    Backward,
-}
-
-/// One launch of the product kernels.
-struct Product<'a, B> {
-    way: Way,
-    x: &'a DeviceMatrix<B>,
-    right: Right<'a, B>,
-    out: usize,
-    /// u and what it multiplies.
-    branch: Option<(&'a DeviceMatrix<B>, &'a DeviceMatrix<B>)>,
-    bias: Option<&'a B>,
-    y: &'a DeviceMatrix<B>,
-    accumulate: bool,
-}
-
-impl<B> Product<'_, B> {
-    fn launch(&self, on: &impl Backend<Buffer = B>) -> Result<()> {
-        let (m, inner, out) = (self.x.rows, self.x.cols, self.out);
-        ints("projection", &[m, inner, out, self.x.stride, self.y.stride])?;
-        if m == 0 || out == 0 {
-            return Ok(());
-        }
-        let mut args = vec![self.x.read(), Argument::Int(self.x.stride)];
-        let few = self.way == Way::Forward && m <= FEW_ROWS && inner.is_multiple_of(32);
-        let name = match (self.way, few) {
-            (Way::Backward, _) => "qmatmul_backward",
-            (Way::Forward, false) => "qmatmul_forward",
-            (Way::Forward, true) if m <= 8 => "qmatvec_8",
-            (Way::Forward, true) => "qmatvec_16",
-        };
-        let kernel = match &self.right {
-            Right::Weight(w, first) => {
-                args.extend(w.arguments(*first));
-                w.kernel(name)
-            }
-            // The kernel takes a row's stride for its columns; those beyond are zeros.
-            Right::Plain(w) if w.stride == (if self.way == Way::Forward { inner } else { out }) => {
-                args.push(w.read());
-                args.extend([
-                    Argument::Null,
-                    Argument::Null,
-                    Argument::Null,
-                    Argument::Null,
-                    Argument::Float(0.0),
-                ]);
-                format!("{name}_bf16")
-            }
-            Right::Plain(w) => {
-                return shape_error("projection", format!("{} columns are not whole pieces of 8", w.cols));
-            }
-        };
-        args.extend([Argument::Int(out), Argument::Int(inner)]);
-        if let Some((u, v)) = self.branch {
-            args.extend([
-                u.read(),
-                Argument::Int(u.stride),
-                v.read(),
-                Argument::Int(v.stride),
-                Argument::Int(u.cols),
-            ]);
-        } else {
-            args.extend([
-                Argument::Null,
-                Argument::Int(0),
-                Argument::Null,
-                Argument::Int(0),
-                Argument::Int(0),
-            ]);
-        }
-        args.push(self.bias.map_or(Argument::Null, |b| Argument::Read(b, 0)));
-        let flags = if self.y.number == Number::F32 { F32_OUTPUT } else { 0 };
-        let flags = flags + if self.accumulate { ACCUMULATE } else { 0 };
-        args.extend([self.y.write(), Argument::Int(self.y.stride), Argument::Int(m), Argument::Int(flags)]);
-        let blocks = if few { out.div_ceil(FEW_OUTPUTS) } else { m.div_ceil(TILE) * out.div_ceil(TILE) };
-        on.launch(&kernel, [blocks, 1, 1], &args)
-    }
 }
 
 /// `out` columns of `x W^T` for rows of W from `first` on, into `y`: what the head does chunk by chunk.

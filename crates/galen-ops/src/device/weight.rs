@@ -1,6 +1,6 @@
 //! A frozen weight on a device, and the kernels' parameters for it.
 
-use super::{Argument, Backend, DeviceMatrix, Number, int_bytes, ints};
+use super::{Argument, Backend, DeviceMatrix, Number, bytes, int_bytes, ints};
 use crate::error::{Error, Result, shape_error};
 use crate::quant::{NF4_BLOCK, NF4_SUPER, QuantMatrix, WeightDtype};
 use half::bf16;
@@ -70,6 +70,25 @@ impl<B> DeviceWeight<B> {
     /// In features.
     pub fn cols(&self) -> usize {
         self.cols
+    }
+
+    /// The codes, where they are bf16 row by row.
+    pub(super) fn plain(&self) -> Option<&B> {
+        self.planes[0].as_ref().filter(|_| self.dtype == WeightDtype::BF16)
+    }
+
+    /// Rows from `first` on, a multiple of [`Self::row_step`], as bf16 row by row.
+    pub(super) fn dequantize(
+        &self,
+        on: &impl Backend<Buffer = B>,
+        (first, rows): (usize, usize),
+        to: &B,
+    ) -> Result<()> {
+        ints("dequantize", &[rows, self.cols])?;
+        let blocks = bytes("dequantize", &[rows, self.cols])?.div_ceil(32 * 256);
+        let mut args = self.arguments(first);
+        args.extend([Argument::Int(rows), Argument::Int(self.cols), Argument::Write(to, 0)]);
+        on.launch(&self.kernel("dequantize"), [blocks, 1, 1], &args)
     }
 
     /// `name` of this format.

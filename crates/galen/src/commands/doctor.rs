@@ -53,6 +53,8 @@ struct Cuda {
     driver: Option<String>,
     /// Cards, as the driver names them.
     cards: Vec<String>,
+    /// Who forms large products there, of a build with kernels.
+    products: Option<String>,
     /// Why there are none, and what to do.
     problem: Option<String>,
 }
@@ -129,7 +131,7 @@ fn cuda(version: &str) -> Cuda {
             Ok(cards) => (cards.iter().map(ToString::to_string).collect(), None),
             Err(e) => (vec![], Some(e.to_string())),
         };
-        Cuda { built: true, driver, cards, problem }
+        Cuda { built: true, driver, cards, products: Some(products()), problem }
     }
     #[cfg(not(feature = "cuda"))]
     {
@@ -137,7 +139,16 @@ fn cuda(version: &str) -> Cuda {
         let problem = driver.as_ref().map(|_| {
             "this program holds no kernels for it\nhint: `cargo build --release --features cuda` (docs/cuda.md)".to_owned()
         });
-        Cuda { built: false, driver, cards: vec![], problem }
+        Cuda { built: false, driver, cards: vec![], products: None, problem }
+    }
+}
+
+/// Who forms large products on a card.
+#[cfg(feature = "cuda")]
+fn products() -> String {
+    match galen_ops::cuda::blas_version() {
+        Some(version) => format!("cuBLAS {version} where it is faster, else galen's kernels"),
+        None => "galen's kernels (libcublas cannot be loaded)".to_owned(),
     }
 }
 
@@ -189,6 +200,9 @@ fn text(d: &Doctor) -> String {
     line("cuda", format!("{built}, {driver}"));
     for card in &d.kernels.cuda.cards {
         line("cuda: card", format!("{card} (for training, `--device cuda:N`; all else runs on the CPU)"));
+    }
+    if let Some(products) = &d.kernels.cuda.products {
+        line("cuda: products", products.clone());
     }
     for part in d.kernels.cuda.problem.iter().flat_map(|p| p.lines()) {
         line("cuda: note", part.to_owned());

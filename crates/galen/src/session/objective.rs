@@ -10,6 +10,7 @@ use crate::progress::{Progress, Unit};
 use anyhow::Context as _;
 use galen_adapter::Adapter;
 use galen_model::Model;
+use galen_ops::device::Accelerator;
 use galen_ops::profile::span;
 use galen_reward::Network;
 use galen_train::preference::{
@@ -145,7 +146,7 @@ impl Making<'_> {
         let mut parts: Vec<String> =
             self.hashes.iter().filter(|(k, _)| *k != "config").map(|(k, v)| format!("{k}={v}")).collect();
         let config = self.config;
-        let card = self.model.device().map(|_| "cuda");
+        let card = self.model.device().map(Accelerator::arithmetic);
         let compute = if card.is_some() { config.on_card().compute() } else { config.compute() };
         parts.push(format!("base={:?} {compute:?}", config.base_precision()));
         let kernels = card.unwrap_or(galen_ops::isa().name());

@@ -98,7 +98,7 @@ pub(super) fn hashes(
 /// What computes, and in which arithmetic.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arithmetic {
-    /// The processor's kernel path, or `cuda`.
+    /// The processor's kernel path, or a card's ([`galen_ops::device::Accelerator::arithmetic`]).
     pub path: &'static str,
     /// Of matrix products.
     pub compute: Compute,

@@ -20,6 +20,7 @@ use galen_adapter::{Adapter, BaseRecord};
 use galen_data::pack::Sharing;
 use galen_data::template::ChatTemplate;
 use galen_model::Model;
+use galen_ops::device::Accelerator;
 use galen_ops::profile::span;
 use galen_train::report::RunSummary;
 use galen_train::{HeldOut, Outcome, Run, StepPlan, checkpoint, module_shapes};
@@ -103,7 +104,7 @@ pub fn train(
         let _span = span("hash inputs");
         hashes(config, &base, template.as_ref(), &prepared, offline)?
     };
-    let path = device.as_ref().map_or(galen_ops::isa().name(), |_| "cuda");
+    let path = device.as_ref().map_or(galen_ops::isa().name(), Accelerator::arithmetic);
     let arithmetic = Arithmetic { path, compute: planned.compute() };
     let fingerprint = fingerprint(config, &hashes, arithmetic);
     let resume = checkpoint_of(config, &dir, &start);
