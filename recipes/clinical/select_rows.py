@@ -14,12 +14,10 @@ import gzip
 import json
 import pathlib
 import random
+import re
 import subprocess
 import sys
 import time
-
-
-ASKS_MODEL = ("embedding", "likelihood")
 
 
 def read(path):
@@ -38,6 +36,19 @@ def mixed_row(row, on_topic):
     messages = turns(row)
     question = next(m["content"] for m in messages if m["role"] == "user")
     return {"messages": messages, "bare": question.split("ICD-10-CM letter: ")[-1], "on_topic": on_topic}
+
+
+def methods_of(galen):
+    """Names of the methods, each with whether it asks a model, as `galen data align --help` has them."""
+    done = subprocess.run([galen, "data", "align", "--help"], capture_output=True, text=True, check=True)
+    flag = re.split(r"\n\s*(?=-\w, --|--)", done.stdout.split("--method <METHOD>")[1])[0]
+    parts = re.split(r"\n\s+- (\w+):", flag)
+    return {name: "--model" in about for name, about in zip(parts[1::2], parts[2::2])}
+
+
+def score(row):
+    """A row that is too short for one has null: it is the last."""
+    return -float("inf") if row["score"] is None else row["score"]
 
 
 def auc(rows):
@@ -65,13 +76,17 @@ def main():
     parser.add_argument("work", type=pathlib.Path)
     parser.add_argument("--galen", default="target/release/galen")
     parser.add_argument("--model", default="smollm2-135m-instruct")
-    parser.add_argument("--methods", default="dsir,ngrams,embedding,likelihood")
+    parser.add_argument("--methods", help="names with commas between them; default: all there are")
     parser.add_argument("--texts", default="rows,bare")
     parser.add_argument("--rows", type=int, default=1200, help="of each kind")
     parser.add_argument("--handful", type=int, default=8, help="rows of the smaller target")
     parser.add_argument("--max-tokens", type=int, default=128)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
+    asks_model = methods_of(args.galen)
+    methods = args.methods.split(",") if args.methods else list(asks_model)
+    if unknown := set(methods) - set(asks_model):
+        sys.exit(f"--methods: no method `{unknown.pop()}`\nhint: there are {', '.join(asks_model)}")
 
     draw = random.Random(args.seed)
     on, off = read(args.data / "train.jsonl"), read(args.off_topic)
@@ -91,12 +106,12 @@ def main():
     for texts in args.texts.split(","):
         fields = ["--field", "bare", "--target-field", "bare"] if texts == "bare" else []
         for name, some in targets.items():
-            for method in args.methods.split(","):
-                row = measure(args, method, fields, name, n)
+            for method in methods:
+                row = measure(args, method, asks_model[method], fields, name, n)
                 print(f"| {texts} | {len(some)} | {method} | {row}", flush=True)
 
 
-def measure(args, method, fields, target, n):
+def measure(args, method, asks_model, fields, target, n):
     target = ["--target", args.work / f"target_{target}.jsonl", *fields]
 
     def align(rows, out, *flags):
@@ -107,7 +122,7 @@ def measure(args, method, fields, target, n):
             sys.exit(done.stderr)
         return json.loads(done.stdout)
 
-    model = ["--model", args.model, "--max-tokens", args.max_tokens] if method in ASKS_MODEL else []
+    model = ["--model", args.model, "--max-tokens", args.max_tokens] if asks_model else []
     begin = time.monotonic()
     out, kept = args.work / "scored.jsonl", args.work / "kept.jsonl"
     before = align("mixed.jsonl", out, "--out", out, "--method", method, "--weight-field", "score", *model)
@@ -115,13 +130,13 @@ def measure(args, method, fields, target, n):
     scored = read(out)
     if model:
         # What `--budget` keeps, without asking the model again.
-        best = sorted(range(len(scored)), key=lambda i: -scored[i]["score"])[:n]
+        best = sorted(range(len(scored)), key=lambda i: -score(scored[i]))[:n]
         write(kept, [scored[i] for i in sorted(best)])
     else:
         align("mixed.jsonl", kept, "--out", kept, "--method", method, "--budget", n)
     after = align("kept.jsonl", out, "--method", "ngrams")
     share = sum(row["on_topic"] for row in read(kept)) / n
-    area = auc([(row["score"], row["on_topic"]) for row in scored])
+    area = auc([(score(row), row["on_topic"]) for row in scored])
     far = [report["divergence"]["all"] for report in (before, after)]
     return f"{100 * share:.1f} % | {area:.4f} | {far[0]:.3f} to {far[1]:.3f} | {took:.1f} |"
 

@@ -111,6 +111,16 @@ fn split_writes_parts_that_share_no_group_and_overwrites_nothing() {
     assert_eq!((total, groups, seen.len()), (60, 12, 12));
     assert_eq!(said["parts"][1]["rows"], 10, "two groups of five fit into ten rows");
 
+    // A folder, as the other commands read it.
+    std::fs::create_dir_all(bench.path("folder")).expect("a folder");
+    bench.write("folder/all.jsonl", &bench.read("all.jsonl"));
+    let folder =
+        ["data", "split", "folder", "--group-by", "section", "--test", "10", "--val", "0.2", "-o", "parts2"];
+    bench.galen(&folder).exits(0);
+    for name in ["train", "test", "val"] {
+        assert_eq!(bench.read(&format!("parts2/{name}.jsonl")), bench.read(&format!("parts/{name}.jsonl")));
+    }
+
     let train = bench.read("parts/train.jsonl");
     let again = bench.galen(&split).exits(2);
     assert_has(&again.stderr, &["parts/train.jsonl: exists already", "\nhint: "]);

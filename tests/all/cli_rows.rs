@@ -60,6 +60,124 @@ fn dedup_keeps_the_first_of_each() {
 }
 
 #[test]
+fn answers_beside_a_chat_are_compared() {
+    let bench = Bench::new();
+    let row = |chosen: &str, rejected: &str| {
+        let ask = json!([{"role": "user", "content": "Which letter has cholera?"}]);
+        json!({"messages": ask, "chosen": chosen, "rejected": rejected})
+    };
+    bench.write_rows("p.jsonl", &[row("a", "b"), row("c", "d"), row("c", "d")]);
+    bench.write_rows("eval.jsonl", &[json!({"text": LONG})]);
+    bench.write_rows("q.jsonl", &[row("no", &format!("{LONG}, so it is"))]);
+    for kind in [&[][..], &["--type", "chat_template.default"]] {
+        let said = bench.galen(&[&["data", "dedup", "p.jsonl", "--json"], kind].concat()).exits(0).json();
+        assert_eq!((&said["exact_duplicates"], &said["kept"]), (&json!(1), &json!(2)), "{kind:?}");
+        let args =
+            [&["data", "contamination", "q.jsonl", "--against", "eval.jsonl", "--json"], kind].concat();
+        assert_eq!(bench.galen(&args).exits(0).json()["contaminated"], 1, "{kind:?}");
+    }
+}
+
+/// Evaluation sets of several splits: what is examined on is read, and said, or nothing is.
+#[test]
+fn contamination_reads_what_is_evaluated() {
+    let bench = Bench::new();
+    let rows = |what: &str| format!("{{\"question\": \"{what}\", \"answer\": \"M\"}}\n");
+    bench.write("train.jsonl", &[rows("Plague?"), rows("Cholera?"), rows("Malaria?")].concat());
+    let against = |set: &str, flags: &[&str]| {
+        bench.galen(
+            &[&["--offline", "data", "contamination", "train.jsonl", "--against", set], flags].concat(),
+        )
+    };
+    let write = |dir: &str| {
+        let cached = format!("hf/hub/datasets--org--{dir}");
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        std::fs::create_dir_all(bench.path(dir)).expect("a folder");
+        std::fs::create_dir_all(bench.path(&format!("{cached}/refs"))).expect("a folder");
+        std::fs::create_dir_all(bench.path(&format!("{cached}/snapshots/{commit}"))).expect("a folder");
+        bench.write(&format!("{cached}/refs/main"), commit);
+        format!("{cached}/snapshots/{commit}")
+    };
+    // Each as a folder, and as a data set of the hub in the cache.
+    for (dir, files, expect) in [
+        (
+            "both",
+            &[("train.jsonl", "Plague?"), ("test.jsonl", "Cholera?"), ("dev.jsonl", "Malaria?")][..],
+            Some(("test", "CHOLERA")),
+        ),
+        ("dev", &[("train.jsonl", "Plague?"), ("dev.jsonl", "Malaria?")], Some(("validation", "MALARIA"))),
+        ("plain", &[("rows.jsonl", "Plague?")], Some(("", "PLAGUE"))),
+        ("only", &[("train.jsonl", "Plague?")], None),
+    ] {
+        let snapshot = write(dir);
+        for (name, what) in files {
+            bench.write(&format!("{dir}/{name}"), &rows(what));
+            bench.write(&format!("{snapshot}/{name}"), &rows(what));
+        }
+        for set in [dir.to_owned(), format!("org/{dir}")] {
+            let Some((split, hit)) = expect else {
+                let said = against(&set, &[]).exits(1);
+                assert_has(&said.stderr, &["without a split `test` or `validation`", "\nhint: "]);
+                continue;
+            };
+            let said = against(&set, &["--json"]).exits(0).json();
+            let found = &said["sets"][0];
+            assert_eq!((&said["contaminated"], &found["rows"]), (&json!(1), &json!(1)), "{set}: {said}");
+            let text = found["examples"][0]["text"].as_str().unwrap_or_default().to_uppercase();
+            assert!(text.starts_with(hit), "{set}: {text}");
+            if split.is_empty() {
+                assert_eq!(found["split"], Value::Null, "{set}");
+            } else {
+                assert_eq!(found["split"], split, "{set}");
+                let about = found["compared"].as_str().unwrap_or_default();
+                assert!(about.ends_with(&format!("split `{split}`")), "{set}: {about}");
+                let said = against(&set, &[]).exits(0);
+                assert_has(&said.stdout, &[&format!("{set} ({split})")]);
+                assert_has(&said.stderr, &[&format!("split `{split}`")]);
+            }
+        }
+    }
+    // A file is what it is, whatever its name.
+    assert_eq!(against("both/train.jsonl", &["--json"]).exits(0).json()["sets"][0]["split"], Value::Null);
+    // An error within the split is told; nothing else is read in its place.
+    bench.write("both/test.jsonl", "{\"question\": \n");
+    assert_has(&against("both", &[]).exits(1).stderr, &["test.jsonl:1: not valid JSON"]);
+    bench.write("both/test.jsonl", "");
+    assert_has(&against("both", &[]).exits(1).stderr, &["both: it has no rows"]);
+}
+
+#[test]
+fn rows_of_a_task_that_say_nothing_are_bad_rows() {
+    let bench = Bench::new();
+    let row = |q: &str| json!({"q": q, "a": "!"});
+    bench.write_rows("test.jsonl", &[row("Which letter has cholera?"), row("...")]);
+    bench.write_rows("train.jsonl", &[json!({"text": "Which letter has cholera?"})]);
+    bench.write(
+        "task.yaml",
+        "task: t\ndataset_path: json\ndataset_kwargs: {data_files: {test: test.jsonl}}\ntest_split: test\n\
+         output_type: generate_until\ndoc_to_text: q\ndoc_to_target: a\n",
+    );
+    bench.write_rows("data.jsonl", &[json!({"text": "Which letter has plague?"}), json!({"text": "..."})]);
+    for set in ["task.yaml", "data.jsonl"] {
+        let args = ["data", "contamination", "train.jsonl", "--against", set];
+        let said = bench.galen(&args).exits(1);
+        assert_has(&said.stderr, &[":2: the row has no text to compare", "\nhint: `--on-bad-row skip`"]);
+        let skip = [&args[..], &["--on-bad-row", "skip"]].concat();
+        let found = &bench.galen(&[&skip[..], &["--json"]].concat()).exits(0).json()["sets"][0];
+        assert_eq!((&found["rows"], &found["left_out"]), (&json!(1), &json!(1)), "{set}");
+        assert_has(&bench.galen(&skip).exits(0).stdout, &["and 1 row of it left out"]);
+    }
+    // Flags that would do nothing.
+    for (flags, words) in [
+        (&["--common", "0"][..], &["--common"][..]),
+        (&["--whole-from", "20"], &["`--whole-from 20` is above `--ngram 13`", "\nhint: "]),
+    ] {
+        let args = [&["data", "contamination", "train.jsonl", "--against", "data.jsonl"], flags].concat();
+        assert_has(&bench.galen(&args).exits(2).stderr, words);
+    }
+}
+
+#[test]
 fn hostile_files_are_named_by_line_and_nothing_is_written() {
     let bench = Bench::new();
     let good = chat("Cholera?", "A").to_string();
@@ -301,7 +419,13 @@ fn align_asks_a_model_where_told() {
 
     for (flags, words) in [
         (&["--method", "embedding"][..], &["without a model", "`--model M`"][..]),
-        (&["--model", "m.gguf"], &["`--model` with `--method ngrams`"]),
+        (&["--model", "m.gguf"], &["`--model` with `--method ngrams`", "`embedding` or `likelihood`"]),
+        (&["--shots", "3"], &["`--shots` with `--method ngrams`", "`likelihood`"]),
+        (&["--max-tokens", "9", "--method", "dsir"], &["`--max-tokens` with `--method dsir`"]),
+        (
+            &["--model", "m.gguf", "--method", "embedding", "--shots", "3"],
+            &["`--shots` with `--method embedding`"],
+        ),
         (&["--out", "x.jsonl"], &["`--budget N`", "`--weight-field NAME`"]),
         (&["--weight-field", "w"], &["without `--out`"]),
         (&["--method", "dsri"], &["dsir"]),
@@ -311,6 +435,46 @@ fn align_asks_a_model_where_told() {
             .exits(2);
         assert_has(&said.stderr, words);
     }
+}
+
+#[test]
+fn a_text_of_one_token_has_no_score() {
+    let bench = Bench::new();
+    let rows = ["zyx wvu tsr", "x", "0918 2736 4554"].map(|t| json!({"text": t}));
+    bench.write_rows("rows.jsonl", &rows);
+    bench.write_rows("target.jsonl", &[json!({"text": "abab abab abab"})]);
+    let args = [
+        "data",
+        "align",
+        "rows.jsonl",
+        "--target",
+        "target.jsonl",
+        "--method",
+        "likelihood",
+        "--model",
+        "m.gguf",
+        "--max-tokens",
+        "100000",
+    ];
+    let keep = ["--budget", "2", "--json", "--out", "kept.jsonl"];
+    let said = bench.galen(&[&args[..], &keep].concat()).exits(0);
+    assert_has(&said.stderr, &["tokens of a text are read, not 100000: half of what the model can read"]);
+    let said = said.json();
+    assert_eq!(bench.read("kept.jsonl"), format!("{}\n{}\n", rows[0], rows[2]));
+    assert_eq!(
+        (&said["worst"][0]["row"], &said["worst"][0]["score"]),
+        (&json!("rows.jsonl:2"), &Value::Null)
+    );
+    assert!(
+        said["without_score"] == 1
+            && said["quantiles"]["0"].is_number()
+            && said["best"][0]["score"].is_number()
+    );
+    let weigh = ["--out", "weighed.jsonl", "--weight-field", "w"];
+    let said = bench.galen(&[&args[..], &weigh].concat()).exits(0);
+    assert_has(&said.stdout, &["note: 1 row without a score", "no score  rows.jsonl:2"]);
+    let weighed = bench.read("weighed.jsonl");
+    assert_eq!(weighed.lines().nth(1), Some("{\"text\":\"x\",\"w\":null}"));
 }
 
 #[test]

@@ -91,19 +91,24 @@ struct Item {
 }
 
 /// Where a run of words occurs.
-enum Occurs {
-    Nowhere,
-    /// In more than `common` rows of a set.
-    Commonly,
+#[derive(Default)]
+struct Occurs {
     /// In these items, in order.
-    In(Vec<u32>),
+    items: Vec<u32>,
+    /// And in more than `common` rows of each of these sets, whose items are left out.
+    common: Vec<u32>,
 }
 
+/// A chain's places of one set stand together, since sets are added one after the other.
 #[derive(Debug, Clone, Copy)]
 struct Place {
     item: u32,
     /// The place before it plus 1; 0 ends the chain.
     before: u32,
+    /// The last place of another set before it plus 1, so that a set with very many is passed over at once; 0 where there is none.
+    other: u32,
+    /// Rows of its set that have it, up to this one.
+    rows: u32,
 }
 
 impl Index {
@@ -211,9 +216,8 @@ impl Index {
         if words.is_empty() {
             return;
         }
-        if let Occurs::In(items) = self.occurrences(&self.whole, hash(&words))
-            && !tell(&items, Kind::Exact, &words)
-        {
+        let Occurs { items, .. } = self.occurrences(&self.whole, hash(&words));
+        if !items.is_empty() && !tell(&items, Kind::Exact, &words) {
             return;
         }
         let mut lengths: Vec<usize> = self.runs.keys().copied().filter(|n| *n <= words.len()).collect();
@@ -222,16 +226,24 @@ impl Index {
             let Some(runs) = self.runs.get(&n) else { continue };
             let kind = if n == self.options.ngram { Kind::Ngram } else { Kind::Whole };
             let found: Vec<_> = words.windows(n).map(|run| self.occurrences(runs, hash(run))).collect();
-            // A run that is mostly of words which many rows have in common, an instruction's end with a word behind it,
-            // tells no more than they do.
-            let mut common = vec![false; words.len()];
-            for (at, _) in found.iter().enumerate().filter(|(_, f)| matches!(f, Occurs::Commonly)) {
-                common[at..at + n].fill(true);
-            }
+            // A run that is mostly of words which many rows of a set have in common, an instruction's end with a word behind
+            // it, tells no more of that set than they do.
+            let mut common: HashMap<u32, Vec<bool>> = HashMap::new();
             for (at, found) in found.iter().enumerate() {
-                let Occurs::In(items) = found else { continue };
-                let known = common[at..at + n].iter().filter(|c| **c).count();
-                if 2 * known < n && !tell(items, kind, &words[at..at + n]) {
+                for set in &found.common {
+                    let words = common.entry(*set).or_insert_with(|| vec![false; words.len()]);
+                    words[at..at + n].fill(true);
+                }
+            }
+            for (at, Occurs { mut items, .. }) in found.into_iter().enumerate() {
+                if !common.is_empty() {
+                    items.retain(|item| {
+                        let words = common.get(&self.items[*item as usize].set);
+                        let known = words.map_or(0, |w| w[at..at + n].iter().filter(|c| **c).count());
+                        2 * known < n
+                    });
+                }
+                if !items.is_empty() && !tell(&items, kind, &words[at..at + n]) {
                     return;
                 }
             }
@@ -240,26 +252,23 @@ impl Index {
 
     /// Where a run occurs.
     fn occurrences(&self, of: &HashMap<u64, u32>, hash: u64) -> Occurs {
-        let mut items = Vec::new();
-        let (mut rows, mut last) = (0, None);
+        let mut out = Occurs::default();
         let mut at = of.get(&hash).map_or(0, |place| place + 1);
         while at != 0 {
-            let Place { item, before } = self.places[at as usize - 1];
-            let Item { set, row, .. } = self.items[item as usize];
-            rows = match last {
-                Some((s, r)) if (s, r) == (set, row) => rows,
-                Some((s, _)) if s == set => rows + 1,
-                _ => 1,
-            };
-            last = Some((set, row));
-            if rows > self.options.common {
-                return Occurs::Commonly;
+            // A set's last place knows how many of its rows there are.
+            let Place { item, rows, other, .. } = self.places[at as usize - 1];
+            if rows as usize > self.options.common {
+                out.common.push(self.items[item as usize].set);
+                at = other;
             }
-            items.push(item);
-            at = before;
+            while at != other {
+                let place = self.places[at as usize - 1];
+                out.items.push(place.item);
+                at = place.before;
+            }
         }
-        items.reverse();
-        if items.is_empty() { Occurs::Nowhere } else { Occurs::In(items) }
+        out.items.reverse();
+        out
     }
 
     fn hit(&self, item: u32, kind: Kind, shared: &[String]) -> Hit {
@@ -278,13 +287,19 @@ impl Index {
 /// Notes that the last item has a run or text of that hash, once.
 fn occurs(of: &mut HashMap<u64, u32>, items: &[Item], places: &mut Vec<Place>, hash: u64) {
     let item = items.len() as u32 - 1;
-    let before = match of.get(&hash) {
-        Some(last) if places[*last as usize].item == item => return,
-        Some(last) => last + 1,
-        None => 0,
+    let Item { set, row, .. } = items[item as usize];
+    let place = match of.get(&hash).map(|last| (last + 1, places[*last as usize])) {
+        None => Place { item, before: 0, other: 0, rows: 1 },
+        Some((_, last)) if last.item == item => return,
+        Some((before, last)) => match &items[last.item as usize] {
+            same if same.set == set => {
+                Place { item, before, rows: last.rows + u32::from(same.row != row), ..last }
+            }
+            _ => Place { item, before, other: before, rows: 1 },
+        },
     };
     of.insert(hash, places.len() as u32);
-    places.push(Place { item, before });
+    places.push(place);
 }
 
 #[cfg(test)]
@@ -328,6 +343,39 @@ mod tests {
         assert_eq!(kind(&index, "PLAGUE"), Some(Kind::Exact));
         assert_eq!(index.find("..."), None);
     }
+
+    /// What is common in one set, and so counts for nothing there, says of another what it would alone.
+    #[test]
+    fn sets_are_counted_apart() {
+        let small = |index: &mut Index| {
+            index.add("small", "s.jsonl:1", &format!("{LONG} What is it?"));
+            index.add("small", "s.jsonl:2", "Something else");
+        };
+        let large = |index: &mut Index| {
+            (0..5).for_each(|i| {
+                index.add("large", &format!("l.jsonl:{i}"), &format!("{LONG} Case {i}, what now?"))
+            });
+        };
+        let hits = |parts: &[&dyn Fn(&mut Index)], text: &str| {
+            let mut index = Index::new(Options { common: 2, ..Options::default() });
+            parts.iter().for_each(|part| part(&mut index));
+            let found = index.find_all(text).into_iter();
+            let mut found: Vec<_> = found.map(|(_, hit)| (hit.set, hit.origin, hit.kind)).collect();
+            found.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+            found
+        };
+        // The last of them is a run that is mostly common in the large set, and not in the small one.
+        for text in [LONG.to_owned(), format!("{LONG} Case 3, and no other"), format!("{LONG} What is it?")] {
+            let (alone, nothing) = (hits(&[&small], &text), hits(&[&large], &text));
+            assert_eq!((alone.len(), nothing.len()), (1, 0), "{text}");
+            assert_eq!(hits(&[&small, &large], &text), alone, "{text}");
+            assert_eq!(hits(&[&large, &small], &text), alone, "{text}");
+        }
+        let whole = format!("{LONG} Case 3, what now?");
+        assert_eq!(hits(&[&large, &small], &whole).len(), 2);
+        assert_eq!(hits(&[&small, &large], &whole), hits(&[&large, &small], &whole));
+    }
+
     #[test]
     fn every_row_that_is_repeated() {
         let mut index = Index::new(Options { common: 2, ..Options::default() });

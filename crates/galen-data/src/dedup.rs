@@ -13,8 +13,9 @@ use std::collections::HashMap;
 const FUNCTIONS: usize = 128;
 /// Chance that a pair exactly at the threshold becomes a candidate, at least.
 const RECALL: f64 = 0.995;
-/// Of a bucket, so many texts are compared; a bucket beyond that is of texts that are all alike.
-const MAX_COMPARED: usize = 256;
+/// Of a bucket, so many texts are compared, the last ones: so that texts which are all alike without being the same do not take
+/// for ever. [`Dedup::cut`] says where that was not the whole bucket.
+const MAX_COMPARED: usize = 4096;
 
 /// What counts as a duplicate.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,7 +35,7 @@ impl Default for Options {
 /// A text that says what an earlier one does.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Duplicate {
-    /// The earlier text, counted from 0 over everything that was added.
+    /// The earlier text, counted from 0 over everything that was added; of exact ones the first, which may be a near duplicate itself.
     pub of: usize,
     /// Jaccard similarity of their shingles; 1 where they are the same.
     pub similarity: f64,
@@ -49,8 +50,9 @@ pub struct Dedup {
     bands: usize,
     rows: usize,
     added: usize,
-    /// Hash of all words -> the kept text.
-    exact: HashMap<u64, u32>,
+    cut: usize,
+    /// Hash of all words -> the first text that had them, kept or not.
+    exact: HashMap<u64, usize>,
     /// Hash of a band of the signature -> the kept text that had it last.
     heads: HashMap<u64, u32>,
     /// For each kept text and band: the kept text before it in the same bucket, plus 1; 0 ends the chain.
@@ -74,6 +76,7 @@ impl Dedup {
             bands,
             rows,
             added: 0,
+            cut: 0,
             exact: HashMap::new(),
             heads: HashMap::new(),
             chain: Vec::new(),
@@ -91,8 +94,9 @@ impl Dedup {
         }
         let whole = hash(&words);
         if let Some(of) = self.exact.get(&whole) {
-            return Some(Duplicate { of: self.kept[*of as usize].number, similarity: 1.0, exact: true });
+            return Some(Duplicate { of: *of, similarity: 1.0, exact: true });
         }
+        self.exact.insert(whole, number);
         let near = self.options.threshold <= 1.0;
         let shingles = if near { shingles(&words, self.options.ngram) } else { Box::default() };
         let keys = if near { self.keys(&shingles) } else { Vec::new() };
@@ -100,7 +104,6 @@ impl Dedup {
             return Some(duplicate);
         }
         let place = self.kept.len() as u32;
-        self.exact.insert(whole, place);
         for key in keys {
             let before = self.heads.insert(key, place);
             self.chain.push(before.map_or(0, |b| b + 1));
@@ -109,9 +112,14 @@ impl Dedup {
         None
     }
 
+    /// Texts that were not compared with all that may be near them, since too many are alike.
+    pub fn cut(&self) -> usize {
+        self.cut
+    }
+
     /// The kept text most like this one, if any reaches the threshold; the earliest of equals.
-    fn nearest(&self, shingles: &[u64], keys: &[u64]) -> Option<Duplicate> {
-        let mut candidates = Vec::new();
+    fn nearest(&mut self, shingles: &[u64], keys: &[u64]) -> Option<Duplicate> {
+        let (mut candidates, mut cut) = (Vec::new(), false);
         for (band, key) in keys.iter().enumerate() {
             let mut at = self.heads.get(key).map_or(0, |h| h + 1);
             for _ in 0..MAX_COMPARED {
@@ -121,12 +129,19 @@ impl Dedup {
                 candidates.push(at - 1);
                 at = self.chain[(at as usize - 1) * self.bands + band];
             }
+            cut |= at != 0;
         }
+        self.cut += usize::from(cut);
         candidates.sort_unstable();
         candidates.dedup();
         let mut best: Option<Duplicate> = None;
         for candidate in candidates {
             let kept = &self.kept[candidate as usize];
+            // Sets of such sizes cannot have more in common.
+            let (a, b) = (shingles.len(), kept.shingles.len());
+            if (a.min(b) as f64 / a.max(b) as f64) < self.options.threshold {
+                continue;
+            }
             let similarity = jaccard(shingles, &kept.shingles);
             if similarity >= self.options.threshold && best.is_none_or(|b| similarity > b.similarity) {
                 best = Some(Duplicate { of: kept.number, similarity, exact: false });
@@ -199,6 +214,11 @@ mod tests {
         let mut kept: Vec<(usize, BTreeSet<String>)> = Vec::new();
         let mut out = Vec::new();
         for (number, text) in texts.iter().enumerate() {
+            let same = texts[..number].iter().position(|t| words(t) == words(text));
+            if let Some(first) = same {
+                out.push(Some((first, 1.0)));
+                continue;
+            }
             let this = set(text);
             let mut best: Option<(usize, f64)> = None;
             for (of, other) in &kept {
@@ -249,6 +269,35 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_copy_of_a_near_duplicate_is_exact() {
+        let text = |last: &str| format!("one two three four five six seven eight nine ten eleven {last}");
+        let mut dedup = Dedup::new(Options::default());
+        assert_eq!(dedup.add(&text("twelve")), None);
+        let near = dedup.add(&text("dozen")).unwrap();
+        assert!(near.of == 0 && !near.exact && near.similarity < 1.0);
+        assert_eq!(dedup.add(&text("Dozen!")), Some(Duplicate { of: 1, similarity: 1.0, exact: true }));
+        assert_eq!(dedup.add(&text("twelve")), Some(Duplicate { of: 0, similarity: 1.0, exact: true }));
+    }
+
+    /// Texts of one frame share buckets by the hundreds without being near.
+    #[test]
+    fn large_buckets_are_compared_whole() {
+        let frame: Vec<String> = (0..38).map(|i| format!("f{i}")).collect();
+        let text = |i: usize, changed: usize| {
+            let own = (0..5).map(|k| format!("{}{i}x{k}", if k < changed { "c" } else { "w" }));
+            frame.iter().cloned().chain(own).collect::<Vec<_>>().join(" ")
+        };
+        // 38 of 48 words in common: below the threshold. With one of five own ones, 39 of 47: above it.
+        let mut dedup = Dedup::new(Options { threshold: 0.8, ngram: 1 });
+        (0..1500).for_each(|i| assert_eq!(dedup.add(&text(i, 0)), None, "{i}"));
+        for i in 0..100 {
+            let found = dedup.add(&text(i, 4)).map(|d| (d.of, d.exact));
+            assert_eq!(found, Some((i, false)), "{i}");
+        }
+        assert_eq!(dedup.cut(), 0);
     }
 
     #[test]

@@ -30,7 +30,7 @@ mod words;
 pub use dataset::{DatasetSpec, Loaded, OnBadRow, load, load_preferences};
 pub use error::{DataError, Fault};
 pub use template::render_pieces;
-pub use words::{normalized, words};
+pub use words::{beginning, normalized, words};
 
 /// Writes a file under a temporary name beside it and renames it: it is there whole or not at all.
 fn write_file(path: &std::path::Path, bytes: &[u8]) -> Result<(), DataError> {

@@ -70,11 +70,6 @@ impl Counts {
         counts
     }
 
-    /// N-grams counted.
-    pub fn total(&self) -> u64 {
-        self.total
-    }
-
     /// Share of each bucket. All 0 where nothing was counted.
     pub fn shares(&self) -> impl Iterator<Item = f64> {
         let total = self.total.max(1) as f64;

@@ -7,6 +7,8 @@
 mod turns;
 
 use crate::dataset::{DETECT_ROWS, open_raw};
+use crate::dataset::{PreferenceFields, TypeSpec};
+use crate::format::preference::NamedPreferenceReader;
 use crate::format::{self, detect_pair, kind, preference};
 use crate::reader::{Limits, RowIter};
 use crate::{DataError, DatasetSpec, Fault, words};
@@ -25,7 +27,7 @@ pub struct RowText {
     pub answer: bool,
 }
 
-/// A row with its texts; as [`TextRows`] gives it, at least one of them has a word.
+/// A row with its texts; made by [`TextRow::checked`], at least one of them has a word.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TextRow {
     /// The row as it was read.
@@ -35,6 +37,19 @@ pub struct TextRow {
 }
 
 impl TextRow {
+    /// A row that says something. Where nothing is asked, nothing is an answer.
+    ///
+    /// Errors: none of the texts has a word.
+    pub fn checked(row: RawRow, mut texts: Vec<RowText>) -> Result<Self, DataError> {
+        if texts.iter().all(|t| t.answer) {
+            texts.iter_mut().for_each(|t| t.answer = false);
+        }
+        if texts.iter().all(|t| words(&t.text).is_empty()) {
+            return Err(DataError::row(&row.origin, Fault::EmptyTurn, "the row has no text to compare"));
+        }
+        Ok(Self { row, texts })
+    }
+
     /// All texts as one, a line break between them.
     pub fn joined(&self) -> String {
         self.texts.iter().map(|t| t.text.as_str()).collect::<Vec<_>>().join("\n")
@@ -86,32 +101,37 @@ impl Iterator for TextRows {
     fn next(&mut self) -> Option<Self::Item> {
         let row = self.head.next().or_else(|| self.rest.next())?;
         Some(row.and_then(|row| {
-            let mut texts = (self.reader)(&row)?;
-            // Where nothing is asked, nothing is an answer.
-            if texts.iter().all(|t| t.answer) {
-                texts.iter_mut().for_each(|t| t.answer = false);
-            }
-            if texts.iter().all(|t| words(&t.text).is_empty()) {
-                return Err(DataError::row(&row.origin, Fault::EmptyTurn, "the row has no text to compare"));
-            }
-            Ok(TextRow { row, texts })
+            let texts = (self.reader)(&row)?;
+            TextRow::checked(row, texts)
         }))
     }
 }
 
 fn by_type(spec: &DatasetSpec, sample: &[&Fields]) -> Result<(String, Reader), DataError> {
     let named = |name: &str| format!("the texts of type `{name}`, without system turns");
+    let compared = |(name, reader): NamedPreferenceReader| -> (String, Reader) {
+        let read = move |row: &RawRow| Ok(turns::preference(&reader.preference(row.clone())?));
+        (named(name), Box::new(read))
+    };
     let supervised = match (format::bare(spec, sample), preference::build(spec)) {
         // A name that is none of one kind may be one of the other.
         (Err(e), Err(_) | Ok(None)) => return Err(e),
-        (Err(_), Ok(Some((name, reader)))) => {
-            return Ok((
-                named(name),
-                Box::new(move |row| Ok(turns::preference(&reader.preference(row.clone())?))),
-            ));
-        }
+        (Err(_), Ok(Some(found))) => return Ok(compared(found)),
+        // A name that is of both is what the rows are.
+        (Ok(_), Ok(Some(found))) if are_compared(spec, found.0, sample) => return Ok(compared(found)),
         (Ok(found), _) => found,
     };
+    // Read as a chat, rows that differ in their answers alone would say the same.
+    let answers = spec.kind.is_none() && preference::compares(sample);
+    if answers {
+        let found = preference::choose(spec, sample)?;
+        // Of these only `prompt` is read beside the answers: what else the row asks must not be lost.
+        let asks = found.0 != "preference" || sample.iter().all(|row| row.contains_key("prompt"));
+        if asks || supervised.is_none() {
+            return Ok(compared(found));
+        }
+        return Ok(all_texts());
+    }
     if let Some((name, reader)) = supervised {
         return Ok((
             named(name),
@@ -126,18 +146,26 @@ fn by_type(spec: &DatasetSpec, sample: &[&Fields]) -> Result<(String, Reader), D
         return Ok((format!("the fields `{question}` and `{answer}`"), Box::new(read)));
     }
     if preference::detect(sample).is_some() {
-        let (name, reader) = preference::choose(spec, sample)?;
-        return Ok((
-            named(name),
-            Box::new(move |row| Ok(turns::preference(&reader.preference(row.clone())?))),
-        ));
+        return Ok(compared(preference::choose(spec, sample)?));
     }
+    Ok(all_texts())
+}
+
+/// Whether a type that is known by this name to both kinds is meant as one of preferences: by the fields it names, or by the rows.
+fn are_compared(spec: &DatasetSpec, name: &str, sample: &[&Fields]) -> bool {
+    match &spec.kind {
+        Some(TypeSpec::Custom(custom)) => custom.preference != PreferenceFields::default(),
+        _ => preference::compares(sample) && preference::detect(sample).is_some_and(|t| t.name == name),
+    }
+}
+
+fn all_texts() -> (String, Reader) {
     let read = |row: &RawRow| {
         let mut texts = Vec::new();
         row.fields.values().for_each(|v| every_text(v, &mut texts));
         Ok(texts.into_iter().map(|text| RowText { text, answer: false }).collect())
     };
-    Ok(("every text of a row, since the fields are of no known type".to_owned(), Box::new(read)))
+    ("every text of a row, since the fields are of no known type".to_owned(), Box::new(read))
 }
 
 fn by_fields(fields: Vec<String>) -> (String, Reader) {

@@ -23,6 +23,26 @@ pub fn normalized(text: &str) -> String {
     words(text).join(" ")
 }
 
+/// The beginning of a text on one line, to show which one is meant: whole words of at most `chars` characters.
+pub fn beginning(text: &str, chars: usize) -> String {
+    let mut words = text.split_whitespace();
+    let first = words.next().unwrap_or_default();
+    let mut out: String = first.chars().take(chars).collect();
+    let mut cut = out.len() < first.len();
+    for word in words {
+        cut = cut || out.chars().count() + 1 + word.chars().count() > chars;
+        if cut {
+            break;
+        }
+        out.push(' ');
+        out.push_str(word);
+    }
+    if cut {
+        out.push_str(" ...");
+    }
+    out
+}
+
 /// Han, Hiragana, Katakana, Thai, Lao, Khmer and Myanmar letters.
 fn stands_alone(c: char) -> bool {
     matches!(u32::from(c),
@@ -53,6 +73,15 @@ pub(crate) fn mix(mut z: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn beginnings_are_a_line() {
+        assert_eq!(beginning(" a\n\tb  c ", 100), "a b c");
+        let long = beginning(&"word ".repeat(60), 100);
+        assert!(long.ends_with("word ...") && long.chars().count() <= 104, "{long}");
+        assert_eq!(beginning(&"ä".repeat(300), 100), format!("{} ...", "ä".repeat(100)));
+        assert_eq!(beginning("", 3), "");
+    }
 
     #[test]
     fn words_of_texts() {

@@ -131,6 +131,16 @@ pub enum HubError {
         /// What is missing or ambiguous.
         why: String,
     },
+    /// A data set whose files are of other splits than the one that is wanted.
+    #[error("{what}: no split `{split}`{}", splits_hint(there))]
+    NoSplit {
+        /// The repository or folder.
+        what: String,
+        /// The split asked for.
+        split: String,
+        /// Those there are; empty where no name speaks of splits.
+        there: Vec<&'static str>,
+    },
     /// A document from the server or the catalogue that cannot be understood.
     #[error("{what}: {why}")]
     Format {
@@ -169,5 +179,12 @@ impl HubError {
     pub(crate) fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Offline { .. })
             || matches!(self, Self::Status { status, .. } if *status == 429 || *status >= 500)
+    }
+}
+
+fn splits_hint(there: &[&str]) -> String {
+    match there {
+        [] => ": no file's name speaks of splits".to_owned(),
+        there => format!("\nhint: there are {}", there.join(", ")),
     }
 }

@@ -127,12 +127,30 @@ pub fn resolve_dataset(name: &str, query: &DatasetQuery, options: &Options<'_>) 
                 options.progress.note("no plain data files: looking at the hub's Parquet rendering");
                 snapshot = Snapshot::open(&repo.at(PARQUET_BRANCH), options)?;
                 names = select::dataset_files(&snapshot.files, query, &snapshot.shown());
+            } else if untold(&names) && revision.is_none() {
+                // The hub may know of splits by the data set's card, and then renders them under their names.
+                options.progress.note("no file speaks of splits: looking at the hub's Parquet rendering");
+                match Snapshot::open(&repo.at(PARQUET_BRANCH), options) {
+                    Ok(rendered) => {
+                        let found = select::dataset_files(&rendered.files, query, &rendered.shown());
+                        if !matches!(found, Err(HubError::NoSplit { .. })) {
+                            (snapshot, names) = (rendered, found);
+                        }
+                    }
+                    Err(HubError::NotOnHub { .. } | HubError::Offline { .. }) => {}
+                    Err(e) => return Err(e),
+                }
             }
             let names = nonempty(names?, &snapshot.shown())?;
             let files = fetch_all(&snapshot, &names)?;
             Ok(Resolved::snapshot(&snapshot, snapshot.dir(), files))
         }
     }
+}
+
+/// Whether a split was wanted of files whose names do not speak of any.
+fn untold(names: &Result<Vec<String>>) -> bool {
+    matches!(names, Err(HubError::NoSplit { there, .. }) if there.is_empty())
 }
 
 fn nonempty(files: Vec<String>, what: &str) -> Result<Vec<String>> {

@@ -319,6 +319,42 @@ fn a_data_set_without_plain_files_comes_as_parquet() {
 }
 
 #[test]
+fn a_split_that_is_not_there_is_told_from_other_faults() {
+    let query = |split: &str| DatasetQuery { split: Some(split.into()), ..Default::default() };
+    let cache = tempfile::tempdir().unwrap();
+    let hub = FakeHub::plain(vec![small("data/train.jsonl", "{}\n"), small("data/dev.jsonl", "{}\n")]);
+    let of = |split: &str| resolve_dataset("org/set", &query(split), &options(&hub.hub.url, cache.path()));
+    assert!(
+        matches!(of("test").unwrap_err(), HubError::NoSplit { there, .. } if there == ["train", "validation"])
+    );
+    assert!(of("validation").unwrap().files[0].ends_with("data/dev.jsonl"));
+
+    // Names that do not speak of splits: the hub's rendering may.
+    let api = |names: &str| Answer::new(200, format!("{{\"sha\":\"{COMMIT}\",\"siblings\":[{names}]}}"));
+    for (rendered, expect) in
+        [("default/test/0000.parquet", true), ("default/train/0000.parquet", false), ("", false)]
+    {
+        let hub = Server::start(move |r| match r.path.as_str() {
+            "/api/datasets/org/set/revision/main" => api(r#"{"rfilename":"all.jsonl"}"#),
+            "/api/datasets/org/set/revision/refs%2Fconvert%2Fparquet" if rendered.is_empty() => {
+                Answer::new(404, "")
+            }
+            "/api/datasets/org/set/revision/refs%2Fconvert%2Fparquet" => {
+                api(&format!("{{\"rfilename\":\"{rendered}\"}}"))
+            }
+            _ => Answer::bytes(r, b"PAR1").header("ETag", "\"abc\"").header("X-Repo-Commit", COMMIT),
+        });
+        let cache = tempfile::tempdir().unwrap();
+        let got = resolve_dataset("org/set", &query("test"), &options(&hub.url, cache.path()));
+        match got {
+            Ok(got) => assert!(expect && got.files == [got.path.join(rendered)], "{rendered}"),
+            Err(HubError::NoSplit { there, .. }) => assert!(!expect && there.is_empty(), "{rendered}"),
+            Err(e) => panic!("{rendered}: {e}"),
+        }
+    }
+}
+
+#[test]
 fn two_at_once_download_once() {
     let slow = |r: &server::Request, _: usize, bytes: &[u8]| {
         std::thread::sleep(Duration::from_millis(150));

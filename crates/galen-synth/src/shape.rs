@@ -1,5 +1,6 @@
 //! Answers that are to be JSON of a schema.
 
+use crate::steps::generate::beginning;
 use jsonschema::{PatternOptions, Validator};
 use serde_json::Value;
 
@@ -35,10 +36,6 @@ impl Shape {
         });
         said.map_or(Ok(value), Err)
     }
-}
-
-fn beginning(text: &str) -> String {
-    text.chars().take(200).collect()
 }
 
 fn depth_over(value: &Value, limit: usize) -> bool {

@@ -28,12 +28,7 @@ pub fn data_files(path: &Path, split: &str) -> Result<Vec<PathBuf>, DataError> {
     if meta.is_file() {
         return Ok(vec![path.to_owned()]);
     }
-    let mut files = Vec::new();
-    walk(path, 0, &mut files)?;
-    files.sort();
-    if files.is_empty() {
-        return Err(DataError::file(shown, "the folder holds no data files"));
-    }
+    let files = listed(path)?;
     let exact: Vec<_> =
         files.iter().filter(|f| names_split(f.strip_prefix(path).unwrap_or(f), split)).cloned().collect();
     if !exact.is_empty() {
@@ -56,6 +51,45 @@ pub fn data_files(path: &Path, split: &str) -> Result<Vec<PathBuf>, DataError> {
             .with_hint(format!("there is `{}`", there.join("`, `"))));
     }
     Ok(chosen)
+}
+
+/// Splits that are examined on, the preferred first.
+pub const EVALUATION_SPLITS: [&str; 2] = ["test", "validation"];
+
+/// The files of an evaluation set, and the split that they are of: a file as it is; of a folder the first of
+/// [`EVALUATION_SPLITS`] that there is, and all files only where no name speaks of splits.
+pub fn evaluation_files(path: &Path) -> Result<(Vec<PathBuf>, Option<&'static str>), DataError> {
+    if std::fs::metadata(path).is_ok_and(|meta| meta.is_file()) {
+        return Ok((vec![path.to_owned()], None));
+    }
+    // Of an evaluation set without splits this is all there is; with them, it is not looked at.
+    let files = listed(path)?;
+    let inside = |file: &PathBuf| file.strip_prefix(path).unwrap_or(file).to_owned();
+    for split in EVALUATION_SPLITS {
+        if files.iter().any(|f| names_split(&inside(f), split) || split_word(&inside(f)) == Some(split)) {
+            return Ok((data_files(path, split)?, Some(split)));
+        }
+    }
+    if files.iter().any(|f| split_word(&inside(f)).is_some()) {
+        return Err(DataError::file(path.display().to_string(), NO_EVALUATION)
+            .with_hint("name the file itself, if what it holds is what is examined on"));
+    }
+    Ok((files, None))
+}
+
+/// What is wrong with a data set of training rows alone where an evaluation set is wanted.
+pub const NO_EVALUATION: &str =
+    "an evaluation set without a split `test` or `validation`: there is `train` alone";
+
+fn listed(path: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let shown = path.display().to_string();
+    let mut files = Vec::new();
+    walk(path, 0, &mut files)?;
+    files.sort();
+    if files.is_empty() {
+        return Err(DataError::file(shown, "the folder holds no data files"));
+    }
+    Ok(files)
 }
 
 fn walk(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), DataError> {

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use document::documents;
-pub use folder::data_files;
+pub use folder::{EVALUATION_SPLITS, NO_EVALUATION, data_files, evaluation_files};
 
 /// What a file may ask of us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

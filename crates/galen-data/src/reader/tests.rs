@@ -216,6 +216,32 @@ fn folders_give_their_data_files() {
 }
 
 #[test]
+fn an_evaluation_set_is_never_the_training_split() {
+    let folder = tempfile::tempdir().unwrap();
+    let touch = |name: &str| std::fs::write(folder.path().join(name), "{}\n").unwrap();
+    let found = || {
+        evaluation_files(folder.path()).map(|(files, split)| {
+            let name = |f: &PathBuf| f.strip_prefix(folder.path()).unwrap().display().to_string();
+            (files.iter().map(name).collect::<Vec<_>>().join(" "), split)
+        })
+    };
+    assert!(found().unwrap_err().to_string().ends_with("the folder holds no data files"));
+    touch("b.jsonl");
+    touch("a.csv");
+    assert_eq!(found().unwrap(), ("a.csv b.jsonl".into(), None));
+    touch("train.jsonl");
+    let e = found().unwrap_err().to_string();
+    assert!(e.contains("without a split `test` or `validation`") && e.contains("\nhint: "), "{e}");
+    touch("dev.jsonl");
+    assert_eq!(found().unwrap(), ("dev.jsonl".into(), Some("validation")));
+    touch("eval.jsonl");
+    assert_eq!(found().unwrap(), ("eval.jsonl".into(), Some("test")));
+    let one = folder.path().join("train.jsonl");
+    assert_eq!(evaluation_files(&one).unwrap(), (vec![one.clone()], None));
+    assert!(evaluation_files(&folder.path().join("nowhere")).is_err());
+}
+
+#[test]
 fn the_registry_is_sound() {
     let mut seen = std::collections::HashSet::new();
     for format in FORMATS {

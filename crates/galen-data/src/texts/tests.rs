@@ -48,6 +48,30 @@ fn what_rows_of_each_kind_say() {
         assert_eq!(said(&row, None, &[]).as_deref(), Ok(expect), "{row}");
     }
     let named = |name: &str| Some(TypeSpec::Named(name.into()));
+    // Answers beside a chat are compared too, whether or not the type is named.
+    let question = json!([{"role": "user", "content": "Q"}]);
+    for (row, expect) in [
+        (json!({"messages": question, "chosen": "good", "rejected": "bad"}), "Q|>good|>bad"),
+        (json!({"messages": question, "completion": "C", "label": false}), "Q|>C"),
+    ] {
+        for kind in [None, named("chat_template"), named("chat_template.default")] {
+            assert_eq!(said(&row, kind.clone(), &[]).as_deref(), Ok(expect), "{row} {kind:?}");
+        }
+    }
+    let renamed: TypeSpec =
+        serde_json::from_value(json!({"field_prompt": "q", "field_chosen": "a", "field_rejected": "b"}))
+            .unwrap();
+    assert_eq!(said(&json!({"q": "Q", "a": "A", "b": "B"}), Some(renamed), &[]).as_deref(), Ok("Q|>A|>B"));
+    // A question under a name that the answers' type does not read is not lost.
+    assert_eq!(
+        said(&json!({"text": "T", "chosen": "good", "rejected": "bad"}), None, &[]).as_deref(),
+        Ok("T|good|bad")
+    );
+    // A chat stays one where nothing is compared.
+    assert_eq!(
+        said(&json!({"messages": turns}), named("chat_template"), &[]).as_deref(),
+        Ok("Hello|>A greeting.\nHi")
+    );
     assert_eq!(said(&alpaca, named("alpaca:chat"), &[]).as_deref(), Ok("Add.\n1 2|>3"));
     let pair = json!({"question": "Q", "chosen": "good", "rejected": "bad"});
     assert_eq!(said(&pair, named("intel"), &[]).as_deref(), Ok("Q|>good|>bad"));

@@ -1,7 +1,7 @@
 //! Which files of a data set answer a query.
 
 use super::{base, contents, shards_complete};
-use crate::error::Result;
+use crate::error::{HubError, Result};
 
 /// Extensions of data files, the preferred first where a repository holds several in equal numbers.
 const DATA_EXTENSIONS: &[&str] = &["parquet", "jsonl", "ndjson", "json", "csv"];
@@ -86,15 +86,22 @@ pub(crate) fn dataset_files(names: &[String], query: &DatasetQuery, what: &str) 
     // `train[:10%]` selects rows of `train`: rows are not this crate's business.
     let wanted = query.split.as_deref().map(|s| s.split('[').next().unwrap_or(s));
     let told = data.iter().any(|n| split_of(n).is_some());
-    let names_split = |n: &str, split: &str| split_of(n) == Some(split) || words(n).any(|w| w == split);
+    // A split may have a name of its own, as `train_sft-00000-of-00003.parquet` has.
+    let called = |part: &str, split: &str| part.split(['-', '.']).next() == Some(split);
+    let names_split = |n: &str, split: &str| {
+        split_of(n) == Some(split)
+            || words(n).any(|w| w == split)
+            || n.split('/').any(|part| called(part, split))
+    };
     match wanted {
         Some(split) if told || split != "train" => {
-            let mut splits: Vec<_> = data.iter().filter_map(|n| split_of(n)).collect();
+            let (mut there, any): (Vec<_>, _) =
+                (data.iter().filter_map(|n| split_of(n)).collect(), !data.is_empty());
             data.retain(|n| names_split(n, split));
-            if data.is_empty() && !splits.is_empty() {
-                splits.sort_unstable();
-                splits.dedup();
-                return contents(what, format!("no split `{split}`\nhint: there are {}", splits.join(", ")));
+            if data.is_empty() && any {
+                there.sort_unstable();
+                there.dedup();
+                return Err(HubError::NoSplit { what: what.into(), split: split.into(), there });
             }
         }
         None if data.iter().any(|n| split_of(n) == Some("train")) => {
@@ -135,9 +142,12 @@ mod tests {
         check("x.parquet a.csv b.csv", None, None, "a.csv b.csv");
         check("x.py", None, None, "");
         check("train_sft.parquet test_sft.parquet", None, Some("test"), "test_sft.parquet");
+        check("train_sft-0.parquet train_gen-0.parquet", None, Some("train_sft"), "train_sft-0.parquet");
         let query = DatasetQuery { split: Some("test".into()), ..Default::default() };
         let text = dataset_files(&list("train.csv"), &query, "d").unwrap_err().to_string();
-        assert!(text.contains("no split `test`") && text.contains("train"), "{text}");
+        assert!(text.contains("no split `test`\nhint: there are train"), "{text}");
+        let e = dataset_files(&list("a.csv b.csv"), &query, "d").unwrap_err();
+        assert!(matches!(&e, HubError::NoSplit { there, .. } if there.is_empty()), "{e}");
     }
 
     #[test]

@@ -5,12 +5,13 @@ use crate::context::Context;
 use crate::error::{Stop, SynthError};
 use crate::journal::Rows;
 use crate::registry::{EachRow, Setup, Step, StepEntry};
+use galen_data::DataError;
 use galen_data::contamination::{Index, Options};
-use galen_data::reader::{Limits, data_files, open_files};
+use galen_data::reader::{Limits, evaluation_files, open_files};
 use galen_data::texts::every_text;
 use galen_reward::{ConfigError, Kind, Param};
 use serde_json::{Map, Value};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 pub(crate) const ENTRY: StepEntry = StepEntry {
     name: "contamination",
@@ -27,7 +28,7 @@ const PARAMS: &[Param] = &[
     Param::required(
         "against",
         Kind::Texts,
-        "evaluation sets: data files, or folders of them (their `test` files, where names speak of splits)",
+        "evaluation sets: data files, or folders of them (their `test` files, else `validation`, where names speak of splits)",
     ),
     Param::optional("against_fields", Kind::Texts, "the fields of their rows; default: every text"),
     Param::optional("fields", Kind::Texts, "the fields of rows; default: every text"),
@@ -54,9 +55,12 @@ fn build(setup: &Setup<'_>) -> Result<Box<dyn Step>, ConfigError> {
         return Err(o.wrong("against", "names no file"));
     }
     for path in &against {
-        uses_file(setup, "against", path)?;
+        uses_files(setup, "against", evaluation_files(path).map(|(files, _)| files))?;
     }
     let (ngram, whole_from) = (o.positive("ngram")?, o.positive("whole_from")?);
+    if o.given("whole_from") && whole_from > ngram {
+        return Err(o.wrong("whole_from", "is above `ngram`: it speaks of texts with fewer words than that"));
+    }
     let options = Options { ngram, whole_from: whole_from.min(ngram), ..Options::default() };
     Ok(Box::new(Contamination {
         against,
@@ -66,19 +70,17 @@ fn build(setup: &Setup<'_>) -> Result<Box<dyn Step>, ConfigError> {
     }))
 }
 
-/// Notes the hash of each file at `path`, so that a step is made anew where they change.
-pub(super) fn uses_file(setup: &Setup<'_>, param: &str, path: &Path) -> Result<(), ConfigError> {
-    let files = files(path).map_err(|e| setup.options.wrong(param, e.to_string()))?;
-    for file in files {
+/// Notes the hash of each of these files, so that a step is made anew where they change.
+pub(super) fn uses_files(
+    setup: &Setup<'_>,
+    param: &str,
+    files: Result<Vec<PathBuf>, DataError>,
+) -> Result<(), ConfigError> {
+    for file in files.map_err(|e| setup.options.wrong(param, e.to_string()))? {
         let hash = crate::seeds::hash_of(&file).map_err(|e| setup.options.wrong(param, e.to_string()))?;
         setup.used.borrow_mut().files.push((file.display().to_string(), hash));
     }
     Ok(())
-}
-
-/// The files of an evaluation set: of a folder its test files, where there are any.
-fn files(path: &Path) -> Result<Vec<PathBuf>, galen_data::DataError> {
-    data_files(path, "test").or_else(|_| data_files(path, "train"))
 }
 
 /// Texts of a row: of one field, or all there are.
@@ -102,7 +104,7 @@ impl Step for Contamination {
         let mut index = Index::new(self.options);
         for path in &self.against {
             let set = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            for row in open_files(files(path)?, None, Limits::default()) {
+            for row in open_files(evaluation_files(path)?.0, None, Limits::default()) {
                 let row = row?;
                 let origin = row.origin.to_string();
                 for text in of_fields(&row.fields, &self.against_fields) {

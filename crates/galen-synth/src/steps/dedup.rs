@@ -48,7 +48,7 @@ fn build(setup: &Setup<'_>) -> Result<Box<dyn Step>, ConfigError> {
     }
     let against: Vec<PathBuf> = o.texts("against")?.into_iter().map(PathBuf::from).collect();
     for path in &against {
-        super::contamination::uses_file(setup, "against", path)?;
+        super::contamination::uses_files(setup, "against", data_files(path, "train"))?;
     }
     Ok(Box::new(DedupStep {
         text: setup.must_text_of("field")?,

@@ -92,8 +92,9 @@ impl Take {
     }
 }
 
+/// The beginning of a text, to show which one is meant.
 pub(crate) fn beginning(text: &str) -> String {
-    text.chars().take(200).collect()
+    galen_data::beginning(text, 200)
 }
 
 struct Generate {

@@ -101,8 +101,8 @@ pub struct Check {
 /// Flags of `galen data split`.
 #[derive(Debug, clap::Args)]
 pub struct Split {
-    /// A data file
-    pub input: PathBuf,
+    /// A data file, a folder of them or a hub data set (of several splits, `train`)
+    pub input: String,
     /// Rows with the same value of this field (`a.b`: a field of a field) stay together; default: equal rows do
     #[arg(long, alias = "group_by", value_name = "FIELD")]
     pub group_by: Option<String>,

@@ -42,7 +42,7 @@ pub use scorer::{FastDecoder, ModelScorer};
 pub use serving::{EngineName, Serving, ServingOptions};
 pub(crate) use serving::{positive, serving_kernels};
 pub(crate) use summary::write_reports;
-pub use texts::{Sides, Texts};
+pub use texts::{Read as ReadTexts, Sides, Texts, raw_rows};
 pub use train::{Start, Trained, command_of, train};
 pub use verify::{
     LimitArgs, Record, SAMPLES, Verdict, Verifier, adapter_sha256, format_of, unverified, write_beside,

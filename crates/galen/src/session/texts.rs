@@ -2,11 +2,11 @@
 
 use super::base::hub_bars;
 use anyhow::Context as _;
-use galen_data::reader::Limits;
+use galen_data::reader::{EVALUATION_SPLITS, Limits, NO_EVALUATION, RowIter, evaluation_files};
 use galen_data::texts::{RowText, TextRow, TextRows};
-use galen_data::{DataError, DatasetSpec};
+use galen_data::{DataError, DatasetSpec, dataset};
 use galen_eval::Task;
-use galen_hub::{DatasetQuery, Options};
+use galen_hub::{DatasetQuery, HubError, Options};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -35,32 +35,63 @@ pub struct Texts<'a> {
     pub offline: bool,
 }
 
+/// Which texts were read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Read {
+    /// In words.
+    pub about: String,
+    /// The split they are of, where there are several to choose from.
+    pub split: Option<String>,
+}
+
 type Take<'a> = dyn FnMut(Result<TextRow, DataError>) -> anyhow::Result<()> + 'a;
 
 impl Texts<'_> {
     /// Gives every row to `take`; says which texts they are.
-    pub fn each(&self, take: &mut Take) -> anyhow::Result<String> {
+    pub fn each(&self, take: &mut Take) -> anyhow::Result<Read> {
         if let Some(task) = self.task()? {
             return self.of_task(&task, take);
         }
+        let split = if self.side == Sides::Evaluated { self.evaluated_split()? } else { None };
+        let spec: DatasetSpec =
+            serde_json::from_value(json!({"path": self.path, "type": self.kind, "split": split}))?;
         let resolve = |spec: &DatasetSpec| resolve_dataset(spec, self.offline);
-        let open = |split: Option<&str>| {
-            let spec: DatasetSpec =
-                serde_json::from_value(json!({"path": self.path, "type": self.kind, "split": split}))?;
-            anyhow::Ok(TextRows::open(&spec, self.fields, &resolve, Limits::default())?)
+        let rows = TextRows::open(&spec, self.fields, &resolve, Limits::default())?;
+        let about = match split {
+            Some(split) => format!("{}; split `{split}`", rows.about()),
+            None => rows.about().to_owned(),
         };
-        let rows = match self.side {
-            // A folder's test files where names speak of splits.
-            Sides::Evaluated if Path::new(self.path).is_dir() => {
-                open(Some("test")).or_else(|_| open(None))?
-            }
-            _ => open(None)?,
-        };
-        let about = rows.about().to_owned();
         for row in rows {
             take(row)?;
         }
-        Ok(about)
+        Ok(Read { about, split: split.map(str::to_owned) })
+    }
+
+    /// The split of an evaluation set that is examined on; none where names do not speak of splits.
+    ///
+    /// Errors: there are splits, but for training alone; what else stands in the way of looking.
+    fn evaluated_split(&self) -> anyhow::Result<Option<&'static str>> {
+        if Path::new(self.path).exists() {
+            return Ok(evaluation_files(Path::new(self.path))?.1);
+        }
+        let options = Options::from_env(self.offline, hub_bars());
+        let mut told = false;
+        for split in EVALUATION_SPLITS {
+            let query = DatasetQuery { split: Some(split.to_owned()), ..DatasetQuery::default() };
+            match galen_hub::resolve_dataset(self.path, &query, &options) {
+                // A file of the catalogue.
+                Ok(found) if found.path.is_file() => return Ok(None),
+                Ok(_) => return Ok(Some(split)),
+                Err(HubError::NoSplit { there, .. }) => told |= !there.is_empty(),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        anyhow::ensure!(
+            !told,
+            "{}: {NO_EVALUATION}\nhint: name a file of it, if what that holds is what is examined on",
+            self.path
+        );
+        Ok(None)
     }
 
     /// The task of that name, where it names one rather than data.
@@ -74,7 +105,7 @@ impl Texts<'_> {
         Ok(Some(Task::load(self.path, None)?))
     }
 
-    fn of_task(&self, task: &Task, take: &mut Take) -> anyhow::Result<String> {
+    fn of_task(&self, task: &Task, take: &mut Take) -> anyhow::Result<Read> {
         let split = match self.side {
             Sides::Target => task.example_split().with_context(|| {
                 let evaluated = task.dataset().evaluated_split();
@@ -90,27 +121,39 @@ impl Texts<'_> {
             let question = |text| RowText { text, answer: false };
             let answer = |text| RowText { text, answer: true };
             let texts = if self.fields.is_empty() {
-                row.questions.into_iter().map(question).chain(row.answers.into_iter().map(answer)).collect()
+                Ok(row
+                    .questions
+                    .into_iter()
+                    .map(question)
+                    .chain(row.answers.into_iter().map(answer))
+                    .collect())
             } else {
-                match galen_data::texts::of_fields(&row.row, self.fields) {
-                    Ok(texts) => texts,
-                    Err(e) => {
-                        take(Err(e))?;
-                        continue;
-                    }
-                }
+                galen_data::texts::of_fields(&row.row, self.fields)
             };
-            take(Ok(TextRow { row: row.row, texts }))?;
+            take(texts.and_then(|texts| TextRow::checked(row.row, texts)))?;
         }
         let what = if self.fields.is_empty() { "questions and right answers" } else { "fields" };
-        Ok(format!("the {what} of split `{split}` of task `{}`", task.name()))
+        let about = format!("the {what} of split `{split}` of task `{}`", task.name());
+        Ok(Read { about, split: Some(split.to_owned()) })
     }
+}
+
+/// The raw rows of a data file, a folder or a hub data set.
+pub fn raw_rows(path: &str, offline: bool) -> anyhow::Result<RowIter> {
+    let spec = DatasetSpec { path: path.to_owned(), ..DatasetSpec::default() };
+    Ok(dataset::open_raw(&spec, &|spec| resolve_dataset(spec, offline), Limits::default())?)
 }
 
 /// Where a dataset entry's files lie.
 pub(super) fn resolve_dataset(spec: &DatasetSpec, offline: bool) -> Result<PathBuf, String> {
     let options = Options::from_env(offline, hub_bars());
-    let query =
-        DatasetQuery { name: spec.name.clone(), revision: spec.revision.clone(), ..DatasetQuery::default() };
+    // Of what is fetched only the wanted split is; what is here already is chosen from when it is opened.
+    let fetched = !Path::new(&spec.path).exists() && spec.data_files.is_none();
+    let query = DatasetQuery {
+        name: spec.name.clone(),
+        split: spec.split.clone().filter(|_| fetched),
+        revision: spec.revision.clone(),
+        ..DatasetQuery::default()
+    };
     galen_hub::resolve_dataset(&spec.path, &query, &options).map(|r| r.path).map_err(|e| e.to_string())
 }

@@ -27,6 +27,7 @@ use crate::error::nearest;
 use crate::{DataError, DatasetSpec};
 use frame::Frame;
 use galen_types::{Preference, RawRow};
+use single_turn::has;
 
 /// Reads rows of one preference type.
 pub trait PreferenceFormat: Send + Sync {
@@ -80,6 +81,16 @@ pub static PREFERENCE_TYPES: &[PreferenceType] = &[
 /// The first type all of these rows look like.
 pub fn detect(rows: &[&Fields]) -> Option<&'static PreferenceType> {
     PREFERENCE_TYPES.iter().find(|t| !rows.is_empty() && rows.iter().all(|r| (t.detect)(r)))
+}
+
+/// Whether all of these rows hold answers that are compared: two of them, or one with a label beside `messages`. Such rows may look like
+/// a chat or a prompt and its completion as well, whose reader would not see those answers.
+pub(crate) fn compares(rows: &[&Fields]) -> bool {
+    let two = |row: &Fields| {
+        has(row, &["chosen", "rejected"]) || has(row, &["chosen_response", "rejected_response"])
+    };
+    let compares = |row: &&Fields| two(row) || has(row, &["messages", "completion", "label"]);
+    !rows.is_empty() && rows.iter().all(compares)
 }
 
 /// The type called so, by name or alias, and the frame before it.

@@ -17,6 +17,11 @@ use report::{Distances, Report};
 use serde_json::{Map, Value};
 use std::path::PathBuf;
 
+/// Examples before a row, where `--shots` does not say.
+const SHOTS: u16 = 8;
+/// Tokens of a text that are read, where `--max-tokens` does not say.
+const MAX_TOKENS: u32 = 512;
+
 /// Flags of `galen data align`.
 #[derive(Debug, clap::Args)]
 pub struct Align {
@@ -51,12 +56,12 @@ pub struct Align {
     /// Seed of what is drawn
     #[arg(long, value_name = "N", default_value_t = 42)]
     pub seed: u64,
-    /// Examples of the target that `likelihood` puts before a row
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
-    pub shots: u16,
-    /// Tokens of a text that a model reads
-    #[arg(long, alias = "max_tokens", value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(2..))]
-    pub max_tokens: u32,
+    /// Examples of the target that `likelihood` puts before a row; default: 8
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub shots: Option<u16>,
+    /// Tokens of a text that a model reads; default: 512
+    #[arg(long, alias = "max_tokens", value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    pub max_tokens: Option<u32>,
     /// Best and worst rows to show
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub examples: usize,
@@ -88,15 +93,22 @@ impl clap::builder::TypedValueParser for Names {
 impl Align {
     /// Flags that contradict each other, before anything is read.
     fn check(&self) -> Result<(), UsageError> {
-        let name = self.method.name;
-        let (what, hint) = match (&self.model, self.method.asks_model) {
-            (None, true) => {
+        let Method { name, asks_model, takes_examples, .. } = *self.method;
+        // Flags of other methods would do nothing.
+        for (flag, given, read, readers) in [
+            ("--model", self.model.is_some(), asks_model, Method::that(|m| m.asks_model)),
+            ("--max-tokens", self.max_tokens.is_some(), asks_model, Method::that(|m| m.asks_model)),
+            ("--shots", self.shots.is_some(), takes_examples, Method::that(|m| m.takes_examples)),
+        ] {
+            if given && !read {
+                let hint = format!("leave it out, or take `--method` {readers}, which reads it");
+                return Err(UsageError::new(format!("`{flag}` with `--method {name}`"), hint));
+            }
+        }
+        let (what, hint) = match &self.model {
+            None if asks_model => {
                 (format!("`--method {name}` without a model"), "`--model M` names the base to ask")
             }
-            (Some(_), false) => (
-                format!("`--model` with `--method {name}`"),
-                "take `--method embedding` or `likelihood`, or no model",
-            ),
             _ if self.out.is_none() && self.weight_field.is_some() => (
                 "`--weight-field` without `--out`".into(),
                 "`--out FILE.jsonl` names the file that takes the rows",
@@ -142,13 +154,16 @@ pub fn run(args: &Align, globals: &Globals) -> anyhow::Result<()> {
         rows.push(row.row);
         Ok(())
     })?;
-    let open = |name: &String| TextModel::open(name, args.max_tokens as usize, globals.offline);
+    let open = |name: &String| {
+        let max_tokens = args.max_tokens.unwrap_or(MAX_TOKENS);
+        TextModel::open(name, max_tokens as usize, globals.offline)
+    };
     let model = args.model.as_ref().map(open).transpose()?;
     let inputs = Inputs {
         rows: &texts,
         targets: &targets,
         model: model.as_ref(),
-        shots: usize::from(args.shots),
+        shots: usize::from(args.shots.unwrap_or(SHOTS)),
         seed: args.seed,
     };
     let scores = args.method.scores(&inputs)?;

@@ -35,8 +35,8 @@ pub struct Contamination {
     #[arg(long, alias = "whole_from", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub whole_from: Option<u16>,
     /// What more rows than this of an evaluation set have in common (an instruction before each question) does not count
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    pub common: usize,
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub common: u32,
     /// Where the clean rows go, as JSON lines
     #[arg(long, short, value_name = "FILE.jsonl")]
     pub out: Option<PathBuf>,
@@ -53,6 +53,9 @@ pub struct Contamination {
 struct Set {
     name: String,
     about: String,
+    split: Option<String>,
+    /// Its rows that could not be read, or say nothing.
+    left_out: u64,
     /// Its rows have numbers of the index from here on.
     first: usize,
     rows: usize,
@@ -69,8 +72,25 @@ struct Example {
     hit: Hit,
 }
 
+impl Contamination {
+    /// Flags that contradict each other, before anything is read.
+    fn check(&self) -> Result<(), UsageError> {
+        match self.whole_from {
+            Some(from) if from > self.ngram => {
+                let what = format!("`--whole-from {from}` is above `--ngram {}`", self.ngram);
+                Err(UsageError::new(
+                    what,
+                    "it speaks of questions with fewer words than that: give a smaller number",
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Looks for evaluation texts in training rows; writes the rows without them.
 pub fn run(args: &Contamination, globals: &Globals) -> anyhow::Result<()> {
+    args.check()?;
     let mut kept = Kept::create(args.out.as_deref(), &[&args.files[..], &args.against].concat())?;
     let (index, mut sets) = index(args, globals.offline)?;
     let mut contaminated = 0;
@@ -110,7 +130,7 @@ pub fn run(args: &Contamination, globals: &Globals) -> anyhow::Result<()> {
 fn index(args: &Contamination, offline: bool) -> anyhow::Result<(Index, Vec<Set>)> {
     let ngram = usize::from(args.ngram);
     let whole_from = args.whole_from.map_or(ngram, usize::from);
-    let mut index = Index::new(Options { ngram, whole_from, common: args.common.max(1) });
+    let mut index = Index::new(Options { ngram, whole_from, common: args.common as usize });
     let mut sets: Vec<Set> = Vec::new();
     for name in &args.against {
         if sets.iter().any(|s| s.name == *name) {
@@ -131,7 +151,8 @@ fn index(args: &Contamination, offline: bool) -> anyhow::Result<(Index, Vec<Set>
             Ok(())
         })?;
         let rows = index.rows() - first;
-        sets.push(Set { name: name.clone(), about: read.about, first, rows, ..Set::default() });
+        let ReadRows { about, split, left_out, .. } = read;
+        sets.push(Set { name: name.clone(), about, split, left_out, first, rows, ..Set::default() });
     }
     Ok((index, sets))
 }
@@ -152,6 +173,11 @@ impl Set {
         }
     }
 
+    /// Its name with the split that was read.
+    fn title(&self) -> String {
+        self.split.as_ref().map_or_else(|| self.name.clone(), |split| format!("{} ({split})", self.name))
+    }
+
     fn training_rows(&self) -> u64 {
         self.training.values().sum()
     }
@@ -163,7 +189,9 @@ fn as_json(args: &Contamination, read: &ReadRows, sets: &[Set], contaminated: u6
         json!({
             "set": s.name,
             "compared": s.about,
+            "split": s.split,
             "rows": s.rows,
+            "left_out": s.left_out,
             "repeated": s.repeated.len(),
             "training_rows": s.training_rows(),
             "training_rows_by_kind": s.training,
@@ -185,7 +213,7 @@ fn as_json(args: &Contamination, read: &ReadRows, sets: &[Set], contaminated: u6
 }
 
 fn as_text(args: &Contamination, read: &ReadRows, sets: &[Set], contaminated: u64) -> String {
-    let width = sets.iter().map(|s| s.name.len()).max().unwrap_or(0).max(14);
+    let width = sets.iter().map(|s| s.title().chars().count()).max().unwrap_or(0).max(14);
     let mut out = format!(
         "{:width$}  {:>7}  {:>16}  training rows that repeat it\n",
         "evaluation set", "rows", "repeated"
@@ -193,17 +221,20 @@ fn as_text(args: &Contamination, read: &ReadRows, sets: &[Set], contaminated: u6
     for s in sets {
         let (n, repeated) = (s.training_rows(), s.repeated.len() as u64);
         let repeated = format!("{repeated} ({})", percent(repeated, s.rows as u64));
-        let _ =
-            write!(out, "{:width$}  {:>7}  {repeated:>16}  {n} ({})", s.name, s.rows, percent(n, read.rows));
+        let (title, share) = (s.title(), percent(n, read.rows));
+        let _ = write!(out, "{title:width$}  {:>7}  {repeated:>16}  {n} ({share})", s.rows);
         let kinds: Vec<_> = s.training.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
         let _ = writeln!(out, "{}{}", if kinds.is_empty() { "" } else { ": " }, kinds.join(", "));
+        if s.left_out > 0 {
+            let _ = writeln!(out, "{:width$}  and {} of it left out", "", counted(s.left_out, "row"));
+        }
     }
     let _ = writeln!(out, "{contaminated} of {} repeat one or more", counted(read.rows, "training row"));
     if let Some(path) = &args.out {
         let _ = writeln!(out, "the others are written to {}", path.display());
     }
     for s in sets.iter().filter(|s| !s.examples.is_empty()) {
-        let _ = writeln!(out, "\n{}", s.name);
+        let _ = writeln!(out, "\n{}", s.title());
         for Example { row, text, hit } in &s.examples {
             let shared = if hit.kind == Kind::Exact { String::new() } else { format!(": `{}`", hit.shared) };
             let does = match hit.kind {

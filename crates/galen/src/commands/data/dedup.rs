@@ -72,7 +72,7 @@ pub fn run(args: &Dedup, globals: &Globals) -> anyhow::Result<()> {
         Ok(())
     })?;
     let n_kept = kept.finish()?;
-    let report = Report { args, read: &read, seen: &seen, found: &found, n_kept };
+    let report = Report { args, read: &read, seen: &seen, found: &found, n_kept, cut: finder.cut() };
     if globals.json {
         stdout::print_json(&report.json())?;
     } else {
@@ -95,6 +95,8 @@ struct Report<'a> {
     seen: &'a [Seen],
     found: &'a [Found],
     n_kept: u64,
+    /// Rows that were not compared with all that may be near.
+    cut: usize,
 }
 
 impl<'a> Report<'a> {
@@ -112,7 +114,10 @@ impl<'a> Report<'a> {
     /// Rows that several others repeat, with how many do, most first.
     fn repeated(&self) -> Vec<(&'a Seen, usize)> {
         let mut times: BTreeMap<usize, usize> = BTreeMap::new();
-        self.found.iter().for_each(|f| *times.entry(f.duplicate.of).or_default() += 1);
+        // A copy of a near duplicate repeats what that does.
+        let of: BTreeMap<usize, usize> = self.found.iter().map(|f| (f.row, f.duplicate.of)).collect();
+        let kept = |row: usize| of.get(&row).copied().unwrap_or(row);
+        self.found.iter().for_each(|f| *times.entry(kept(f.duplicate.of)).or_default() += 1);
         let mut most: Vec<_> = times.into_iter().filter(|(_, n)| *n > 1).collect();
         most.sort_by_key(|(of, n)| (std::cmp::Reverse(*n), *of));
         most.truncate(self.args.examples);
@@ -142,6 +147,7 @@ impl<'a> Report<'a> {
             "kept": self.n_kept,
             "exact_duplicates": exact.len(),
             "near_duplicates": near.len(),
+            "not_compared_with_all": self.cut,
             "exact_examples": shown(&exact),
             "near_examples": shown(&near),
             "most_repeated": repeated.collect::<Vec<_>>(),
@@ -155,6 +161,13 @@ impl<'a> Report<'a> {
         let mut out = line("exact duplicates", exact.len() as u64);
         out += &line("near duplicates", near.len() as u64);
         out += &line("rows kept", self.n_kept);
+        if self.cut > 0 {
+            let _ = writeln!(
+                out,
+                "note: {} compared with a part of the rows that are much like it: near duplicates may be missed",
+                counted(self.cut as u64, "row")
+            );
+        }
         if let Some(path) = &self.args.out {
             let _ = writeln!(out, "written to {}", path.display());
         }

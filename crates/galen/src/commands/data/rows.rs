@@ -3,9 +3,11 @@
 use crate::commands::init::type_value;
 use crate::error::UsageError;
 use crate::progress::{Progress, Unit, counted, say};
-use crate::session::{Sides, Texts};
+use crate::session::{ReadTexts, Sides, Texts};
 use crate::signals;
 use anyhow::Context as _;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser as _};
+use galen_data::OnBadRow;
 use galen_data::reader::format_by_extension;
 use galen_data::texts::TextRow;
 use serde_json::{Map, Value};
@@ -27,17 +29,17 @@ pub struct TextArgs {
     #[arg(long = "type", value_name = "TYPE")]
     pub kind: Option<String>,
     /// What is done about a row that cannot be read or has no text: `skip` leaves it out and counts it
-    #[arg(long, alias = "on_bad_row", value_name = "WHAT", default_value = "error")]
+    #[arg(long, alias = "on_bad_row", value_name = "WHAT", default_value = "error", value_parser = on_bad_row())]
     pub on_bad_row: OnBadRow,
 }
 
-/// What a bad row does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum OnBadRow {
-    /// Ends the command.
-    Error,
-    /// Is left out and counted.
-    Skip,
+/// What a bad row does, by its name.
+fn on_bad_row() -> impl clap::builder::TypedValueParser<Value = OnBadRow> {
+    let names = [
+        PossibleValue::new("error").help("Ends the command"),
+        PossibleValue::new("skip").help("Is left out and counted"),
+    ];
+    PossibleValuesParser::new(names).map(|name| if name == "skip" { OnBadRow::Skip } else { OnBadRow::Error })
 }
 
 /// What was read.
@@ -49,6 +51,8 @@ pub struct ReadRows {
     pub left_out: u64,
     /// Which texts were compared, where all files agree.
     pub about: String,
+    /// The split that was read, where one was chosen.
+    pub split: Option<String>,
 }
 
 impl TextArgs {
@@ -88,7 +92,7 @@ impl TextArgs {
     ) -> anyhow::Result<()> {
         let bar = Progress::new(texts.path, 0, Unit::Items);
         let (mut rows, mut left_out) = (0, 0);
-        let about = texts.each(&mut |row| {
+        let ReadTexts { about, split } = texts.each(&mut |row| {
             match row {
                 Ok(row) => {
                     rows += 1;
@@ -118,6 +122,7 @@ impl TextArgs {
         }
         read.rows += rows;
         read.left_out += left_out;
+        read.split = split;
         if read.about.is_empty() {
             read.about = about;
         } else if read.about != about {
@@ -206,17 +211,7 @@ impl Kept {
 
 /// The beginning of a text, on one line.
 pub fn beginning(text: &str) -> String {
-    let mut words = text.split_whitespace();
-    let mut out: String = words.next().unwrap_or_default().chars().take(SHOWN_CHARS).collect();
-    for word in words {
-        if out.chars().count() + 1 + word.chars().count() > SHOWN_CHARS {
-            out.push_str(" ...");
-            break;
-        }
-        out.push(' ');
-        out.push_str(word);
-    }
-    out
+    galen_data::beginning(text, SHOWN_CHARS)
 }
 
 /// `3.3 %`; nothing of nothing is 0.
@@ -229,11 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn beginnings_are_a_line() {
-        assert_eq!(beginning(" a\n\tb  c "), "a b c");
-        let long = beginning(&"word ".repeat(60));
-        assert!(long.ends_with("word ...") && long.chars().count() <= SHOWN_CHARS + 4, "{long}");
-        assert_eq!(beginning(&"ä".repeat(300)).chars().count(), SHOWN_CHARS);
+    fn shares_are_percents() {
         assert_eq!((percent(1, 3), percent(0, 0)), ("33.3 %".into(), "0.0 %".into()));
     }
 

@@ -3,9 +3,9 @@
 use super::Split;
 use crate::cli::{Globals, Limit};
 use crate::error::UsageError;
+use crate::session::raw_rows;
 use crate::stdout;
 use anyhow::Context as _;
-use galen_data::reader::{Limits, open_file};
 use galen_data::split::{Size, SplitOptions, split, write_jsonl};
 use serde_json::json;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ pub fn run(args: &Split, globals: &Globals) -> anyhow::Result<()> {
         let hint = "name another folder with `--out`, or delete it first";
         return Err(UsageError::new(format!("{}: exists already", there.display()), hint).into());
     }
-    let rows = open_file(&args.input, &args.input.display().to_string(), None, Limits::default())?;
+    let rows = raw_rows(&args.input, globals.offline)?;
     let options = SplitOptions {
         group_by: args.group_by.as_deref(),
         test: size(args.test),

@@ -7,6 +7,7 @@ pub(super) const METHOD: Method = Method {
     about: "cosine of a row's mean last hidden state to the target's mean, both from the mean of all rows (`--model`)",
     score: "cosine",
     asks_model: true,
+    takes_examples: false,
     draws: false,
     sums: false,
     run,

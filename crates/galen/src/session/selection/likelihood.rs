@@ -9,6 +9,7 @@ pub(super) const METHOD: Method = Method {
     about: "how much likelier, nats a token, the base finds a row behind `--shots` examples of the target (`--model`)",
     score: "gain in log-likelihood of a token",
     asks_model: true,
+    takes_examples: true,
     draws: false,
     sums: false,
     run,
@@ -41,7 +42,21 @@ fn run(inputs: &Inputs<'_>) -> anyhow::Result<Vec<f64>> {
     let ids = model.encode_all(inputs.rows.iter().map(|t| &t.text[..]))?;
     let alone = model.log_likelihoods("rows alone", &[], &ids)?;
     let behind = model.log_likelihoods("rows behind examples", &context, &ids)?;
-    let gain =
-        |((alone, n), (behind, _)): (&(f64, usize), &(f64, usize))| (behind - alone) / (*n).max(1) as f64;
-    Ok(alone.iter().zip(&behind).map(gain).collect())
+    Ok(alone.iter().zip(&behind).map(|((alone, n), (behind, _))| gain(*alone, *behind, *n)).collect())
+}
+
+/// A text of one token has none that is predicted, and so no score: not the 0 of one that examples neither help nor harm.
+fn gain(alone: f64, behind: f64, predicted: usize) -> f64 {
+    if predicted == 0 { f64::NAN } else { (behind - alone) / predicted as f64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_predicted_has_no_score() {
+        assert_eq!(gain(-6.0, -3.0, 2), 1.5);
+        assert!(gain(0.0, 0.0, 0).is_nan());
+    }
 }

@@ -18,6 +18,8 @@ pub struct Method {
     pub score: &'static str,
     /// Whether it asks a model.
     pub asks_model: bool,
+    /// Whether it puts examples of the target before each row.
+    pub takes_examples: bool,
     /// Whether scores are log weights that rows are drawn by; else those of the highest scores are kept.
     pub draws: bool,
     /// Whether a score is a sum over the row, so that rows of different lengths hardly compare.
@@ -64,7 +66,13 @@ impl Method {
         METHODS.iter().find(|m| m.name == name)
     }
 
-    /// A score for each row: the higher the nearer.
+    /// The names of methods that are like this, for hints.
+    pub fn that(are: impl Fn(&Self) -> bool) -> String {
+        let names: Vec<_> = METHODS.iter().filter(|m| are(m)).map(|m| format!("`{}`", m.name)).collect();
+        names.join(" or ")
+    }
+
+    /// A score for each row: the higher the nearer; NaN where it can have none.
     pub fn scores(&self, inputs: &Inputs<'_>) -> anyhow::Result<Vec<f64>> {
         (self.run)(inputs)
     }

@@ -1,7 +1,7 @@
 //! A model that reads texts: their hidden states and their likelihoods, many texts a pass.
 
 use crate::config::native_compute;
-use crate::progress::{Progress, Unit};
+use crate::progress::{Progress, Unit, say};
 use crate::session::Base;
 use galen_model::{LoadOptions, Model, Pass, PassOptions, PooledPass};
 use galen_types::{PackedBatch, Segment, Target, TextEncoder as _};
@@ -29,7 +29,13 @@ impl TextModel {
         let model =
             base.model_for_passes(LoadOptions { compute: native_compute(), ..LoadOptions::default() })?;
         // Half of what the model can read is for a text, half for what stands before it.
-        let max_tokens = max_tokens.min(model.config.max_position_embeddings / 2).max(1);
+        let room = (model.config.max_position_embeddings / 2).max(1);
+        if max_tokens > room {
+            say(&format!(
+                "{name}: {room} tokens of a text are read, not {max_tokens}: half of what the model can read"
+            ));
+        }
+        let max_tokens = max_tokens.min(room);
         let lead =
             base.tokenizer.encode("", true).unwrap_or_default().into_iter().map(|(id, _)| id).collect();
         Ok(Self { base, model, max_tokens, lead })

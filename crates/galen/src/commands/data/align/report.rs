@@ -36,11 +36,9 @@ pub struct Report<'a> {
 }
 
 impl Report<'_> {
-    /// Row numbers, the best first.
-    fn ranked(&self) -> Vec<usize> {
-        let mut rows: Vec<usize> = (0..self.scores.len()).collect();
-        rows.sort_by(|a, b| self.scores[*b].total_cmp(&self.scores[*a]));
-        rows
+    /// Row numbers, the best first, those without a score last; and how many have one.
+    fn ranked(&self) -> (Vec<usize>, usize) {
+        (ranked(self.scores), self.scores.iter().filter(|s| !s.is_nan()).count())
     }
 
     fn lengths(&self) -> Vec<f64> {
@@ -49,7 +47,7 @@ impl Report<'_> {
 
     /// For programs.
     pub fn json(&self) -> Value {
-        let ranked = self.ranked();
+        let (ranked, scored) = self.ranked();
         let row = |i: &usize| {
             json!({
                 "row": self.rows[*i].origin.to_string(),
@@ -59,8 +57,10 @@ impl Report<'_> {
             })
         };
         let n = self.args.examples;
-        let quantiles: Map<String, Value> =
-            quantiles(&ranked, self.scores).into_iter().map(|(q, s)| (q.to_string(), s.into())).collect();
+        let quantiles: Map<String, Value> = quantiles(&ranked[..scored], self.scores)
+            .into_iter()
+            .map(|(q, s)| (q.to_string(), s.into()))
+            .collect();
         json!({
             "rows": self.read.rows,
             "left_out": self.read.left_out,
@@ -71,6 +71,7 @@ impl Report<'_> {
             "seed": self.args.seed,
             "kept": self.chosen.map(<[usize]>::len),
             "divergence": {"all": self.distances.all, "random": self.distances.random, "kept": self.distances.kept},
+            "without_score": ranked.len() - scored,
             "quantiles": quantiles,
             "length_correlation": rank_correlation(self.scores, &self.lengths()),
             "best": ranked.iter().take(n).map(row).collect::<Vec<_>>(),
@@ -81,7 +82,7 @@ impl Report<'_> {
 
     /// For people.
     pub fn text(&self) -> String {
-        let (method, ranked) = (self.args.method, self.ranked());
+        let (method, (ranked, scored)) = (self.args.method, self.ranked());
         let targets = counted(self.target_rows as u64, "row");
         let mut out = format!(
             "distance from the target's {targets} (0 to 0.693: Jensen-Shannon divergence of n-grams)\n"
@@ -101,7 +102,7 @@ impl Report<'_> {
             let _ = writeln!(out, "{} written to {}", counted(n as u64, "row"), path.display());
         }
         let _ = writeln!(out, "\nscores ({})", method.score);
-        for (q, score) in quantiles(&ranked, self.scores) {
+        for (q, score) in quantiles(&ranked[..scored], self.scores) {
             let name = match q {
                 0 => "least".to_owned(),
                 50 => "median".to_owned(),
@@ -109,6 +110,10 @@ impl Report<'_> {
                 q => format!("{q} %"),
             };
             let _ = writeln!(out, "  {name:<8}{score:>12.4}");
+        }
+        if scored < ranked.len() {
+            let n = counted((ranked.len() - scored) as u64, "row");
+            let _ = writeln!(out, "note: {n} without a score, too short for one, last among the worst");
         }
         let along = rank_correlation(self.scores, &self.lengths());
         if method.sums && along.abs() > FOLLOWS_LENGTH {
@@ -124,12 +129,10 @@ impl Report<'_> {
             for i in rows.take(n) {
                 let kept = self.chosen.is_some_and(|c| c.binary_search(i).is_ok());
                 let (score, origin) = (self.scores[*i], &self.rows[*i].origin);
+                let score = if score.is_nan() { "no score".to_owned() } else { format!("{score:.4}") };
                 let kept = if kept { "  kept" } else { "" };
-                let _ = writeln!(
-                    out,
-                    "  {score:>10.4}  {origin}{kept}\n      {}",
-                    beginning(&self.texts[*i].text)
-                );
+                let _ =
+                    writeln!(out, "  {score:>10}  {origin}{kept}\n      {}", beginning(&self.texts[*i].text));
             }
         };
         if n > 0 {
@@ -140,15 +143,28 @@ impl Report<'_> {
     }
 }
 
+/// Row numbers by their scores, the highest first; NaN, no score, is the lowest, as it is for what is kept.
+fn ranked(scores: &[f64]) -> Vec<usize> {
+    let rank = |i: usize| (!scores[i].is_nan()).then_some(scores[i]);
+    let mut rows: Vec<usize> = (0..scores.len()).collect();
+    rows.sort_by(|a, b| match (rank(*a), rank(*b)) {
+        (Some(a), Some(b)) => b.total_cmp(&a),
+        (a, b) => b.is_some().cmp(&a.is_some()),
+    });
+    rows
+}
+
 /// Scores at [`QUANTILES`], of rows ranked from the best.
 fn quantiles(ranked: &[usize], scores: &[f64]) -> Vec<(usize, f64)> {
     let Some(last) = ranked.len().checked_sub(1) else { return Vec::new() };
     QUANTILES.iter().map(|q| (*q, scores[ranked[last - (last * q + 50) / 100]])).collect()
 }
 
-/// Spearman's, equal values sharing the mean of their ranks; 0 where either does not vary.
+/// Spearman's of those that both have, equal values sharing the mean of their ranks; 0 where either does not vary.
 fn rank_correlation(a: &[f64], b: &[f64]) -> f64 {
-    let (a, b) = (ranks(a), ranks(b));
+    let both = a.iter().zip(b).filter(|(a, b)| !a.is_nan() && !b.is_nan());
+    let (a, b): (Vec<f64>, Vec<f64>) = both.map(|(a, b)| (*a, *b)).unzip();
+    let (a, b) = (ranks(&a), ranks(&b));
     let mean = f64::midpoint(a.len() as f64, 1.0);
     let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| (x - mean) * (y - mean)).sum::<f64>();
     let lengths = (dot(&a, &a) * dot(&b, &b)).sqrt();
@@ -181,6 +197,13 @@ mod tests {
         assert!((rank_correlation(&[1.0, 2.0, 5.0], &[3.0, 2.0, 1.0]) + 1.0).abs() < 1e-12);
         assert_eq!(rank_correlation(&[1.0, 1.0], &[1.0, 2.0]), 0.0);
         assert_eq!(rank_correlation(&[], &[]), 0.0);
+    }
+
+    #[test]
+    fn no_score_is_the_lowest() {
+        let scores = [f64::NAN, -2.0, f64::NEG_INFINITY, -f64::NAN, 0.5];
+        assert_eq!(ranked(&scores), [4, 1, 2, 0, 3]);
+        assert_eq!(rank_correlation(&[1.0, f64::NAN, 2.0], &[1.0, 5.0, 3.0]), 1.0);
     }
 
     #[test]
