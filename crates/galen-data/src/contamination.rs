@@ -353,7 +353,7 @@ mod tests {
         };
         let large = |index: &mut Index| {
             (0..5).for_each(|i| {
-                index.add("large", &format!("l.jsonl:{i}"), &format!("{LONG} Case {i}, what now?"))
+                index.add("large", &format!("l.jsonl:{i}"), &format!("{LONG} Case {i}, what now?"));
             });
         };
         let hits = |parts: &[&dyn Fn(&mut Index)], text: &str| {

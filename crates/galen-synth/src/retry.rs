@@ -28,6 +28,9 @@ pub(crate) struct Earlier {
     rows: Option<Rows>,
 }
 
+/// Told of an earlier line, and of the place of its row now if the line holds.
+type Found<'a> = &'a mut dyn FnMut(&Line, Option<usize>) -> Result<(), SynthError>;
+
 /// A line of which only the fate matters.
 #[derive(Deserialize)]
 struct Ended {
@@ -102,7 +105,7 @@ impl Earlier {
             HashMap::new()
         };
         // Twice through the file: the head comes first, and says what was spent on the lines that are left.
-        let each = |found: &mut dyn FnMut(&Line, Option<usize>) -> Result<(), SynthError>| {
+        let each = |found: Found<'_>| {
             let mut lines = Lines::open(&path)?;
             lines.text()?;
             while let Some((_, line)) = lines.line::<Line>()? {

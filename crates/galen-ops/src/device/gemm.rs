@@ -92,11 +92,21 @@ mod tests {
                 asked.push(n);
                 Ok(vec![0u8; n])
             };
-            scratch.with(bytes, alloc, &mut |b| Ok(assert!(b.len() >= bytes))).unwrap();
+            scratch
+                .with(bytes, alloc, &mut |b| {
+                    assert!(b.len() >= bytes);
+                    Ok(())
+                })
+                .unwrap();
         }
         assert_eq!(asked, [10, 30]);
         let none = scratch.with(31, |_| Err(Error::Device("full".into())), &mut |_| Ok(()));
         assert!(none.is_err());
-        scratch.with(2, |n| Ok(vec![0; n]), &mut |b| Ok(assert_eq!(b.len(), 2))).unwrap();
+        scratch
+            .with(2, |n| Ok(vec![0; n]), &mut |b| {
+                assert_eq!(b.len(), 2);
+                Ok(())
+            })
+            .unwrap();
     }
 }

@@ -93,12 +93,17 @@ impl clap::builder::TypedValueParser for Names {
 impl Align {
     /// Flags that contradict each other, before anything is read.
     fn check(&self) -> Result<(), UsageError> {
-        let Method { name, asks_model, takes_examples, .. } = *self.method;
+        let Method { name, asks, .. } = *self.method;
         // Flags of other methods would do nothing.
         for (flag, given, read, readers) in [
-            ("--model", self.model.is_some(), asks_model, Method::that(|m| m.asks_model)),
-            ("--max-tokens", self.max_tokens.is_some(), asks_model, Method::that(|m| m.asks_model)),
-            ("--shots", self.shots.is_some(), takes_examples, Method::that(|m| m.takes_examples)),
+            ("--model", self.model.is_some(), asks.a_model(), Method::that(|m| m.asks.a_model())),
+            ("--max-tokens", self.max_tokens.is_some(), asks.a_model(), Method::that(|m| m.asks.a_model())),
+            (
+                "--shots",
+                self.shots.is_some(),
+                asks.behind_examples(),
+                Method::that(|m| m.asks.behind_examples()),
+            ),
         ] {
             if given && !read {
                 let hint = format!("leave it out, or take `--method` {readers}, which reads it");
@@ -106,7 +111,7 @@ impl Align {
             }
         }
         let (what, hint) = match &self.model {
-            None if asks_model => {
+            None if asks.a_model() => {
                 (format!("`--method {name}` without a model"), "`--model M` names the base to ask")
             }
             _ if self.out.is_none() && self.weight_field.is_some() => (

@@ -1,13 +1,12 @@
 //! By what the base makes of a text: the mean of its last hidden states.
 
-use super::{Inputs, Method};
+use super::{Asks, Inputs, Method};
 
 pub(super) const METHOD: Method = Method {
     name: "embedding",
     about: "cosine of a row's mean last hidden state to the target's mean, both from the mean of all rows (`--model`)",
     score: "cosine",
-    asks_model: true,
-    takes_examples: false,
+    asks: Asks::Rows,
     draws: false,
     sums: false,
     run,

@@ -1,6 +1,6 @@
 //! By how much likelier the base finds a row behind examples of the target.
 
-use super::{Inputs, Method};
+use super::{Asks, Inputs, Method};
 use crate::progress::{counted, say};
 use galen_data::order::SplitMix64;
 
@@ -8,8 +8,7 @@ pub(super) const METHOD: Method = Method {
     name: "likelihood",
     about: "how much likelier, nats a token, the base finds a row behind `--shots` examples of the target (`--model`)",
     score: "gain in log-likelihood of a token",
-    asks_model: true,
-    takes_examples: true,
+    asks: Asks::BehindExamples,
     draws: false,
     sums: false,
     run,

@@ -16,15 +16,36 @@ pub struct Method {
     pub about: &'static str,
     /// What its scores are.
     pub score: &'static str,
-    /// Whether it asks a model.
-    pub asks_model: bool,
-    /// Whether it puts examples of the target before each row.
-    pub takes_examples: bool,
+    /// Whether and how it asks a model.
+    pub asks: Asks,
     /// Whether scores are log weights that rows are drawn by; else those of the highest scores are kept.
     pub draws: bool,
     /// Whether a score is a sum over the row, so that rows of different lengths hardly compare.
     pub sums: bool,
     run: fn(&Inputs<'_>) -> anyhow::Result<Vec<f64>>,
+}
+
+/// What a method asks a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asks {
+    /// None.
+    Nothing,
+    /// Each row alone.
+    Rows,
+    /// Each row, also behind examples of the target.
+    BehindExamples,
+}
+
+impl Asks {
+    /// Whether there is a model.
+    pub fn a_model(self) -> bool {
+        self != Self::Nothing
+    }
+
+    /// Whether rows stand behind examples.
+    pub fn behind_examples(self) -> bool {
+        self == Self::BehindExamples
+    }
 }
 
 /// Every method.

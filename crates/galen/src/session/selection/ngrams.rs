@@ -1,6 +1,6 @@
 //! By hashed n-grams: DSIR's importance weights, and the same for each n-gram.
 
-use super::{Inputs, Method};
+use super::{Asks, Inputs, Method};
 use galen_data::dsir::Importance;
 use galen_data::ngrams::Counts;
 
@@ -8,8 +8,7 @@ pub(super) const DSIR: Method = Method {
     name: "dsir",
     about: "DSIR: importance weights of hashed words and pairs of words, rows drawn by them; for rows of like length",
     score: "log importance weight",
-    asks_model: false,
-    takes_examples: false,
+    asks: Asks::Nothing,
     draws: true,
     sums: true,
     run: |inputs| Ok(scores(inputs, Importance::log_weight)),
@@ -19,8 +18,7 @@ pub(super) const NGRAMS: Method = Method {
     name: "ngrams",
     about: "the same weights, as a mean over a row's n-grams; the highest are kept, whatever the rows' lengths",
     score: "mean log importance of an n-gram",
-    asks_model: false,
-    takes_examples: false,
+    asks: Asks::Nothing,
     draws: false,
     sums: false,
     run: |inputs| Ok(scores(inputs, Importance::per_ngram)),
