@@ -139,9 +139,12 @@ impl Earlier {
         std::fs::rename(&partial, to).map_err(|e| SynthError::io(to, e))
     }
 
-    /// The run is at its end.
-    pub fn remove(self) -> Result<(), SynthError> {
-        std::fs::remove_dir_all(&self.folder).map_err(|e| SynthError::io(&self.folder, e))
+    /// The run whose journals lie in `journal` is at its end.
+    pub fn remove(self, journal: &Path) -> Result<(), SynthError> {
+        // Out of the way at once: a kill while files go must not leave half of an earlier run to go on with.
+        let gone = journal.join("earlier");
+        std::fs::rename(&self.folder, &gone).map_err(|e| SynthError::io(&self.folder, e))?;
+        std::fs::remove_dir_all(&gone).map_err(|e| SynthError::io(&gone, e))
     }
 }
 

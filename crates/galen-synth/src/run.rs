@@ -89,7 +89,7 @@ impl Run<'_> {
         replace(&pipeline.output_dir.join("synth_report.json"), (text + "\n").as_bytes())?;
         let page = crate::report::html(&figures).map_err(|e| SynthError::step("report", e.to_string()))?;
         replace(&pipeline.output_dir.join("synth_report.html"), page.as_bytes())?;
-        earlier.map_or(Ok(()), Earlier::remove)?;
+        earlier.map_or(Ok(()), |earlier| earlier.remove(&folder))?;
         Ok(figures)
     }
 
