@@ -384,6 +384,8 @@ fn align_keeps_what_is_like_the_target() {
     assert_ne!(bench.read("s1.jsonl"), drawn("2", "s3.jsonl"));
 }
 
+const ALIGN: [&str; 5] = ["data", "align", "rows.jsonl", "--target", "target.jsonl"];
+
 #[test]
 fn align_asks_a_model_where_told() {
     let bench = Bench::new();
@@ -392,18 +394,7 @@ fn align_asks_a_model_where_told() {
     let texts = ["abab abab abab", "zyx wvu tsr", "abab abab abab", "0918 2736 4554", "qwerty uiop"];
     bench.write_rows("rows.jsonl", &texts.map(|t| json!({"text": t})));
     bench.write_rows("target.jsonl", &[json!({"text": "abab abab abab"})]);
-    let args = [
-        "data",
-        "align",
-        "rows.jsonl",
-        "--target",
-        "target.jsonl",
-        "--model",
-        "m.gguf",
-        "--json",
-        "--budget",
-        "2",
-    ];
+    let args = [&ALIGN[..], &["--model", "m.gguf", "--json", "--budget", "2"]].concat();
     let said =
         bench.galen(&[&args[..], &["--method", "embedding", "-o", "e.jsonl"]].concat()).exits(0).json();
     assert_eq!(bench.read("e.jsonl"), "{\"text\":\"abab abab abab\"}\n".repeat(2));
@@ -443,19 +434,8 @@ fn a_text_of_one_token_has_no_score() {
     let rows = ["zyx wvu tsr", "x", "0918 2736 4554"].map(|t| json!({"text": t}));
     bench.write_rows("rows.jsonl", &rows);
     bench.write_rows("target.jsonl", &[json!({"text": "abab abab abab"})]);
-    let args = [
-        "data",
-        "align",
-        "rows.jsonl",
-        "--target",
-        "target.jsonl",
-        "--method",
-        "likelihood",
-        "--model",
-        "m.gguf",
-        "--max-tokens",
-        "100000",
-    ];
+    let args =
+        [&ALIGN[..], &["--method", "likelihood", "--model", "m.gguf", "--max-tokens", "100000"]].concat();
     let keep = ["--budget", "2", "--json", "--out", "kept.jsonl"];
     let said = bench.galen(&[&args[..], &keep].concat()).exits(0);
     assert_has(&said.stderr, &["tokens of a text are read, not 100000: half of what the model can read"]);
