@@ -67,7 +67,7 @@ fn main() -> anyhow::Result<()> {
     for step in 0..=steps {
         for (objective, adapter, optimizer, seconds, losses) in &mut runs {
             let began = Instant::now();
-            let at = Place { model: &model, adapter, settings: &settings, step: step as u64, epoch: 0 };
+            let at = Place { step: step as u64, ..Place::new(&model, adapter, &settings) };
             let made = objective.step(&at, std::slice::from_ref(&rows))?;
             optimizer.step(adapter.buffers_mut(), &made.gradients, settings.learning_rate, 1.0);
             // The first step warms caches up.

@@ -8,7 +8,7 @@ use galen_adapter::{Adapter, AdapterConfig, Init, Targets};
 use galen_model::{LoadOptions, Model, WeightCache};
 use galen_ops::ops::Compute;
 use galen_optim::{AdamW, AdamWConfig};
-use galen_train::{BestMetric, Cadence, TrainSettings, module_shapes, step_gradient};
+use galen_train::{BestMetric, Cadence, Place, TrainSettings, module_shapes, step_gradient};
 use galen_types::{Origin, Tokenized};
 use std::time::Instant;
 
@@ -67,7 +67,7 @@ pub fn train(model: &Model, shape: StepShape, steps: usize) -> anyhow::Result<St
     let mut out = Steps { seconds: Vec::new(), losses: Vec::new() };
     for i in 0..=steps {
         let start = Instant::now();
-        let step = step_gradient(model, &adapter, &micro, &settings, 0)?;
+        let step = step_gradient(&Place::new(model, &adapter, &settings), &micro)?;
         optimizer.step(adapter.buffers_mut(), &step.gradients, settings.learning_rate, 1.0);
         if i > 0 {
             out.seconds.push(start.elapsed().as_secs_f64());

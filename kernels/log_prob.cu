@@ -10,7 +10,7 @@
 // in backward log_prob_gradient_FORMAT. n distinct rows of hidden states [n, C], targets sorted by row.
 //
 // targets [N] {row, token}; offsets [n + 1] into them; index [n] of a row in dh [T, C]. max starts at -inf, sum at 0, E at 0.
-// Grids: targets, finish ceil(N / 256); online n; rescale (ceil(C / 1024), n); gradient n.
+// Grids: targets, finish ceil(N / 256); online n; rescale (n, ceil(C / 1024)), as rows may be more than a grid's y holds; gradient n.
 // Expected share of roofline: 75 % of memory bandwidth (6 bytes a logit), a tenth of the time of the products around it.
 //
 // roofline: log_prob_online what="4096 rows, chunk 4096" flops=0 bytes=1.678e+08 share=75 share_sm_90=75
@@ -63,11 +63,11 @@ extern "C" __global__ void __launch_bounds__(256)
 EXPORT_KERNEL(log_prob_online);
 
 extern "C" __global__ void __launch_bounds__(256) log_prob_rescale(float* e, int c, const float* factors) {
-    int i = int(place()) * 4;
+    int i = int(blockIdx.y * blockDim.x + threadIdx.x) * 4;
     if (i >= c) return;
-    float* at = e + int64_t(blockIdx.y) * c + i;
+    float* at = e + int64_t(blockIdx.x) * c + i;
     float4 v = ptx::load_vector<float4>(at);
-    float f = factors[blockIdx.y];
+    float f = factors[blockIdx.x];
     ptx::store_vector(at, make_float4(v.x * f, v.y * f, v.z * f, v.w * f));
 }
 EXPORT_KERNEL(log_prob_rescale);

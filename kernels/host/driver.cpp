@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
 #include <string>
 
 extern "C" void galen_units();
@@ -14,16 +15,27 @@ extern "C" const char* galen_host_kernel(size_t i);
 
 namespace {
 
-enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, LAUNCH_FAILED = 719 };
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_CONTEXT = 201, INVALID_HANDLE = 400, NOT_FOUND = 500, LAUNCH_FAILED = 719 };
 constexpr size_t MEMORY = size_t(8) << 30;
 
 struct Event { std::chrono::steady_clock::time_point at; };
-struct Function { std::string name; size_t shared = 48 << 10; };
+// A card's context; what was made in one is refused under another, as a driver does.
+struct Context { int card; };
+struct Stream { Context* of; };
+struct Module { Context* of; };
+struct Function { std::string name; Context* of; size_t shared = 48 << 10; };
+
+Context contexts[16];
+thread_local Context* current = nullptr;
 
 size_t used = 0;
+// A run on several cards has a thread for each.
+std::mutex one_at_a_time;
+using Lock = std::lock_guard<std::mutex>;
 
 // Sizes lie in front of what is allocated; every byte begins as one that is no number.
 void* take(size_t bytes) {
+    Lock lock(one_at_a_time);
     if (used + bytes > MEMORY) return nullptr;
     auto base = static_cast<uint8_t*>(aligned_alloc(256, (bytes + 511) / 256 * 256));
     if (!base) return nullptr;
@@ -33,6 +45,7 @@ void* take(size_t bytes) {
     return base + 256;
 }
 void give(void* p) {
+    Lock lock(one_at_a_time);
     auto base = static_cast<uint8_t*>(p) - 256;
     size_t bytes;
     memcpy(&bytes, base, sizeof bytes);
@@ -40,13 +53,19 @@ void give(void* p) {
     free(base);
 }
 
+bool here(void* stream) { return stream && static_cast<Stream*>(stream)->of == current; }
+
 }  // namespace
 
 extern "C" {
 
 int cuInit(unsigned) { galen_units(); return SUCCESS; }
 int cuDriverGetVersion(int* v) { *v = 13000; return SUCCESS; }
-int cuDeviceGetCount(int* n) { *n = 1; return SUCCESS; }
+int cuDeviceGetCount(int* n) {
+    const char* cards = getenv("GALEN_REHEARSAL_CARDS");
+    *n = cards ? atoi(cards) : 1;
+    return SUCCESS;
+}
 int cuDeviceGet(int* device, int ordinal) { *device = ordinal; return SUCCESS; }
 int cuDeviceGetName(char* name, int length, int) { snprintf(name, size_t(length), "rehearsal on the CPU"); return SUCCESS; }
 int cuDeviceTotalMem_v2(size_t* bytes, int) { *bytes = MEMORY; return SUCCESS; }
@@ -55,28 +74,37 @@ int cuDeviceGetAttribute(int* value, int attribute, int) {
     *value = attribute == 75 ? 8 : attribute == 76 ? 0 : attribute == 115 || attribute == 16 ? 1 : 0;
     return SUCCESS;
 }
-int cuDevicePrimaryCtxRetain(void** context, int) { *context = &used; return SUCCESS; }
+int cuDevicePrimaryCtxRetain(void** context, int card) {
+    if (card < 0 || card >= 16) return INVALID_VALUE;
+    contexts[card].card = card;
+    *context = &contexts[card];
+    return SUCCESS;
+}
 int cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
-int cuCtxSetCurrent(void*) { return SUCCESS; }
-int cuCtxGetCurrent(void** context) { *context = &used; return SUCCESS; }
+int cuCtxSetCurrent(void* context) { current = static_cast<Context*>(context); return SUCCESS; }
+int cuCtxGetCurrent(void** context) { *context = current; return SUCCESS; }
 int cuCtxSynchronize() { return SUCCESS; }
-int cuStreamCreate(void** stream, unsigned) { *stream = malloc(1); return SUCCESS; }
-int cuStreamDestroy_v2(void* stream) { free(stream); return SUCCESS; }
-int cuStreamSynchronize(void*) { return SUCCESS; }
+int cuStreamCreate(void** stream, unsigned) {
+    *stream = new Stream{current};
+    return current ? SUCCESS : INVALID_CONTEXT;
+}
+int cuStreamDestroy_v2(void* stream) { delete static_cast<Stream*>(stream); return SUCCESS; }
+int cuStreamSynchronize(void* stream) { return here(stream) ? SUCCESS : INVALID_CONTEXT; }
 int cuStreamWaitEvent(void*, void*, unsigned) { return SUCCESS; }
 int cuModuleLoadData(void** module, const void* image) {
     // Fat binaries begin so.
     uint32_t magic;
     memcpy(&magic, image, 4);
-    *module = malloc(1);
+    *module = new Module{current};
     return magic == 0xba55ed50 ? SUCCESS : 200;
 }
-int cuModuleUnload(void* module) { free(module); return SUCCESS; }
-int cuModuleGetFunction(void** function, void*, const char* name) {
+int cuModuleUnload(void* module) { delete static_cast<Module*>(module); return SUCCESS; }
+int cuModuleGetFunction(void** function, void* module, const char* name) {
+    if (static_cast<Module*>(module)->of != current) return INVALID_CONTEXT;
     const char* known;
     for (size_t i = 0; (known = galen_host_kernel(i)) != nullptr; ++i) {
         if (strcmp(known, name) != 0) continue;
-        *function = new Function{name};
+        *function = new Function{name, current};
         return SUCCESS;
     }
     return NOT_FOUND;
@@ -89,24 +117,38 @@ int cuMemAlloc_v2(uint64_t* p, size_t bytes) {
     *p = reinterpret_cast<uint64_t>(take(bytes));
     return *p ? SUCCESS : OUT_OF_MEMORY;
 }
-int cuMemAllocAsync(uint64_t* p, size_t bytes, void*) { return cuMemAlloc_v2(p, bytes); }
+int cuMemAllocAsync(uint64_t* p, size_t bytes, void* stream) {
+    return here(stream) ? cuMemAlloc_v2(p, bytes) : int(INVALID_CONTEXT);
+}
 int cuMemFree_v2(uint64_t p) { give(reinterpret_cast<void*>(p)); return SUCCESS; }
-int cuMemFreeAsync(uint64_t p, void*) { return cuMemFree_v2(p); }
+int cuMemFreeAsync(uint64_t p, void* stream) { return here(stream) ? cuMemFree_v2(p) : int(INVALID_CONTEXT); }
+int cuDeviceGetDefaultMemPool(void** pool, int) { *pool = &used; return SUCCESS; }
+int cuMemPoolSetAttribute(void*, int attribute, void*) { return attribute == 4 ? SUCCESS : INVALID_VALUE; }
 int cuMemGetInfo_v2(size_t* left, size_t* total) { *left = MEMORY - used; *total = MEMORY; return SUCCESS; }
-int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, void*) {
+int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, void* stream) {
+    if (!here(stream)) return INVALID_CONTEXT;
     memcpy(reinterpret_cast<void*>(to), from, bytes);
     return SUCCESS;
 }
-int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, void*) {
+int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void* stream) {
+    if (!here(stream)) return INVALID_CONTEXT;
+    memcpy(reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), bytes);
+    return SUCCESS;
+}
+int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, void* stream) {
+    if (!here(stream)) return INVALID_CONTEXT;
     memcpy(to, reinterpret_cast<void*>(from), bytes);
     return SUCCESS;
 }
-int cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void*) {
+int cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void* stream) {
+    if (!here(stream)) return INVALID_CONTEXT;
     memset(reinterpret_cast<void*>(to), value, bytes);
     return SUCCESS;
 }
 int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
-                   unsigned shared, void*, void** args, void**) {
+                   unsigned shared, void* stream, void** args, void**) {
+    if (static_cast<Function*>(function)->of != current || !here(stream)) return INVALID_HANDLE;
+    Lock lock(one_at_a_time);
     static uint64_t seed = 0;
     auto f = static_cast<Function*>(function);
     const unsigned grid[3] = {gx, gy, gz}, threads[3] = {bx, by, bz};

@@ -108,6 +108,10 @@ impl Device {
     pub fn run(&self, launch: Launch) -> Result<Option<Stats>, String> {
         let line = self.line(&launch.kernel)?.clone();
         let Launch { kernel, grid, mut args } = launch;
+        // As a card refuses it, wherever this runs.
+        if grid.contains(&0) || grid[0] > i32::MAX as u32 || grid[1] > 65_535 || grid[2] > 65_535 {
+            return Err(format!("{kernel}: a grid of {grid:?} blocks"));
+        }
         let before: Vec<Option<Vec<u8>>> = args
             .iter()
             .map(|a| match a {

@@ -17,6 +17,15 @@ impl Bytes {
         Self(Mutex::new(bytes))
     }
 
+    fn write(&self, bytes: &[u8]) -> Result<()> {
+        let mut all = self.lock();
+        let has = all.len();
+        let to = all.get_mut(..bytes.len());
+        let to = to.ok_or_else(|| Error::Device(format!("{} bytes for a buffer of {has}", bytes.len())))?;
+        to.copy_from_slice(bytes);
+        Ok(())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -85,6 +94,10 @@ impl Backend for Launches<'_> {
         Ok(Bytes::new(bytes.to_vec()))
     }
 
+    fn write(&self, buffer: &Bytes, bytes: &[u8]) -> Result<()> {
+        buffer.write(bytes)
+    }
+
     fn download(&self, buffer: &Bytes) -> Result<Vec<u8>> {
         Ok(buffer.lock().clone())
     }
@@ -130,6 +143,10 @@ impl Backend for OnHost {
 
     fn upload(&self, bytes: &[u8]) -> Result<Bytes> {
         Ok(Bytes::new(bytes.to_vec()))
+    }
+
+    fn write(&self, buffer: &Bytes, bytes: &[u8]) -> Result<()> {
+        buffer.write(bytes)
     }
 
     fn download(&self, buffer: &Bytes) -> Result<Vec<u8>> {

@@ -7,7 +7,7 @@ use galen_adapter::Adapter;
 use galen_export::{Over, adapter_files, open_adapter};
 use galen_model::{LoadOptions, Model, Pass, PassOptions, Session};
 use galen_ops::ops::Compute;
-use galen_train::{module_shapes, step_gradient};
+use galen_train::{Place, module_shapes, step_gradient};
 use galen_types::Tokenized;
 
 /// Folder, base, kind of files, method.
@@ -141,7 +141,7 @@ fn dora_has_the_loss_and_gradients_of_peft_with_and_without_dropout() {
                 share_prefixes: false,
                 ..settings()
             };
-            let step = step_gradient(&model, &adapter, &micro, &settings, 0).expect("a step");
+            let step = step_gradient(&Place::new(&model, &adapter, &settings), &micro).expect("a step");
             assert_close(&format!("{what} loss"), [step.loss], golden.f64s(&format!("{prefix}loss")), loss);
             for part in ["lora_A", "lora_B", "lora_magnitude_vector"] {
                 let (mut got, mut want) = (Vec::new(), Vec::new());

@@ -73,7 +73,7 @@ pub fn follow_rows(
     let settings = settings();
     let (mut worst, mut compared) = (0f64, 0);
     for (k, want) in golden[name]["steps"].as_array().expect("steps").iter().enumerate() {
-        let at = Place { model, adapter: &adapter, settings: &settings, step: k as u64, epoch: 0 };
+        let at = Place { step: k as u64, ..Place::new(model, &adapter, &settings) };
         let ours = objective.step(&at, &[rows(k)]).expect("a step");
         let norm = global_norm(&ours.gradients);
         for (key, want) in want.as_object().expect("an object") {

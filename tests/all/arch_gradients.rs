@@ -7,7 +7,7 @@ use galen_adapter::{Adapter, AdapterConfig, METHODS};
 use galen_model::Weights;
 use galen_model::arch::ARCHITECTURES;
 use galen_testkit::reference::{Branches, LoraRef, ModelRef, directional};
-use galen_train::step_gradient;
+use galen_train::{Place, step_gradient};
 use galen_types::Tokenized;
 
 /// Rows longer than the tiny models' window of 8, with about two supervised tokens in three.
@@ -53,7 +53,8 @@ fn loss_and_gradients_of_every_architecture_equal_the_f64_twin() {
         };
         let values: Vec<f32> = adapter.layers().iter().flat_map(|l| l.values.clone()).collect();
         let values = widen(&values);
-        let step = step_gradient(&model, &adapter, &[rows.iter().collect()], &settings(), 0).expect("a step");
+        let step = step_gradient(&Place::new(&model, &adapter, &settings()), &[rows.iter().collect()])
+            .expect("a step");
         let want = loss_ref(&values);
         assert!((step.loss - want).abs() <= 1e-6 * want, "{name}: loss {} for {want}", step.loss);
         let gradient = widen(&step.gradients.concat());
@@ -92,8 +93,8 @@ fn every_trainable_matrix_of_every_architecture_has_a_finite_gradient_that_is_no
             let of_one = method.parameters(3, 1, 1).len();
             assert_eq!(adapter.tensors().count(), of_one * 7 * model.config.n_layers, "{name}: all seven");
             let rows = rows(model.config.vocab_size);
-            let step =
-                step_gradient(&model, &adapter, &[rows.iter().collect()], &settings(), 0).expect("a step");
+            let step = step_gradient(&Place::new(&model, &adapter, &settings()), &[rows.iter().collect()])
+                .expect("a step");
             for (layer, gradient) in adapter.layers().iter().zip(&step.gradients) {
                 for e in &layer.entries {
                     for range in &e.ranges {

@@ -11,7 +11,7 @@ use galen_ops::ops::Compute;
 use galen_ops::quant::Dots;
 use galen_ops::tensor::f32_view;
 use galen_optim::{AdamW, AdamWConfig};
-use galen_train::{StepGradient, TrainSettings, step_gradient};
+use galen_train::{Place, StepGradient, TrainSettings, step_gradient};
 use galen_types::{PackedBatch, Tokenized};
 
 /// Six rows: five share 12 tokens, three of them 20, two 70 (more than a tile of queries); one stands alone.
@@ -150,7 +150,7 @@ fn step(
     micro: &[Vec<&Tokenized>],
     settings: &TrainSettings,
 ) -> StepGradient {
-    step_gradient(model, adapter, micro, settings, 0).expect("a step")
+    step_gradient(&Place::new(model, adapter, settings), micro).expect("a step")
 }
 
 #[test]

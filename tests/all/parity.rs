@@ -3,7 +3,7 @@
 use crate::goldens::{Golden, assert_close};
 use crate::support::{TINY, adapter, batch, lora, real, row, tiny};
 use galen_model::{Model, Pass, PassOptions, Precision, Session, Weights};
-use galen_train::step_gradient;
+use galen_train::{Place, step_gradient};
 
 fn log_softmax(logits: &[f64]) -> Vec<f64> {
     let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -64,7 +64,7 @@ fn tiny_models_give_the_lora_loss_and_gradients_of_peft() {
             let mut settings = crate::support::settings();
             settings.gradient_checkpointing = checkpointing;
             let micro = vec![rows.iter().collect::<Vec<_>>()];
-            let step = step_gradient(&model, &lora, &micro, &settings, 0).expect("a step");
+            let step = step_gradient(&Place::new(&model, &lora, &settings), &micro).expect("a step");
             assert_close(&format!("{name} loss"), [step.loss], golden.f64s("lora_loss"), 1e-5);
             let mut of_peft: Vec<f64> = Vec::new();
             for key in &keys {

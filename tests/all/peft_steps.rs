@@ -6,7 +6,7 @@ use galen_adapter::{Adapter, AdapterConfig, Init};
 use galen_model::{Model, Precision, Weights};
 use galen_optim::{AdamW, AdamWConfig, clip_factor, global_norm};
 use galen_testkit::fuzz::Random;
-use galen_train::step_gradient;
+use galen_train::{Place, step_gradient};
 use galen_types::Tokenized;
 use serde_json::Value;
 
@@ -97,7 +97,7 @@ fn steps_follow_peft(method: &str, steps: &str) {
     let mut optimizer = AdamW::new(config, lengths);
     for (k, step) in own["steps"].as_array().expect("steps").iter().enumerate() {
         let batch: Vec<&Tokenized> = rows[k % 5 * 4..k % 5 * 4 + 4].iter().collect();
-        let ours = step_gradient(&model, &adapter, &[batch], &settings(), 0).expect("a step");
+        let ours = step_gradient(&Place::new(&model, &adapter, &settings()), &[batch]).expect("a step");
         assert_eq!(Some(ours.supervised_tokens), step["supervised_tokens"].as_u64());
         let norm = global_norm(&ours.gradients);
         close(&format!("step {} loss", k + 1), ours.loss, &step["loss"], 1e-4);

@@ -96,7 +96,7 @@ impl Lab {
 
     fn step(&self, objective: &mut dyn Objective, adapter: &Adapter, batches: &[Vec<usize>]) -> StepGradient {
         let settings = settings();
-        let at = Place { model: &self.model, adapter, settings: &settings, step: 0, epoch: 0 };
+        let at = Place::new(&self.model, adapter, &settings);
         objective.step(&at, batches).expect("a step")
     }
 }
@@ -215,7 +215,8 @@ fn the_reference_is_where_training_started() {
     let rows: Vec<usize> = ALL.to_vec();
     let policy = |reference: Reference| {
         let mut pairs = lab.pairs(&dpo, reference, Sharing::WithinRow);
-        let at = Place { model: &lab.model, adapter: &start, settings: &settings(), step: 0, epoch: 0 };
+        let settings = settings();
+        let at = Place::new(&lab.model, &start, &settings);
         pairs.validate(&at).expect("a validation").expect("rows").metrics
     };
     // From an adapter: its own copy, so that nothing has moved. From the base: it has.
@@ -299,6 +300,8 @@ pub fn run_on(
     };
     let run = Run {
         model,
+        others: &[],
+        group: None,
         adapter: start,
         base: BaseRecord { name: Some("made-up/base".into()), revision: None },
         held_out: None,

@@ -105,6 +105,8 @@ impl Lab {
         let newest = checkpoint::list(dir).pop().filter(|_| resume);
         let run = Run {
             model: &self.model,
+            others: &[],
+            group: None,
             adapter,
             base: BaseRecord { name: Some("made-up/base".into()), revision: None },
             held_out: None,

@@ -60,7 +60,7 @@ impl Lab {
         settings: &TrainSettings,
         batches: &[Vec<usize>],
     ) -> StepGradient {
-        let at = Place { model: &self.model, adapter, settings, step: 0, epoch: 0 };
+        let at = Place::new(&self.model, adapter, settings);
         self.objective(sharing).step(&at, batches).expect("a step")
     }
 }

@@ -98,6 +98,8 @@ fn run(model: &Model, judge: &Even, dir: &Path, stop_after: Option<u64>) -> Resu
     let flag = AtomicBool::new(false);
     let run = Run {
         model,
+        others: &[],
+        group: None,
         adapter: start,
         base: BaseRecord { name: Some("made-up/base".into()), revision: None },
         held_out: None,

@@ -20,7 +20,7 @@ const USAGE: &str = "usage: cargo run --release -p xtask -- COMMAND
                                      headers; --write renews kernels/ROOFLINE.md
   gpu-bundle                         packs checks and timings, and `galen` with its kernels, for a machine with a card, which needs
                                      its driver alone
-  gpu-rehearsal                      runs the checks without a card, over stand-ins for the driver and cuBLAS";
+  gpu-rehearsal                      runs checks and trainings without a card, over stand-ins for driver, cuBLAS and NCCL";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);

@@ -44,6 +44,7 @@ impl Module {
 }
 
 /// Frozen weights of one block.
+#[derive(Clone)]
 pub struct Block {
     /// In the order of [`MODULES`].
     pub projections: Vec<Projection>,

@@ -97,7 +97,8 @@ pub struct ModuleSize {
     pub outputs: usize,
 }
 
-/// A base model. Its weights are never trained.
+/// A base model. Its weights are never trained; clones share them.
+#[derive(Clone)]
 pub struct Model {
     /// Its shape.
     pub config: ModelConfig,

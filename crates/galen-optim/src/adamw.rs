@@ -1,5 +1,6 @@
 //! AdamW (Loshchilov and Hutter 2019, algorithm 2), as PyTorch computes it.
 
+use galen_types::AdamWStep;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -36,23 +37,6 @@ pub struct AdamW {
     pub v: Vec<Vec<f32>>,
 }
 
-/// The numbers of one step, as every place that makes one reads them.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct StepNumbers {
-    /// Decay of the mean of gradients, and one minus it.
-    pub beta1: (f32, f32),
-    /// Decay of the mean of squared gradients, and one minus it.
-    pub beta2: (f32, f32),
-    /// Learning rate over `1 - beta1^t`.
-    pub step_size: f32,
-    /// `sqrt(1 - beta2^t)`.
-    pub root: f32,
-    /// Added to the root.
-    pub eps: f32,
-    /// `1 - learning rate * weight decay`.
-    pub decay: f32,
-}
-
 impl AdamW {
     /// Zero state for buffers of these lengths.
     pub fn new(config: AdamWConfig, lengths: impl IntoIterator<Item = usize>) -> Self {
@@ -60,12 +44,13 @@ impl AdamW {
         Self { config, steps: 0, v: m.clone(), m }
     }
 
-    /// Counts one step more, and gives its numbers.
-    pub fn next_step(&mut self, learning_rate: f64) -> StepNumbers {
+    /// Counts one step more, and gives its numbers. `factor` multiplies the gradients (clipping).
+    pub fn next_step(&mut self, learning_rate: f64, factor: f32) -> AdamWStep {
         self.steps += 1;
         let AdamWConfig { beta1, beta2, eps, weight_decay } = self.config;
         let t = self.steps as i32;
-        StepNumbers {
+        AdamWStep {
+            factor,
             beta1: (beta1 as f32, (1.0 - beta1) as f32),
             beta2: (beta2 as f32, (1.0 - beta2) as f32),
             step_size: (learning_rate / (1.0 - beta1.powi(t))) as f32,
@@ -75,7 +60,7 @@ impl AdamW {
         }
     }
 
-    /// One step. `factor` multiplies the gradients (clipping).
+    /// One step.
     ///
     /// # Panics
     /// When a buffer's length is not the state's.
@@ -86,8 +71,8 @@ impl AdamW {
         learning_rate: f64,
         factor: f32,
     ) {
-        let StepNumbers { beta1: (b1, c1), beta2: (b2, c2), step_size, root, eps, decay } =
-            self.next_step(learning_rate);
+        let AdamWStep { factor, beta1: (b1, c1), beta2: (b2, c2), step_size, root, eps, decay } =
+            self.next_step(learning_rate, factor);
         for (((values, gradients), m), v) in values.zip(gradients).zip(&mut self.m).zip(&mut self.v) {
             assert!(
                 values.len() == gradients.len() && values.len() == m.len(),

@@ -24,7 +24,7 @@ pub use error::{Error, Result};
 pub use hacking::RewardHacking;
 pub use memory::{available_bytes, peak_rss_bytes};
 pub use objective::{HeldOut, Objective, Place, Remark, StepGradient, Validation};
-pub use on_device::OnDevice;
+pub use on_device::{OnDevice, Replica};
 pub use plan::StepPlan;
 pub use run::{Observer, Outcome, Run, module_shapes};
 pub use settings::{BestMetric, Cadence, TrainSettings};

@@ -1,6 +1,7 @@
 //! What a run learns from: the part of the loop that differs between supervised and preference training.
 
 use crate::error::Result;
+use crate::on_device::Replica;
 use crate::settings::TrainSettings;
 use galen_adapter::Adapter;
 use galen_loss::Metrics;
@@ -60,12 +61,64 @@ pub struct Place<'a> {
     pub model: &'a Model,
     /// The adapter as it is.
     pub adapter: &'a Adapter,
+    /// Further devices that share a step's micro-batches.
+    pub others: &'a [Replica<'a>],
     /// How the run trains.
     pub settings: &'a TrainSettings,
     /// Steps done before.
     pub step: u64,
     /// Pass over the data, from 0.
     pub epoch: u64,
+}
+
+impl<'a> Place<'a> {
+    /// Before the first step, on one device.
+    pub fn new(model: &'a Model, adapter: &'a Adapter, settings: &'a TrainSettings) -> Self {
+        Self { model, adapter, others: &[], settings, step: 0, epoch: 0 }
+    }
+
+    /// `work` for each micro-batch: dealt over the devices in turn, a thread for each further device. Gives the sum of what it added and
+    /// what it gave, in the order of the micro-batches.
+    pub fn each<B: Sync, T: Send>(
+        &self,
+        micro_batches: &[B],
+        work: impl Fn(&Place<'a>, &B, &mut StepGradient) -> Result<T> + Sync,
+    ) -> Result<(StepGradient, Vec<T>)> {
+        let devices = 1 + self.others.len();
+        let of_device = |i: usize| -> Result<(StepGradient, Vec<T>)> {
+            let replica = i.checked_sub(1).and_then(|i| self.others.get(i));
+            let at = replica.map_or(*self, |r| Place { model: r.model, adapter: &r.adapter, ..*self });
+            let mut out = StepGradient::zero(at.adapter);
+            let own = micro_batches.iter().skip(i).step_by(devices);
+            let given = own.map(|batch| work(&at, batch, &mut out)).collect::<Result<Vec<T>>>()?;
+            Ok((out, given))
+        };
+        if devices == 1 {
+            return of_device(0);
+        }
+        let all: Vec<Result<(StepGradient, Vec<T>)>> = std::thread::scope(|scope| {
+            let of_device = &of_device;
+            let threads: Vec<_> = (1..devices).map(|i| scope.spawn(move || of_device(i))).collect();
+            // This thread has the first device, so that what is timed of a step is seen here.
+            let first = of_device(0);
+            let joined = threads.into_iter().map(|t| {
+                t.join().unwrap_or_else(|_| {
+                    Err(galen_ops::Error::Device("a device's thread ended before its work".into()).into())
+                })
+            });
+            std::iter::once(first).chain(joined).collect()
+        });
+        let mut sum = StepGradient::zero(self.adapter);
+        let mut given = Vec::with_capacity(devices);
+        for part in all {
+            let (gradient, values) = part?;
+            sum.merge(gradient);
+            given.push(values.into_iter());
+        }
+        // As they were dealt.
+        let in_order = (0..micro_batches.len()).filter_map(|i| given.get_mut(i % devices)?.next());
+        Ok((sum, in_order.collect()))
+    }
 }
 
 /// A step's loss and gradients.
@@ -102,6 +155,16 @@ impl StepGradient {
             correct: 0,
             metrics: Metrics::default(),
         }
+    }
+
+    /// Adds the figures of another device, whose gradients stay there.
+    fn merge(&mut self, other: Self) {
+        self.loss += other.loss;
+        self.tokens += other.tokens;
+        self.supervised_tokens += other.supervised_tokens;
+        self.judged_tokens += other.judged_tokens;
+        self.correct += other.correct;
+        self.metrics.merge(&other.metrics);
     }
 
     /// Walks a pass back from the gradient of each of its targets' log-probabilities and adds what arrives at the adapter.

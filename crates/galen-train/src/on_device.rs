@@ -1,15 +1,35 @@
-//! What a run keeps on an accelerator: the adapter's values, their gradients and the optimiser's moments stay there from step to
+//! What a run keeps on accelerators: the adapter's values, their gradients and the optimiser's moments stay there from step to
 //! step. The host gets a step's losses and its gradient norm, and everything for a checkpoint.
+//!
+//! Of several devices each has the whole of it. Micro-batches are dealt among them ([`crate::Place::each`]), gradients are
+//! added up once a step, and all make the same step with the same bits.
 
 use crate::error::{Error, Result};
 use galen_adapter::{Adapter, Placed};
-use galen_ops::device::{AdamWStep, Memory, adamw, square_sum};
-use galen_optim::{AdamW, StepNumbers};
+use galen_model::Model;
+use galen_ops::device::{Group, Memory, adamw, square_sum};
+use galen_optim::AdamW;
 
-/// The moments, beside the adapter's own buffers.
-pub struct OnDevice {
+/// The moments beside an adapter's own buffers.
+struct Moments {
     m: Memory,
     v: Memory,
+}
+
+/// A further device: the same model and the same adapter, there.
+pub struct Replica<'a> {
+    /// The base.
+    pub model: &'a Model,
+    /// What is trained.
+    pub adapter: Adapter,
+}
+
+/// An adapter in training on accelerators.
+pub struct OnDevice<'a> {
+    /// By device, the run's own first.
+    moments: Vec<Moments>,
+    others: Vec<Replica<'a>>,
+    group: Option<&'a Group>,
 }
 
 /// The adapter's buffers; it was placed before.
@@ -18,23 +38,64 @@ fn placed(adapter: &Adapter) -> Result<&Placed> {
     adapter.placed().ok_or_else(|| Error::Ops(none()))
 }
 
-impl OnDevice {
-    /// Moments beside an adapter that lies on an accelerator ([`Adapter::place`]).
-    pub fn new(adapter: &Adapter, optimizer: &AdamW) -> Result<Self> {
+impl Moments {
+    fn new(adapter: &Adapter, optimizer: &AdamW) -> Result<Self> {
         let placed = placed(adapter)?;
         let upload = |moments: &[Vec<f32>]| {
             placed.on().upload_floats(&placed.spread(moments.iter().map(Vec::as_slice)))
         };
         Ok(Self { m: upload(&optimizer.m)?, v: upload(&optimizer.v)? })
     }
+}
 
-    /// L2 norm of all gradients. Waits.
-    pub fn norm(&self, adapter: &Adapter) -> Result<f64> {
-        let placed = placed(adapter)?;
-        Ok(square_sum(placed.on(), placed.len(), placed.gradients())?.sqrt())
+impl<'a> OnDevice<'a> {
+    /// Moments beside an adapter that lies on an accelerator ([`Adapter::place`]).
+    pub fn new(adapter: &Adapter, optimizer: &AdamW) -> Result<Self> {
+        Ok(Self { moments: vec![Moments::new(adapter, optimizer)?], others: vec![], group: None })
     }
 
-    /// One step of [`AdamW::step`]'s; the gradients are zero afterwards.
+    /// The same, and on the devices of `others` too. `group`: the adapter's device and theirs, in order.
+    pub fn over(
+        adapter: &Adapter,
+        optimizer: &AdamW,
+        others: &'a [Model],
+        group: Option<&'a Group>,
+    ) -> Result<Self> {
+        let mut all = Self { group, ..Self::new(adapter, optimizer)? };
+        for model in others {
+            let mut adapter = adapter.clone();
+            let on = model.device().ok_or_else(|| {
+                Error::Ops(galen_ops::Error::Device("a further model that lies on no accelerator".into()))
+            })?;
+            adapter.place(on)?;
+            all.moments.push(Moments::new(&adapter, optimizer)?);
+            all.others.push(Replica { model, adapter });
+        }
+        Ok(all)
+    }
+
+    /// The further devices.
+    pub fn others(&self) -> &[Replica<'a>] {
+        &self.others
+    }
+
+    /// The adapter on every device.
+    fn adapters<'b>(&'b self, own: &'b Adapter) -> impl Iterator<Item = &'b Adapter> {
+        [own].into_iter().chain(self.others.iter().map(|r| &r.adapter))
+    }
+
+    /// Adds up all devices' gradients; their L2 norm. Waits.
+    pub fn norm(&self, adapter: &Adapter) -> Result<f64> {
+        let own = placed(adapter)?;
+        if let Some(group) = self.group {
+            let all =
+                self.adapters(adapter).map(|a| Ok(placed(a)?.gradients())).collect::<Result<Vec<_>>>()?;
+            group.sum(&all, own.len())?;
+        }
+        Ok(square_sum(own.on(), own.len(), own.gradients())?.sqrt())
+    }
+
+    /// One step of [`AdamW::step`]'s on every device; the gradients are zero afterwards.
     pub fn step(
         &self,
         adapter: &Adapter,
@@ -42,20 +103,24 @@ impl OnDevice {
         learning_rate: f64,
         factor: f32,
     ) -> Result<()> {
-        let placed = placed(adapter)?;
-        let StepNumbers { beta1, beta2, step_size, root, eps, decay } = optimizer.next_step(learning_rate);
-        let step = AdamWStep { factor, beta1, beta2, step_size, root, eps, decay };
-        let buffers = [placed.values(), placed.gradients(), &self.m, &self.v];
-        Ok(adamw(placed.on(), placed.len(), buffers, Some(placed.rounded()), step)?)
+        let step = optimizer.next_step(learning_rate, factor);
+        for (adapter, Moments { m, v }) in self.adapters(adapter).zip(&self.moments) {
+            let placed = placed(adapter)?;
+            let buffers = [placed.values(), placed.gradients(), m, v];
+            adamw(placed.on(), placed.len(), buffers, Some(placed.rounded()), step)?;
+        }
+        Ok(())
     }
 
     /// Brings values and moments to the host.
     pub fn fetch(&self, adapter: &mut Adapter, optimizer: &mut AdamW) -> Result<()> {
         adapter.fetch()?;
         let placed = placed(adapter)?;
-        for (from, to) in [(&self.m, &mut optimizer.m), (&self.v, &mut optimizer.v)] {
-            let all = placed.on().download_floats(from)?;
-            placed.gather(&all, to.iter_mut().map(Vec::as_mut_slice));
+        for Moments { m, v } in self.moments.iter().take(1) {
+            for (from, to) in [(m, &mut optimizer.m), (v, &mut optimizer.v)] {
+                let all = placed.on().download_floats(from)?;
+                placed.gather(&all, to.iter_mut().map(Vec::as_mut_slice));
+            }
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use crate::plan::StepPlan;
 use crate::settings::TrainSettings;
 use galen_adapter::{Adapter, BaseRecord, ModuleShape, load_peft};
 use galen_model::{Model, ModuleSize};
-use galen_ops::device::Accelerator;
+use galen_ops::device::{Accelerator, Group};
 use galen_ops::profile::span;
 use galen_optim::{AdamW, Schedule, clip_factor, global_norm};
 use galen_types::StepReport;
@@ -24,6 +24,10 @@ use std::time::Instant;
 pub struct Run<'a> {
     /// Frozen base.
     pub model: &'a Model,
+    /// The same on further devices, among which a step's micro-batches are dealt too.
+    pub others: &'a [Model],
+    /// All devices in order, where there are several.
+    pub group: Option<&'a Group>,
     /// What is trained.
     pub adapter: Adapter,
     /// What the adapter's files name as their base.
@@ -98,7 +102,10 @@ impl Run<'_> {
         if let Some(on) = self.model.device() {
             self.adapter.place(on)?;
         }
-        let device = self.adapter.placed().map(|_| OnDevice::new(&self.adapter, &optimizer)).transpose()?;
+        let device = match self.adapter.placed() {
+            None => None,
+            Some(_) => Some(OnDevice::over(&self.adapter, &optimizer, self.others, self.group)?),
+        };
         checkpoint::remove_leftovers(&self.dir)?;
         let mut log = Log::open(&self.dir.join("log.jsonl"), state.step)?;
         let mut reports = Vec::new();
@@ -201,7 +208,7 @@ impl Run<'_> {
     fn validate(&mut self, state: &RunState) -> Result<Option<Validation>> {
         let _span = span("validate");
         let Self { model, adapter, settings, objective, held_out, .. } = self;
-        let at = Place { model, adapter, settings, step: state.step, epoch: 0 };
+        let at = Place { model, adapter, others: &[], settings, step: state.step, epoch: 0 };
         let mut validation = objective.validate(&at)?;
         if let (Some(v), Some(held_out)) = (&mut validation, held_out) {
             v.metrics.extend(held_out.measure(&at)?.into_iter().map(|(name, x)| (format!("eval_{name}"), x)));
@@ -224,6 +231,7 @@ impl Run<'_> {
         let at = Place {
             model: self.model,
             adapter: &self.adapter,
+            others: device.map_or(&[], OnDevice::others),
             settings: &self.settings,
             step: state.step,
             epoch,
@@ -274,7 +282,10 @@ impl Run<'_> {
             mean_token_accuracy: (judged_tokens > 0).then(|| correct as f64 / judged_tokens as f64),
             step_seconds: seconds,
             peak_rss_bytes: peak_rss_bytes(),
-            device: self.model.device().map_or("cpu", Accelerator::name).into(),
+            device: match self.group {
+                Some(group) => group.name(),
+                None => self.model.device().map_or("cpu", Accelerator::name).into(),
+            },
             metrics: metrics.iter().map(|(name, value)| (name.to_owned(), value)).collect(),
         };
         Ok((report, remark))

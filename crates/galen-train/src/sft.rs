@@ -3,7 +3,6 @@
 use crate::error::Result;
 use crate::objective::{Objective, Place, StepGradient, Validation};
 use crate::settings::TrainSettings;
-use galen_adapter::Adapter;
 use galen_data::pack::{MIN_SHARED_TOKENS, pack, plan_batches};
 use galen_loss::{sft, sft_gradient};
 use galen_model::{Model, Pass, PassOptions};
@@ -33,7 +32,7 @@ impl Objective for Sft<'_> {
     fn step(&mut self, at: &Place, micro_batches: &[Vec<usize>]) -> Result<StepGradient> {
         let rows: Vec<Vec<&Tokenized>> =
             micro_batches.iter().map(|b| b.iter().map(|i| &self.train[*i]).collect()).collect();
-        step_gradient(at.model, at.adapter, &rows, at.settings, at.epoch)
+        step_gradient(at, &rows)
     }
 
     fn validate(&mut self, at: &Place) -> Result<Option<Validation>> {
@@ -43,38 +42,27 @@ impl Objective for Sft<'_> {
 
 /// The gradient of the mean loss over all supervised tokens of `micro_batches`: exactly that of the larger batch,
 /// however it is divided.
-pub fn step_gradient(
-    model: &Model,
-    adapter: &Adapter,
-    micro_batches: &[Vec<&Tokenized>],
-    settings: &TrainSettings,
-    epoch: u64,
-) -> Result<StepGradient> {
+pub fn step_gradient(at: &Place, micro_batches: &[Vec<&Tokenized>]) -> Result<StepGradient> {
     let rows = || micro_batches.iter().flatten();
     let supervised: usize = rows().map(|r| r.supervised_tokens()).sum();
-    let mut out = StepGradient {
-        tokens: rows().map(|r| r.ids().len() as u64).sum(),
-        supervised_tokens: supervised as u64,
-        judged_tokens: supervised as u64,
-        ..StepGradient::zero(adapter)
-    };
-    let share = settings.share_prefixes && adapter.config.dropout == 0.0;
+    let share = at.settings.share_prefixes && at.adapter.config.dropout == 0.0;
     let options = PassOptions {
         training: true,
-        checkpointing: settings.gradient_checkpointing,
-        epoch,
+        checkpointing: at.settings.gradient_checkpointing,
+        epoch: at.epoch,
         temperature: None,
     };
-    let mut all = Vec::with_capacity(micro_batches.len());
-    for batch in micro_batches {
+    let (mut out, all) = at.each(micro_batches, |at, batch, out| {
         let batch = {
             let _span = span("pack");
             pack(batch, share.then_some(MIN_SHARED_TOKENS))?
         };
-        let pass = Pass::launch(model, Some(adapter), &batch, options)?;
+        let pass = Pass::launch(at.model, Some(at.adapter), &batch, options)?;
         let gradient = sft_gradient(batch.targets().len(), supervised);
-        all.push(out.add_leaves(adapter, |sink| pass.backward(gradient, sink))?);
-    }
+        out.add_leaves(at.adapter, |sink| pass.backward(gradient, sink))
+    })?;
+    out.tokens = rows().map(|r| r.ids().len() as u64).sum();
+    (out.supervised_tokens, out.judged_tokens) = (supervised as u64, supervised as u64);
     // Nobody waited for an accelerator until here.
     for scores in all {
         let (logps, correct) = scores.read()?;

@@ -6,6 +6,7 @@
 //! `RawRow -> Conversation -> Rendered -> Tokenized -> PackedBatch -> TokenLogProbs -> StepReport`, and beside it
 //! `RawRow -> Preference -> RenderedPair -> TokenizedPair -> SequenceBatch -> TokenLogProbs`.
 
+mod adamw;
 mod batch;
 mod conversation;
 mod encoder;
@@ -15,6 +16,7 @@ mod rendered;
 mod report;
 mod sequences;
 
+pub use adamw::AdamWStep;
 pub use batch::{PackedBatch, Segment, Target, TokenLogProbs};
 pub use conversation::{Conversation, Message};
 pub use encoder::TextEncoder;

@@ -4,7 +4,7 @@ use crate::commands::{
     completions, data, doctor, eval, export, generate, init, man, merge, models, plan, quickstart, run_batch,
     serve, synth, train, verify,
 };
-use crate::config::Device;
+use crate::config::{Config, Device};
 use clap::{Args, Parser, Subcommand};
 use std::num::NonZeroU16;
 use std::str::FromStr;
@@ -36,12 +36,42 @@ pub struct Globals {
     /// Where to train: `auto`, `cpu` or `cuda:N`, instead of the configuration's `device`
     #[arg(long, global = true, value_name = "DEVICE")]
     pub device: Option<Device>,
+    /// Train on so many cards together, from that of `--device` on, instead of the configuration's `gpus`
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub gpus: Option<u64>,
     /// Open no socket: caches and local files only (`HF_HUB_OFFLINE=1`: nothing from the hub)
     #[arg(long, global = true)]
     pub offline: bool,
     /// Results as JSON on stdout
     #[arg(long, global = true)]
     pub json: bool,
+}
+
+impl Globals {
+    /// The card that `--device` names.
+    pub fn card(&self) -> Option<u32> {
+        match self.device {
+            Some(Device::Cuda(n)) => Some(n),
+            _ => None,
+        }
+    }
+
+    /// The flag that asks `command` for what it does not do on a card.
+    pub fn misplaced(&self, command: &Command) -> Option<String> {
+        match (self.card(), self.gpus) {
+            (_, Some(_)) if matches!(command, Command::Doctor(_)) => Some("--gpus".into()),
+            _ if command.trains() => None,
+            (_, Some(n)) => Some(format!("--gpus {n}")),
+            (Some(n), _) if !command.answers_on_a_card() => Some(format!("--device cuda:{n}")),
+            _ => None,
+        }
+    }
+
+    /// Takes over where to train.
+    pub fn place(&self, config: &mut Config) {
+        config.device = self.device.unwrap_or(config.device);
+        config.gpus = self.gpus.unwrap_or(config.gpus);
+    }
 }
 
 fn threads(text: &str) -> Result<NonZeroU16, String> {
@@ -96,6 +126,16 @@ impl Command {
             self,
             Self::Quickstart(_) | Self::Train(_) | Self::Align(_) | Self::Plan(_) | Self::Doctor(_)
         )
+    }
+
+    /// Whether the second engine answers, which cards may serve.
+    pub fn answers_on_a_card(&self) -> bool {
+        let engine = match self {
+            Self::Serve(args) => args.serving.engine,
+            Self::RunBatch(args) => args.serving.engine,
+            _ => return false,
+        };
+        engine == crate::session::EngineName::Mistralrs
     }
 }
 
@@ -183,6 +223,7 @@ mod tests {
             "completions zsh",
             "man",
             "--offline -vv --device cuda:1 eval ls",
+            "train c.yaml --gpus 4",
         ] {
             let words = std::iter::once("galen").chain(line.split_whitespace());
             // The repeated flag of the second `generate` line is meant to fail; all others parse.
@@ -202,6 +243,7 @@ mod tests {
             "plan",
             "--device gpu eval ls",
             "--threads 0 eval ls",
+            "train c.yaml --gpus 0",
             "generate -p x",
             "train c.yaml --resume --overwrite",
         ] {

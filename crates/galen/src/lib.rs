@@ -43,11 +43,13 @@ pub fn run() -> u8 {
 
 fn start(cli: cli::Cli) -> anyhow::Result<()> {
     progress::set_verbosity(cli.globals.verbose);
-    if let Some(device @ config::Device::Cuda(_)) = cli.globals.device
-        && !cli.command.trains()
-    {
-        let message = format!("`--device {device}`: this command computes on the CPU");
-        return Err(error::UsageError::new(message, "leave `--device` out: cards serve `galen train`").into());
+    if let Some(flag) = cli.globals.misplaced(&cli.command) {
+        let message = format!("`{flag}`: this command computes on the CPU");
+        return Err(error::UsageError::new(
+            message,
+            "leave it out: cards serve `galen train`, and `--engine mistralrs` (docs/cuda.md)",
+        )
+        .into());
     }
     if let Err(e) = galen_ops::check_isa() {
         let text = e.to_string();

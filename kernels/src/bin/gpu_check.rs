@@ -7,7 +7,7 @@
 
 use galen_kernels::Device;
 use galen_kernels::checks::{CHECKS, small};
-use galen_kernels::gpu::{OnCard, bench};
+use galen_kernels::gpu::{OnCard, bench, group};
 use galen_ops::cuda::{Gpu, blas_version, cards};
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -76,6 +76,18 @@ fn run() -> Result<bool, String> {
             error.as_deref().unwrap_or("")
         );
         results.push(json!({ "check": name, "ok": error.is_none(), "error": error, "seconds": seconds }));
+    }
+    // Of one card there is nothing to add up.
+    match group::check() {
+        Ok(None) => {}
+        Ok(Some(how)) => {
+            println!("ok   sums over all cards: {how}");
+            results.push(json!({ "check": "sums over all cards", "ok": true, "how": how }));
+        }
+        Err(why) => {
+            println!("FAIL sums over all cards: {why}");
+            results.push(json!({ "check": "sums over all cards", "ok": false, "error": why }));
+        }
     }
     let passed = results.iter().all(|r| r["ok"] == Value::Bool(true));
     let (timings, failures) = if benches { bench::all(&gpu, sizes) } else { (vec![], vec![]) };

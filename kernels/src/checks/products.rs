@@ -46,7 +46,7 @@ pub fn projection<B>(
     let dx = DeviceMatrix::new(on, m, k, Number::F32)?;
     let (da, db) = (on.zeros(4 * rank * k)?, on.zeros(4 * n * rank)?);
     let u = u.as_ref().unwrap();
-    projection_backward(on, &dy, &w, Some((&branch, u, &x)), (&dx, false), Some((&da, &db)))?;
+    projection_backward(on, &dy, &w, Some((&branch, u, &x)), Some((&dx, false)), Some((&da, &db)))?;
     let compare = |part: &str, got: &[f32], want: &[f64]| {
         let what = format!("projection {dtype} ({m}, {n}, {k}, {rank}): {part}");
         near(&what, got, want, 6e-3).map_err(Error::Device)
@@ -57,11 +57,11 @@ pub fn projection<B>(
         compare(part, &found[i + 1], &want(i))?;
     }
     // Added to what is there, rounded to bf16, and without a branch.
-    projection_backward(on, &dy, &w, Some((&branch, u, &x)), (&dx, true), None)?;
+    projection_backward(on, &dy, &w, Some((&branch, u, &x)), Some((&dx, true)), None)?;
     let twice: Vec<f64> = want(0).iter().map(|v| 2.0 * v).collect();
     compare("dx added", &dx.download(on)?, &twice)?;
     let short = DeviceMatrix::new(on, m, k, Number::Bf16)?;
-    projection_backward(on, &dy, &w, Some((&branch, u, &x)), (&short, false), None)?;
+    projection_backward(on, &dy, &w, Some((&branch, u, &x)), Some((&short, false)), None)?;
     compare("dx in bf16", &short.download(on)?, &want(0))?;
     let (alone, _) = projection_forward(on, &x, &w, None, None)?;
     compare("y alone", &alone.download(on)?, &product_alone(&op, &x.download(on)?, (m, n, k)))?;

@@ -1,6 +1,7 @@
 //! The place on a card, through galen-ops' launches.
 
 pub mod bench;
+pub mod group;
 mod layer;
 mod paths;
 

@@ -27,6 +27,10 @@ impl Backend for Forced<'_> {
         Backend::upload(self.0, bytes)
     }
 
+    fn write(&self, buffer: &DeviceBuffer, bytes: &[u8]) -> Result<()> {
+        Backend::write(self.0, buffer, bytes)
+    }
+
     fn download(&self, buffer: &DeviceBuffer) -> Result<Vec<u8>> {
         self.0.download(buffer)
     }
@@ -115,8 +119,8 @@ fn time(
     let pair = DeviceBranch { a: &a, b: &b, scale: 0.5, dropout: None };
     let run = || match (way, branch) {
         ("forward", _) => projection_forward(&on, &x, weight, None, branch.then_some(&pair)).map(drop),
-        (_, true) => projection_backward(&on, &dy, weight, Some((&pair, &u, &x)), (&dx, false), None),
-        (_, false) => projection_backward(&on, &dy, weight, None, (&dx, false), None),
+        (_, true) => projection_backward(&on, &dy, weight, Some((&pair, &u, &x)), Some((&dx, false)), None),
+        (_, false) => projection_backward(&on, &dy, weight, None, Some((&dx, false)), None),
     };
     let ms = median(gpu, sizes.runs(), || run().map_err(failed))?;
     let rank = if branch { RANK } else { 0 };

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod compile;
+mod devices;
 mod faults;
 mod products;
 mod sanitizers;

@@ -33,6 +33,10 @@ impl Backend for Faulty {
         self.0.upload(bytes)
     }
 
+    fn write(&self, buffer: &Self::Buffer, bytes: &[u8]) -> Result<()> {
+        self.0.write(buffer, bytes)
+    }
+
     fn download(&self, buffer: &Bytes) -> Result<Vec<u8>> {
         self.0.download(buffer)
     }

@@ -4,6 +4,7 @@ use crate::tiny::{VOCABULARY, hugging_face, llama};
 use galen_adapter::{Adapter, AdapterConfig, BaseRecord, Init, Targets};
 use galen_data::pack::Sharing;
 use galen_kernels::place::OnHost;
+use galen_loss::Kto;
 use galen_loss::pair::Dpo;
 use galen_model::{Model, Precision};
 use galen_ops::device::{Accelerator, Path as Products};
@@ -11,17 +12,19 @@ use galen_ops::ops::Compute;
 use galen_ops::quant::WeightDtype;
 use galen_optim::{AdamW, AdamWConfig, clip_factor, global_norm};
 use galen_testkit::fuzz::Random;
-use galen_train::preference::{Displacement, OnDisplacement, PairRows, Pairs, Reference};
+use galen_train::preference::{
+    Displacement, LabelledRows, Labels, OnDisplacement, PairRows, Pairs, Reference,
+};
 use galen_train::{
     BestMetric, Cadence, Objective, Observer, OnDevice, Outcome, Place, Run, Sft, StepGradient,
     TrainSettings, Validation, checkpoint, module_shapes, step_gradient, validate,
 };
-use galen_types::{Origin, StepReport, Tokenized, TokenizedAnswer, TokenizedPair};
+use galen_types::{Origin, StepReport, Tokenized, TokenizedAnswer, TokenizedLabelled, TokenizedPair};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-fn lora(r: usize) -> AdapterConfig {
+pub fn lora(r: usize) -> AdapterConfig {
     AdapterConfig {
         method: "lora".into(),
         r,
@@ -36,12 +39,12 @@ fn lora(r: usize) -> AdapterConfig {
     }
 }
 
-fn adapter(model: &Model, config: AdapterConfig) -> Adapter {
+pub fn adapter(model: &Model, config: AdapterConfig) -> Adapter {
     Adapter::over(config, &module_shapes(model), model).unwrap()
 }
 
 /// Rows of (tokens of the common stem, tokens of their own).
-fn rows(lengths: &[(usize, usize)]) -> Vec<Tokenized> {
+pub fn rows(lengths: &[(usize, usize)]) -> Vec<Tokenized> {
     let random = &mut Random::new(21);
     let mut ids = |n: usize| -> Vec<u32> { (0..n).map(|_| random.below(VOCABULARY) as u32).collect() };
     let stem = ids(70);
@@ -53,7 +56,7 @@ fn rows(lengths: &[(usize, usize)]) -> Vec<Tokenized> {
     lengths.iter().enumerate().map(row).collect()
 }
 
-fn settings() -> TrainSettings {
+pub fn settings() -> TrainSettings {
     TrainSettings {
         micro_batch_size: 3,
         gradient_accumulation_steps: 2,
@@ -84,7 +87,7 @@ fn device() -> Accelerator {
 }
 
 /// The largest difference, in shares of the largest magnitude of `want`; not a number where one is.
-fn furthest(got: &[f32], want: &[f32]) -> f64 {
+pub fn furthest(got: &[f32], want: &[f32]) -> f64 {
     assert_eq!(got.len(), want.len());
     let largest = want.iter().fold(0f64, |m, v| m.max(f64::from(v.abs())));
     assert!(largest > 0.0, "all zero");
@@ -93,7 +96,7 @@ fn furthest(got: &[f32], want: &[f32]) -> f64 {
 }
 
 /// What `step_gradient` left on the device, by matrix.
-fn gradients(adapter: &Adapter) -> Vec<Vec<f32>> {
+pub fn gradients(adapter: &Adapter) -> Vec<Vec<f32>> {
     let placed = adapter.placed().unwrap();
     let all = placed.on().download_floats(placed.gradients()).unwrap();
     let mut buffers: Vec<Vec<f32>> = adapter.buffers().map(|b| vec![f32::NAN; b.len()]).collect();
@@ -138,7 +141,7 @@ fn whole_step_on(on: Accelerator, name: &str, model: &dyn Fn(Compute) -> Model, 
     let settings = settings();
     let mut adapter = adapter(&exact, config);
     let gradient = |model: &Model, adapter: &Adapter| -> StepGradient {
-        step_gradient(model, adapter, &batches, &settings, 1).unwrap()
+        step_gradient(&Place { epoch: 1, ..Place::new(model, adapter, &settings) }, &batches).unwrap()
     };
     let (want, near) = (gradient(&exact, &adapter), gradient(&rounded, &adapter));
     let mut there = adapter.clone();
@@ -223,9 +226,8 @@ fn a_step_of_other_families() {
     }
 }
 
-/// Its gradient depends on the log-probabilities of the policy and of the base alone.
-#[test]
-fn a_step_of_preference_optimisation() {
+/// Two pairs, each of a prompt and its two answers.
+pub fn pairs() -> Vec<TokenizedPair> {
     let random = &mut Random::new(5);
     let mut ids = |n: usize| -> Vec<u32> { (0..n).map(|_| random.below(VOCABULARY) as u32).collect() };
     let prompt = ids(13);
@@ -233,11 +235,14 @@ fn a_step_of_preference_optimisation() {
         let all = [&prompt[..], &ids(n)].concat();
         TokenizedAnswer::new(Origin::new("made up", row + 1), row, all, prompt.len()).unwrap()
     };
-    let rows: Vec<TokenizedPair> = [(5, 9), (12, 2)]
-        .iter()
-        .enumerate()
-        .map(|(i, (a, b))| TokenizedPair::new(side(i as u64, *a), side(i as u64, *b), None).unwrap())
-        .collect();
+    let pair = |(i, (a, b))| TokenizedPair::new(side(i as u64, a), side(i as u64, b), None).unwrap();
+    [(5, 9), (12, 2)].into_iter().enumerate().map(pair).collect()
+}
+
+/// Its gradient depends on the log-probabilities of the policy and of the base alone.
+#[test]
+fn a_step_of_preference_optimisation() {
+    let rows = pairs();
     let loss = Dpo { beta: 0.5, ..Dpo::default() };
     let settings = settings();
     let step = |model: &Model, adapter: &Adapter| -> StepGradient {
@@ -248,7 +253,7 @@ fn a_step_of_preference_optimisation() {
             sharing: Sharing::AcrossRows,
             displacement: Displacement::new(OnDisplacement::Warn, 0.1),
         };
-        let at = Place { model, adapter, settings: &settings, step: 0, epoch: 0 };
+        let at = Place::new(model, adapter, &settings);
         objective.step(&at, &[vec![0], vec![1]]).unwrap()
     };
     let model = |compute| llama(WeightDtype::Q8_0, Precision::Stored, compute);
@@ -261,6 +266,48 @@ fn a_step_of_preference_optimisation() {
     let (want, near, got) = (step(&exact, &adapter), step(&rounded, &adapter), step(&placed, &there));
     assert!((got.loss - want.loss).abs() <= 2e-2 * want.loss, "dpo: loss {} for {}", got.loss, want.loss);
     check_gradients("dpo", &adapter, &gradients(&there), &near.gradients, &want.gradients);
+}
+
+/// Both answers of each pair with their labels, and for each row another's answer.
+pub fn labelled() -> (Vec<TokenizedLabelled>, Vec<TokenizedAnswer>) {
+    let rows: Vec<TokenizedLabelled> = pairs()
+        .iter()
+        .flat_map(|p| [(p.chosen(), true), (p.rejected(), false)])
+        .map(|(answer, label)| TokenizedLabelled { answer: answer.clone(), label })
+        .collect();
+    let mismatched = rows.iter().rev().map(|r| r.answer.clone()).collect();
+    (rows, mismatched)
+}
+
+/// Its gradient depends on an estimate over all micro-batches of a step.
+#[test]
+fn a_step_from_labelled_answers() {
+    let (rows, mismatched) = labelled();
+    let step = |model: &Model, adapter: &Adapter| -> StepGradient {
+        let mut objective = Labels {
+            rows: LabelledRows {
+                train: &rows,
+                validation: &[],
+                train_mismatched: &mismatched,
+                validation_mismatched: &[],
+            },
+            loss: Kto { beta: 0.5, ..Kto::default() },
+            reference: Reference::new(None),
+            sharing: Sharing::AcrossRows,
+        };
+        let settings = settings();
+        objective.step(&Place::new(model, adapter, &settings), &[vec![0, 3], vec![1, 2]]).unwrap()
+    };
+    let model = |compute| llama(WeightDtype::Q8_0, Precision::Stored, compute);
+    let [exact, rounded] = [Compute::F32, Compute::Bf16].map(model);
+    let on = device();
+    let placed = model(Compute::Bf16).onto(&on).unwrap();
+    let adapter = adapter(&exact, lora(8));
+    let mut there = adapter.clone();
+    there.place(&on).unwrap();
+    let (want, near, got) = (step(&exact, &adapter), step(&rounded, &adapter), step(&placed, &there));
+    assert!((got.loss - want.loss).abs() <= 2e-2 * want.loss, "kto: loss {} for {}", got.loss, want.loss);
+    check_gradients("kto", &adapter, &gradients(&there), &near.gradients, &want.gradients);
 }
 
 /// Told of a run; stops it after a step.
@@ -286,6 +333,8 @@ fn run(
     let newest = checkpoint::list(dir).pop();
     let run = Run {
         model,
+        others: &[],
+        group: None,
         adapter: adapter(model, lora(8)),
         base: BaseRecord { name: Some("made-up/base".into()), revision: None },
         held_out: None,
@@ -336,7 +385,9 @@ fn what_is_not_supported_is_an_error_with_a_remedy() {
     let rows = rows(&[(0, 9)]);
     let mut adapter = adapter(&model, lora(8));
     let step = |adapter: &Adapter| {
-        step_gradient(&model, adapter, &[rows.iter().collect()], &settings(), 0).err().map(|e| e.to_string())
+        let settings = settings();
+        let at = Place::new(&model, adapter, &settings);
+        step_gradient(&at, &[rows.iter().collect()]).err().map(|e| e.to_string())
     };
     let absent = step(&adapter).unwrap();
     assert!(absent.contains("does not lie on `cuda:0`"), "{absent}");

@@ -9,58 +9,23 @@ use std::process::Command;
 /// Most bytes of an archive.
 const MOST_BYTES: u64 = 40 << 20;
 
-/// Runs the program of [`run`] without a card: over stand-ins for the driver, which runs kernels in the host runtime, and for cuBLAS.
-pub fn rehearse() -> Result<(), String> {
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), PathBuf::from);
-    let program = target.join("cuda/galen-gpu-check/galen-gpu-check");
-    if !program.exists() {
-        return Err(format!("{}: not there\nhint: `xtask gpu-bundle` makes it", program.display()));
-    }
-    let folder = target.join("cuda/rehearsal");
-    fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-    let mut names = Vec::new();
-    for entry in fs::read_dir(kernels()).map_err(|e| format!("{}: {e}", kernels().display()))? {
-        let path = entry.map_err(|e| e.to_string())?.path();
-        if path.extension().is_some_and(|e| e == "cu") {
-            names.extend(path.file_stem().map(|n| n.to_string_lossy().into_owned()));
-        }
-    }
-    names.sort();
-    // One unit: every file's kernels register themselves.
-    let mut all: String = names
-        .iter()
-        .map(|n| format!("#include \"{}\"\n", kernels().join(format!("{n}.cu")).display()))
-        .collect();
-    all.push_str("extern \"C\" void galen_units() {}\n");
-    let unit = folder.join("units.cpp");
-    fs::write(&unit, all).map_err(|e| format!("{}: {e}", unit.display()))?;
-    let compiler = std::env::var_os("CXX").unwrap_or_else(|| "c++".into());
-    let compiler = || Command::new(&compiler);
-    let flags = ["-std=c++17", "-O2", "-ffp-contract=off", "-w", "-DGALEN_HOST", "-shared", "-fPIC"];
-    let host = ["runtime.cpp", "driver.cpp"].map(|n| kernels().join("host").join(n));
-    run_it(compiler().args(flags).arg(&unit).args(host).arg("-o").arg(folder.join("libcuda.so.1")))?;
-    fs::copy(folder.join("libcuda.so.1"), folder.join("libcuda.so")).map_err(|e| e.to_string())?;
-    let library = kernels().join("host/cublas.cpp");
-    run_it(compiler().args(flags).arg(library).arg("-o").arg(folder.join("libcublas.so")))?;
-    run_it(
-        Command::new(program)
-            .args(["--small", "--tiny", "--out"])
-            .arg(folder.join("report.json"))
-            .env("LD_LIBRARY_PATH", &folder),
-    )
+/// Cargo's target directory.
+pub(super) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), PathBuf::from)
 }
 
 /// Builds both programs with the kernels inside and packs them, each with what belongs to it.
 pub fn run() -> Result<(), String> {
     let toolkit = Toolkit::ensure()?;
     let root = crate::root();
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let target = target();
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     // The whole workspace's features, so that what is compiled already is not compiled again.
     build.current_dir(&root).args(["build", "--release", "--locked", "--workspace"]);
     build.args(["--features", "galen-kernels/gpu,galen/cuda", "--bin", "galen-gpu-check", "--bin", "galen"]);
+    // What the rehearsal trains.
+    build.args(["--example", "tiny_model"]);
     run_it(build.env("CUDA_HOME", &toolkit.home))?;
     let check = [
         (target.join("release/galen-gpu-check"), "galen-gpu-check"),
@@ -112,7 +77,7 @@ fn pack(target: &Path, name: &str, files: &[(PathBuf, &str)]) -> Result<(), Stri
     Ok(())
 }
 
-fn run_it(command: &mut Command) -> Result<(), String> {
+pub(super) fn run_it(command: &mut Command) -> Result<(), String> {
     let status = command.status().map_err(|e| format!("{command:?}: {e}"))?;
     if status.success() { Ok(()) } else { Err(format!("{command:?}: {status}")) }
 }

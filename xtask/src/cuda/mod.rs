@@ -6,12 +6,14 @@ mod compile;
 #[path = "../../../kernels/src/manifest.rs"]
 mod manifest;
 mod occupancy;
+mod rehearsal;
 mod roofline;
 mod sass;
 mod toolkit;
 
-pub use bundle::{rehearse, run as bundle};
+pub use bundle::run as bundle;
 pub use check::run as check;
+pub use rehearsal::run as rehearse;
 pub use toolkit::Toolkit;
 
 use std::path::PathBuf;

@@ -20,14 +20,26 @@ pub(super) fn load(options: &MistralrsOptions, runtime: &Runtime) -> Result<Arc<
 }
 
 fn read(options: &MistralrsOptions, runtime: &Runtime) -> Result<Arc<MistralRs>, String> {
-    let device = candle_core::Device::Cpu;
+    let device = match options.card {
+        None => candle_core::Device::Cpu,
+        Some(n) => candle_core::Device::new_cuda(n).map_err(|e| {
+            format!(
+                "card {n}: {e}\nhint: `--features flash-attn` builds mistralrs-core for cards (docs/cuda.md)"
+            )
+        })?,
+    };
     let isq = options.isq.as_deref().map(|isq| parse_isq_value(isq, Some(&device))).transpose()?;
-    let map = DeviceMapSetting::Auto(AutoDeviceMapParams::default_text());
+    // Left to itself it takes all cards, from the first on.
+    let map = match options.card {
+        None => DeviceMapSetting::Auto(AutoDeviceMapParams::default_text()),
+        Some(_) => DeviceMapSetting::dummy(),
+    };
     let pipeline = if options.model.is_dir() {
         // By paths: by its name mistralrs-core would ask the hub for an adapter, wherever it lies.
         let (loader, paths) = folder(options)?;
         // On the CPU half precision is neither faster nor as exact.
-        loader.load_model_from_path(&paths, &ModelDType::F32, &device, true, map, isq, None)
+        let dtype = if device.is_cuda() { ModelDType::Auto } else { ModelDType::F32 };
+        loader.load_model_from_path(&paths, &dtype, &device, true, map, isq, None)
     } else {
         let loader = gguf(options)?;
         loader.load_model_from_hf(None, TokenSource::None, &ModelDType::Auto, &device, true, map, isq, None)

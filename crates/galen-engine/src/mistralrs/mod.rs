@@ -37,6 +37,8 @@ pub struct MistralrsOptions {
     pub adapter: Option<PathBuf>,
     /// Weights are quantised to this when they are read (`Q8_0`, `4` ...), those of a folder.
     pub isq: Option<String>,
+    /// The card it computes on, in a build with the feature `flash-attn`; none: the processor.
+    pub card: Option<usize>,
     /// Most completions of a request.
     pub max_sequences: usize,
     /// Most completions that wait.

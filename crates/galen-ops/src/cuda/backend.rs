@@ -22,6 +22,10 @@ impl Backend for Gpu {
         Ok(Self::upload(self, bytes)?)
     }
 
+    fn write(&self, buffer: &DeviceBuffer, bytes: &[u8]) -> Result<()> {
+        Ok(buffer.write(bytes)?)
+    }
+
     fn download(&self, buffer: &DeviceBuffer) -> Result<Vec<u8>> {
         let mut bytes = vec![0; buffer.len()];
         buffer.read(&mut bytes)?;

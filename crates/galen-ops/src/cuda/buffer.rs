@@ -9,27 +9,38 @@ pub struct DeviceBuffer {
     stream: Arc<CudaStream>,
     pointer: sys::CUdeviceptr,
     bytes: usize,
+    /// Of the card's pool: allocated and freed in the queue's order.
+    pooled: bool,
 }
 
 impl DeviceBuffer {
     /// Errors: no memory, with what there is.
     pub(super) fn new(stream: &Arc<CudaStream>, bytes: usize) -> Result<Self, CudaError> {
+        Self::of(stream, bytes, stream.context().has_async_alloc())
+    }
+
+    /// The same of no pool, so that other cards may reach it. Waits.
+    pub(super) fn apart(stream: &Arc<CudaStream>, bytes: usize) -> Result<Self, CudaError> {
+        Self::of(stream, bytes, false)
+    }
+
+    fn of(stream: &Arc<CudaStream>, bytes: usize, pooled: bool) -> Result<Self, CudaError> {
         let context = stream.context();
         bind(stream)?;
         let found = match bytes {
             0 => Ok(0),
             // SAFETY: the context is current and the allocation not empty.
-            _ if context.has_async_alloc() => unsafe { result::malloc_async(stream.cu_stream(), bytes) },
+            _ if pooled => unsafe { result::malloc_async(stream.cu_stream(), bytes) },
             // SAFETY: as above.
             _ => unsafe { result::malloc_sync(bytes) },
         };
         match found {
-            Ok(pointer) => Ok(Self { stream: Arc::clone(stream), pointer, bytes }),
+            Ok(pointer) => Ok(Self { stream: Arc::clone(stream), pointer, bytes, pooled }),
             Err(e) if e.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
                 let (free, total) = context.mem_get_info().map_err(|e| CudaError::of("cuMemGetInfo", e))?;
                 Err(CudaError::OutOfMemory { bytes, free, total })
             }
-            Err(e) => Err(CudaError::of("cuMemAllocAsync", e)),
+            Err(e) => Err(CudaError::of(if pooled { "cuMemAllocAsync" } else { "cuMemAlloc" }, e)),
         }
     }
 
@@ -48,17 +59,45 @@ impl DeviceBuffer {
         self.pointer
     }
 
-    /// Copies from the host, in the queue's order. Errors: another number of bytes than the buffer's.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), CudaError> {
-        self.same(bytes.len())?;
-        if self.is_empty() {
+    /// Copies from the host to the buffer's beginning, in the queue's order. Errors: more than the buffer holds.
+    pub fn write(&self, bytes: &[u8]) -> Result<(), CudaError> {
+        if bytes.len() > self.bytes {
+            self.same(bytes.len())?;
+        }
+        if bytes.is_empty() {
             return Ok(());
         }
         bind(&self.stream)?;
-        // SAFETY: as many bytes as there are on either side. From memory that is not page-locked, the call returns when
+        // SAFETY: no more bytes than there are on either side. From memory that is not page-locked, the call returns when
         // the host's bytes are no longer needed.
         unsafe { result::memcpy_htod_async(self.pointer, bytes, self.stream.cu_stream()) }
             .map_err(|e| CudaError::of("cuMemcpyHtoDAsync", e))
+    }
+
+    /// Copies `bytes` bytes from byte `at` on of a buffer of the same card to this one's beginning, or back from there where
+    /// `back`; in the queue's order.
+    ///
+    /// # Safety
+    /// Both lie on one card.
+    pub(super) unsafe fn exchange(
+        &self,
+        (other, at): (&Self, usize),
+        bytes: usize,
+        back: bool,
+    ) -> Result<(), CudaError> {
+        if bytes > self.bytes || at.checked_add(bytes).is_none_or(|end| end > other.bytes) {
+            let what = format!("{bytes} bytes between {} and {} from {at} on", self.bytes, other.bytes);
+            return Err(CudaError::Launch { kernel: "copy".into(), what });
+        }
+        if bytes == 0 {
+            return Ok(());
+        }
+        bind(&self.stream)?;
+        let there = other.pointer + at as u64;
+        let (to, from) = if back { (there, self.pointer) } else { (self.pointer, there) };
+        // SAFETY: both ranges lie in their buffers, which are the caller's to keep on one card.
+        unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream.cu_stream()) }
+            .map_err(|e| CudaError::of("cuMemcpyDtoDAsync", e))
     }
 
     /// Zeros, in the queue's order.
@@ -105,7 +144,7 @@ impl Drop for DeviceBuffer {
             return;
         }
         // An error here is one of earlier work; it comes up again at the next call, which reports it.
-        let _ = if self.stream.context().has_async_alloc() {
+        let _ = if self.pooled {
             // SAFETY: allocated on this stream and not freed before.
             unsafe { result::free_async(self.pointer, self.stream.cu_stream()) }
         } else {

@@ -86,6 +86,22 @@ pub enum CudaError {
         /// cuBLAS' name of the error.
         code: String,
     },
+    /// NCCL refuses or fails.
+    #[error(
+        "NCCL: {call}: {code}\nhint: `NCCL_DEBUG=WARN` tells more; GALEN_CUDA_SUMS=host trains without NCCL"
+    )]
+    Nccl {
+        /// The call.
+        call: &'static str,
+        /// NCCL's words.
+        code: String,
+    },
+    /// `GALEN_CUDA_SUMS` asks for what is not there, or for nothing there is.
+    #[error("GALEN_CUDA_SUMS: {what}\nhint: `auto`, `host` or, where NCCL is installed, `nccl`")]
+    Sums {
+        /// What is wrong.
+        what: String,
+    },
     /// `GALEN_CUDA_PRODUCTS` asks for what is not there, or for nothing there is.
     #[error("GALEN_CUDA_PRODUCTS: {what}\nhint: `auto`, `kernels` or, where cuBLAS is installed, `library`")]
     Products {
@@ -159,6 +175,8 @@ mod tests {
             (driver(CUresult::CUDA_ERROR_UNKNOWN), "nvidia-smi"),
             (CudaError::Blas { call: "cublasCreate", code: "x".into() }, "GALEN_CUDA_PRODUCTS=kernels"),
             (CudaError::Products { what: "x".into() }, "`auto`"),
+            (CudaError::Nccl { call: "ncclAllReduce", code: "x".into() }, "GALEN_CUDA_SUMS=host"),
+            (CudaError::Sums { what: "x".into() }, "`auto`"),
         ] {
             let text = error.to_string();
             assert!(text.contains("hint:") && text.contains(word), "{text}");

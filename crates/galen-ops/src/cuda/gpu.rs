@@ -1,7 +1,7 @@
 //! A card that is open: its kernels, and launching them.
 
 use super::blas::Blas;
-use super::buffer::DeviceBuffer;
+use super::buffer::{DeviceBuffer, bind};
 use super::error::CudaError;
 use super::{LaunchLine, compiled};
 use crate::device::{Path, Scratch};
@@ -83,6 +83,23 @@ fn card(ordinal: usize) -> Result<Card, CudaError> {
     Ok(Card { ordinal, name, capability, memory_bytes, multiprocessors })
 }
 
+/// Memory freed in the queue's order stays in the driver's pool for what is allocated next: by default it goes back at every
+/// wait, and each step would fetch all of it again.
+fn keep_freed(context: &CudaContext) -> Result<(), CudaError> {
+    if !context.has_async_alloc() {
+        return Ok(());
+    }
+    // SAFETY: a device that is open.
+    let pool = unsafe { result::device::get_default_mem_pool(context.cu_device()) }
+        .map_err(|e| CudaError::of("cuDeviceGetDefaultMemPool", e))?;
+    let mut bytes = u64::MAX;
+    let attribute = sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    // SAFETY: the attribute is a `cuuint64_t`.
+    unsafe { sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut bytes).cast()) }
+        .result()
+        .map_err(|e| CudaError::of("cuMemPoolSetAttribute", e))
+}
+
 /// The path that `GALEN_CUDA_PRODUCTS` names.
 fn forced(value: Option<&str>) -> Result<Option<Path>, CudaError> {
     match value.unwrap_or_default() {
@@ -147,6 +164,7 @@ impl Gpu {
             return Err(CudaError::OldCard { name, major, minor });
         }
         let context = CudaContext::new(ordinal).map_err(|e| CudaError::of("cuDevicePrimaryCtxRetain", e))?;
+        keep_freed(&context)?;
         let stream = context.new_stream().map_err(|e| CudaError::of("cuStreamCreate", e))?;
         let forced = forced(std::env::var("GALEN_CUDA_PRODUCTS").ok().as_deref())?;
         let blas = if forced == Some(Path::Kernels) { None } else { Blas::open(&stream)? };
@@ -177,6 +195,11 @@ impl Gpu {
         &self.card
     }
 
+    /// Its queue.
+    pub(super) fn stream(&self) -> &Arc<CudaStream> {
+        &self.stream
+    }
+
     /// Bytes free, and in all.
     pub fn memory(&self) -> Result<(usize, usize), CudaError> {
         self.context.mem_get_info().map_err(|e| CudaError::of("cuMemGetInfo", e))
@@ -189,7 +212,7 @@ impl Gpu {
 
     /// A copy of `bytes` on the card.
     pub fn upload(&self, bytes: &[u8]) -> Result<DeviceBuffer, CudaError> {
-        let mut buffer = self.alloc(bytes.len())?;
+        let buffer = self.alloc(bytes.len())?;
         buffer.write(bytes)?;
         Ok(buffer)
     }
@@ -229,6 +252,8 @@ impl Gpu {
     /// # Safety
     /// The arguments are those of the kernel, in order, and its buffers are as large as its header says.
     pub unsafe fn launch(&self, kernel: &str, grid: [u32; 3], args: &[KernelArg]) -> Result<(), CudaError> {
+        // Before anything is looked up: another card may have been this thread's last.
+        bind(&self.stream)?;
         let Function { handle, line } = self.function(kernel)?;
         if grid.contains(&0) || grid[1] > 65_535 || grid[2] > 65_535 {
             return Err(CudaError::Launch {
@@ -253,7 +278,6 @@ impl Gpu {
         }
         let mut pointers: Vec<*mut c_void> =
             values.iter_mut().map(|v| std::ptr::from_mut(v).cast()).collect();
-        self.context.bind_to_thread().map_err(|e| CudaError::of("cuCtxSetCurrent", e))?;
         let (threads, stream) = ((line.threads, 1, 1), self.stream.cu_stream());
         // SAFETY: the caller's promise; values live until the call has read them.
         unsafe { result::launch_kernel(handle, grid.into(), threads, line.shared, stream, &mut pointers) }
@@ -278,7 +302,7 @@ impl Gpu {
 
 impl Drop for Gpu {
     fn drop(&mut self) {
-        if self.wait().is_ok() {
+        if bind(&self.stream).is_ok() && self.wait().is_ok() {
             for module in &self.modules {
                 // SAFETY: loaded by `open`, and nothing runs any more. At the end there is nobody to tell of an error.
                 let _ = unsafe { result::module::unload(*module) };

@@ -6,11 +6,13 @@ mod blas;
 mod buffer;
 mod error;
 mod gpu;
+mod nccl;
 
 pub use blas::blas_version;
 pub use buffer::DeviceBuffer;
 pub use error::CudaError;
 pub use gpu::{Card, Gpu, KernelArg, Timer, cards};
+pub use nccl::{Nccl, nccl_version, sums};
 
 /// A fat binary, aligned as the loader wants it.
 #[repr(C, align(64))]

@@ -24,6 +24,12 @@ impl Memory {
     pub fn part(&self, at: usize) -> Self {
         Self { buffer: Arc::clone(&self.buffer), from: self.from + at }
     }
+
+    /// The device's own buffer, and the byte from which it is meant. Errors: another device's.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn own<B: 'static>(&self) -> Result<(&B, usize)> {
+        Ok((of(&self.buffer)?, self.from))
+    }
 }
 
 /// A [`Backend`] without its type of memory.
@@ -31,6 +37,7 @@ trait AnyBackend: Send + Sync {
     fn alloc_any(&self, bytes: usize) -> Result<Shared>;
     fn upload_any(&self, bytes: &[u8]) -> Result<Shared>;
     fn zeros_any(&self, bytes: usize) -> Result<Shared>;
+    fn write_any(&self, buffer: &Memory, bytes: &[u8]) -> Result<()>;
     fn download_any(&self, buffer: &Shared) -> Result<Vec<u8>>;
     fn launch_any(&self, kernel: &str, grid: [usize; 3], args: &[Argument<Memory>]) -> Result<()>;
     fn free_any(&self) -> Option<u64>;
@@ -65,6 +72,13 @@ where
 
     fn zeros_any(&self, bytes: usize) -> Result<Shared> {
         Ok(Arc::new(self.zeros(bytes)?))
+    }
+
+    fn write_any(&self, memory: &Memory, bytes: &[u8]) -> Result<()> {
+        if memory.from > 0 {
+            return Err(Error::Device("a part of a buffer to write to".into()));
+        }
+        self.write(of(&memory.buffer)?, bytes)
     }
 
     fn download_any(&self, buffer: &Shared) -> Result<Vec<u8>> {
@@ -213,6 +227,10 @@ impl Backend for Accelerator {
 
     fn zeros(&self, bytes: usize) -> Result<Memory> {
         Ok(Memory { buffer: self.backend.zeros_any(bytes)?, from: 0 })
+    }
+
+    fn write(&self, memory: &Memory, bytes: &[u8]) -> Result<()> {
+        self.backend.write_any(memory, bytes)
     }
 
     fn download(&self, memory: &Memory) -> Result<Vec<u8>> {

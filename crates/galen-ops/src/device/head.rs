@@ -110,8 +110,15 @@ pub fn log_prob_forward<B>(
     if let Some(t) = outside {
         return shape_error("log_prob_head", format!("target {t:?} in {tokens} tokens, {v} ids"));
     }
-    if !CHUNK.is_multiple_of(weight.row_step()) || hidden.stride != c || temperature <= 0.0 {
-        return shape_error("log_prob_head", format!("rows of {c}, temperature {temperature}"));
+    if hidden.stride != c {
+        return shape_error("log_prob_head", format!("rows of {c} values are not whole pieces of 8"));
+    }
+    if !CHUNK.is_multiple_of(weight.row_step()) {
+        let what = format!("scales of NF4 that span {} rows of {c}", weight.row_step());
+        return shape_error("log_prob_head", what);
+    }
+    if temperature.is_nan() || temperature <= 0.0 {
+        return shape_error("log_prob_head", format!("a temperature of {temperature}"));
     }
     let plan = Arc::new(Plan::new(on, targets)?);
     let (n, n_targets) = (plan.rows.len(), targets.len());
@@ -168,7 +175,7 @@ pub fn log_prob_forward<B>(
         on.launch("log_prob_online", [n, 1, 1], &args)?;
         if with_gradient {
             let args = [expectation.write(), Argument::Int(c), Argument::Read(&factors, 0)];
-            on.launch("log_prob_rescale", [c.div_ceil(1024), n, 1], &args)?;
+            on.launch("log_prob_rescale", [n, c.div_ceil(1024), 1], &args)?;
             rows_backward(on, &weights, (weight, first), &expectation)?;
         }
     }

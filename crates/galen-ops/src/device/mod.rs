@@ -10,6 +10,7 @@ pub mod choice;
 mod dropout;
 mod elementwise;
 mod gemm;
+mod group;
 mod head;
 mod optimiser;
 mod product;
@@ -29,8 +30,9 @@ pub use elementwise::{
     rms_norm_forward, rope, sum, to_bf16,
 };
 pub use gemm::{Gemm, Library, Lying, SCRATCH_BYTES, Scratch, Way};
+pub use group::{AllReduce, Group};
 pub use head::{HeadState, Scores, log_prob_backward, log_prob_forward};
-pub use optimiser::{AdamWStep, adamw, square_sum};
+pub use optimiser::{adamw, square_sum};
 pub use projection::{DeviceBranch, projection_backward, projection_forward};
 pub use tensor::{DeviceTensor, Value};
 pub use weight::{DeviceWeight, embed};
@@ -64,6 +66,9 @@ pub trait Backend {
 
     /// A copy of `bytes`.
     fn upload(&self, bytes: &[u8]) -> Result<Self::Buffer>;
+
+    /// Puts `bytes` at the beginning of a buffer, after what was launched before. Errors: more than it holds.
+    fn write(&self, buffer: &Self::Buffer, bytes: &[u8]) -> Result<()>;
 
     /// A copy of what a buffer holds once everything launched before has run.
     fn download(&self, buffer: &Self::Buffer) -> Result<Vec<u8>>;

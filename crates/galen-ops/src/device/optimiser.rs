@@ -2,6 +2,7 @@
 
 use super::{Argument, Backend};
 use crate::error::{Result, shape_error};
+use galen_types::AdamWStep;
 
 /// Values of a part of the sum of squares (`kernels/square_sum.cu`): a constant, so that sums do not depend on the device.
 const PART: usize = 1 << 14;
@@ -16,25 +17,6 @@ pub fn square_sum<B>(on: &impl Backend<Buffer = B>, n: usize, values: &B) -> Res
     let args = [Argument::Read(values, 0), Argument::Long(n as u64), Argument::Write(&sums, 0)];
     on.launch("square_sum", [parts, 1, 1], &args)?;
     Ok(on.download(&sums)?.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).sum())
-}
-
-/// The numbers of one step, formed on the host as galen-optim forms them.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct AdamWStep {
-    /// Multiplies the gradients (clipping).
-    pub factor: f32,
-    /// Decay of the mean of gradients, and one minus it.
-    pub beta1: (f32, f32),
-    /// Decay of the mean of squared gradients, and one minus it.
-    pub beta2: (f32, f32),
-    /// Learning rate over `1 - beta1^t`.
-    pub step_size: f32,
-    /// `sqrt(1 - beta2^t)`.
-    pub root: f32,
-    /// Added to the root.
-    pub eps: f32,
-    /// `1 - learning rate * weight decay`.
-    pub decay: f32,
 }
 
 /// One step over `n` values (a multiple of 4): x, gradient (zeroed), m, v f32, and the bf16 copy that products read.

@@ -102,18 +102,20 @@ pub fn projection_forward<B>(
     Ok((y, u))
 }
 
-/// Adds `dy W + du A` to `dx` or writes it (under dropout f32 alone), and adds the branch's gradients, of A `[R, in]` and B `[out, R]` f32 without
-/// gaps, to `da` and `db`. `u` is what forward gave.
+/// Adds `dy W + du A` to `dx` or writes it (under dropout f32 alone), where it is wanted, and adds the branch's gradients, of A
+/// `[R, in]` and B `[out, R]` f32 without gaps, to `da` and `db`. `u` is what forward gave.
 pub fn projection_backward<B>(
     on: &impl Backend<Buffer = B>,
     dy: &DeviceMatrix<B>,
     weight: &DeviceWeight<B>,
     branch: Option<(&DeviceBranch<B>, &DeviceMatrix<B>, &DeviceMatrix<B>)>,
-    (dx, accumulate): (&DeviceMatrix<B>, bool),
+    dx: Option<(&DeviceMatrix<B>, bool)>,
     gradients: Option<(&B, &B)>,
 ) -> Result<()> {
     dy.expect("projection", dy.rows, weight.rows(), Number::Bf16)?;
-    dx.expect("projection", dy.rows, weight.cols(), dx.number)?;
+    if let Some((dx, _)) = dx {
+        dx.expect("projection", dy.rows, weight.cols(), dx.number)?;
+    }
     let mut du = None;
     if let Some((branch, u, x)) = branch {
         let rank = branch.check(weight)?;
@@ -129,6 +131,7 @@ pub fn projection_backward<B>(
         }
         du = Some(found);
     }
+    let Some((dx, accumulate)) = dx else { return Ok(()) };
     let pair = du.as_ref().zip(branch).map(|(du, (branch, _, _))| (du, branch));
     let (right, out) = (Right::Weight(weight, 0), weight.cols());
     // Under dropout the branch's part goes through the mask, apart from the rest.

@@ -98,11 +98,7 @@ impl<B> DeviceWeight<B> {
 
     /// Rows that parts of a matrix must begin at, so that each plane can be entered there.
     pub(super) fn row_step(&self) -> usize {
-        match self.dtype {
-            // Magnitudes of 256 blocks share a scale: a part begins with a new one.
-            WeightDtype::Nf4 => (NF4_BLOCK * NF4_SUPER).div_ceil(self.cols.max(1)).next_power_of_two(),
-            _ => 1,
-        }
+        row_step(self.dtype, self.cols)
     }
 
     /// The six parameters, for rows from `first` on: a multiple of [`Self::row_step`].
@@ -121,6 +117,21 @@ impl<B> DeviceWeight<B> {
         arguments.push(Argument::Float(self.offset));
         arguments
     }
+}
+
+fn row_step(dtype: WeightDtype, cols: usize) -> usize {
+    match dtype {
+        // Magnitudes of 256 blocks share a scale: a part begins with a new one.
+        WeightDtype::Nf4 => {
+            let span = NF4_BLOCK * NF4_SUPER;
+            span / gcd(span, cols)
+        }
+        _ => 1,
+    }
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Rows `ids` of the table `[V, C]`, times `scale`: `[T, C]` f32.
@@ -146,4 +157,20 @@ pub fn embed<B>(
         on.launch(&table.kernel("embed"), [y.rows, 1, 1], &args)?;
     }
     Ok(y)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_nf4_begin_with_a_scale_of_scales() {
+        let span = NF4_BLOCK * NF4_SUPER;
+        for cols in [32, 64, 96, 576, 960, 1536, 4096, 5760, 16_384, 49_152] {
+            let step = row_step(WeightDtype::Nf4, cols);
+            assert!((step * cols).is_multiple_of(span), "{cols}");
+            assert!((1..step).all(|s| !(s * cols).is_multiple_of(span)), "{cols}: fewer rows would do");
+        }
+        assert_eq!(row_step(WeightDtype::Q4_K, 576), 1);
+    }
 }

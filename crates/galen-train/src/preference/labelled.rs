@@ -85,13 +85,13 @@ impl Labels<'_> {
             return Ok(0.0);
         }
         let _span = span("kl");
-        let mut policy: Vec<Vec<f32>> = Vec::new();
-        for rows in batches {
+        let (_, policy) = at.each(batches, |at, rows, _| {
             let sequences: Vec<&Tokenized> = rows.iter().map(|row| mismatched[*row].tokens()).collect();
             let packed = pack_sequences(&sequences, self.sharing)?;
             let pass = Pass::forward(at.model, Some(at.adapter), packed.batch(), PassOptions::default())?;
-            policy.extend(packed.split(&pass.logps)?.into_iter().map(<[f32]>::to_vec));
-        }
+            Ok(packed.split(&pass.logps)?.into_iter().map(<[f32]>::to_vec).collect::<Vec<_>>())
+        })?;
+        let policy = policy.concat();
         let reference: Vec<&[f32]> = known.iter().flat_map(|k| slices(&k.mismatched)).collect();
         Ok(Kto::kl(&slices(&policy), &reference)?)
     }
@@ -145,10 +145,8 @@ impl Objective for Labels<'_> {
 
     fn step(&mut self, at: &Place, micro_batches: &[Vec<usize>]) -> Result<StepGradient> {
         let totals = Kto::totals(micro_batches.iter().map(Vec::len).sum());
-        let known = micro_batches
-            .iter()
-            .map(|rows| self.known(at.model, Part::Train, rows))
-            .collect::<Result<Vec<_>>>()?;
+        let this = &*self;
+        let (_, known) = at.each(micro_batches, |at, rows, _| this.known(at.model, Part::Train, rows))?;
         let kl = self.kl(at, Part::Train, micro_batches, &known)?;
         let options = PassOptions {
             training: true,
@@ -156,23 +154,23 @@ impl Objective for Labels<'_> {
             epoch: at.epoch,
             temperature: None,
         };
-        let mut out = StepGradient::zero(at.adapter);
-        for (rows, known) in micro_batches.iter().zip(&known) {
-            let packed = self.packed(Part::Train, rows)?;
+        let batches: Vec<(&Vec<usize>, &Known)> = micro_batches.iter().zip(&known).collect();
+        let (mut out, _) = at.each(&batches, |at, (rows, known), out| {
+            let packed = this.packed(Part::Train, rows)?;
             let pass = Pass::forward(at.model, Some(at.adapter), packed.batch(), options)?;
             let loss = {
                 let _span = span("loss");
-                self.loss_of(Part::Train, rows, &packed.split(&pass.logps)?, known, kl, totals)?
+                this.loss_of(Part::Train, rows, &packed.split(&pass.logps)?, known, kl, totals)?
             };
-            let tokens = |row: &usize| self.rows.train[*row].answer.tokens().ids().len() as u64;
+            let tokens = |row: &usize| this.rows.train[*row].answer.tokens().ids().len() as u64;
             out.loss += loss.loss;
             out.tokens += rows.iter().map(tokens).sum::<u64>();
             out.supervised_tokens += pass.correct.len() as u64;
             out.judged_tokens += pass.correct.len() as u64;
             out.correct += pass.correct.iter().filter(|c| **c).count() as u64;
             out.metrics.merge(&loss.metrics);
-            out.add_backward(at.adapter, pass, packed.scatter(&loss.gradient)?)?;
-        }
+            out.add_backward(at.adapter, pass, packed.scatter(&loss.gradient)?)
+        })?;
         margins(&mut out.metrics);
         Ok(out)
     }

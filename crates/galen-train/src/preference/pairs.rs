@@ -184,18 +184,18 @@ impl Objective for Pairs<'_> {
             epoch: at.epoch,
             temperature: None,
         };
-        let mut out = StepGradient::zero(at.adapter);
-        for rows in micro_batches {
+        let this = &*self;
+        let (out, _) = at.each(micro_batches, |at, rows, out| {
             let Forward { pass, loss, gradient, metrics, answers } =
-                self.forward(at, Part::Train, rows, totals, options)?;
+                this.forward(at, Part::Train, rows, totals, options)?;
             out.loss += loss;
             out.tokens += answers.tokens;
             out.supervised_tokens += answers.supervised;
             out.judged_tokens += answers.chosen;
             out.correct += answers.correct;
             out.metrics.merge(&metrics);
-            out.add_backward(at.adapter, pass, gradient)?;
-        }
+            out.add_backward(at.adapter, pass, gradient)
+        })?;
         Ok(out)
     }
 

@@ -50,8 +50,8 @@ pub trait RowSequences {
 /// The policy that training starts from, and what is known of its log-probabilities.
 #[derive(Default)]
 pub struct Reference {
-    /// The adapter that training goes on from.
-    start: Option<Adapter>,
+    /// The adapter that training goes on from; where it trains on devices, on each of them.
+    starts: Vec<Adapter>,
     /// By part and row: its sequences' log-probabilities, end to end.
     known: Option<[Vec<Vec<f32>>; 2]>,
 }
@@ -60,14 +60,19 @@ pub struct Reference {
 const KEY: &str = "key";
 
 impl Reference {
-    /// The base alone, or with the adapter that training goes on from.
-    pub fn new(start: Option<Adapter>) -> Self {
-        Self { start, known: None }
+    /// The base alone, or with the adapter that training goes on from: one, or one on each device of the run.
+    pub fn new(starts: impl IntoIterator<Item = Adapter>) -> Self {
+        Self { starts: starts.into_iter().collect(), known: None }
     }
 
-    /// The adapter that stands for the reference; none where it is the base alone.
-    pub fn hook(&self) -> Option<&dyn ProjectionHook> {
-        self.start.as_ref().map(|a| a as &dyn ProjectionHook)
+    /// The adapter that stands for the reference beside `model`; none where it is the base alone.
+    pub fn hook(&self, model: &Model) -> Option<&dyn ProjectionHook> {
+        let here = |a: &&Adapter| match (a.placed(), model.device()) {
+            (Some(placed), Some(on)) => placed.on().is(on),
+            _ => false,
+        };
+        let start = self.starts.iter().find(here).or(self.starts.first());
+        start.map(|a| a as &dyn ProjectionHook)
     }
 
     /// Log-probabilities of the supervised tokens of each sequence of `rows`, in order, without dropout.
@@ -86,7 +91,7 @@ impl Reference {
             return Ok(cut(&flat, &sequences));
         }
         let packed = pack_sequences(&sequences, sharing)?;
-        let pass = Pass::forward(model, self.hook(), packed.batch(), PassOptions::default())?;
+        let pass = Pass::forward(model, self.hook(model), packed.batch(), PassOptions::default())?;
         Ok(packed.split(&pass.logps)?.into_iter().map(<[f32]>::to_vec).collect())
     }
 

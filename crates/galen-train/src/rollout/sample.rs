@@ -42,7 +42,7 @@ impl Policy<'_> {
         }
         if self.loss.needs_reference() {
             let _span = span("reference");
-            sampled.reference = Some(self.answer_logps(at, &sampled, self.reference.hook())?);
+            sampled.reference = Some(self.answer_logps(at, &sampled, self.reference.hook(at.model))?);
         }
         let functions = self.judge.functions();
         let names: Vec<&str> = functions.iter().map(|(name, _)| name.as_str()).collect();

@@ -55,6 +55,8 @@ struct Cuda {
     cards: Vec<String>,
     /// Who forms large products there, of a build with kernels.
     products: Option<String>,
+    /// Who adds up the gradients of several cards, of such a build.
+    sums: Option<String>,
     /// Why there are none, and what to do.
     problem: Option<String>,
 }
@@ -131,7 +133,7 @@ fn cuda(version: &str) -> Cuda {
             Ok(cards) => (cards.iter().map(ToString::to_string).collect(), None),
             Err(e) => (vec![], Some(e.to_string())),
         };
-        Cuda { built: true, driver, cards, products: Some(products()), problem }
+        Cuda { built: true, driver, cards, products: Some(products()), sums: Some(sums()), problem }
     }
     #[cfg(not(feature = "cuda"))]
     {
@@ -139,7 +141,7 @@ fn cuda(version: &str) -> Cuda {
         let problem = driver.as_ref().map(|_| {
             "this program holds no kernels for it\nhint: `cargo build --release --features cuda` (docs/cuda.md)".to_owned()
         });
-        Cuda { built: false, driver, cards: vec![], products: None, problem }
+        Cuda { built: false, driver, cards: vec![], products: None, sums: None, problem }
     }
 }
 
@@ -149,6 +151,15 @@ fn products() -> String {
     match galen_ops::cuda::blas_version() {
         Some(version) => format!("cuBLAS {version} where it is faster, else galen's kernels"),
         None => "galen's kernels (libcublas cannot be loaded)".to_owned(),
+    }
+}
+
+/// Who adds up the gradients of several cards.
+#[cfg(feature = "cuda")]
+fn sums() -> String {
+    match galen_ops::cuda::nccl_version() {
+        Some(version) => format!("NCCL {version}"),
+        None => "the host (libnccl.so.2 cannot be loaded)".to_owned(),
     }
 }
 
@@ -203,6 +214,9 @@ fn text(d: &Doctor) -> String {
     }
     if let Some(products) = &d.kernels.cuda.products {
         line("cuda: products", products.clone());
+    }
+    if let Some(sums) = &d.kernels.cuda.sums {
+        line("cuda: sums over cards", sums.clone());
     }
     for part in d.kernels.cuda.problem.iter().flat_map(|p| p.lines()) {
         line("cuda: note", part.to_owned());

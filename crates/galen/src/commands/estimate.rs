@@ -156,7 +156,7 @@ pub fn plan(config: &Config, weights: &Weights, sample: &Sample, flops: f64) -> 
         tokens_per_pass: (laid_out.iter().sum::<usize>() as f64 / laid_out.len().max(1) as f64).ceil() as u64,
         row_tokens: (all / trained) as u64,
         supervised_per_pass: supervised.div_ceil(passes) as u64,
-        accumulation: config.accumulation(),
+        accumulation: accumulation as u64,
         steps: config.total_steps(steps_per_epoch),
         recompute: mode.recompute,
         flops_per_second: flops,

@@ -36,7 +36,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
         return super::check_folder::run(&path, &args.set, globals.json);
     }
     let (mut config, report) = config::check(&path, &args.set);
-    config.device = globals.device.unwrap_or(config.device);
+    globals.place(&mut config);
     let sound = report.errors.is_empty();
     // An estimate that cannot be made (the model is not here) must not hide what the check found.
     let plan = (sound && !args.check_config).then(|| super::estimate::of(&config, globals)).transpose();

@@ -66,7 +66,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
     let config_path = args.out.join(format!("{}.yaml", size.run));
     session::replace(&config_path, config_text(&data, &dir, &size).as_bytes())?;
     let (mut config, report) = config::load(&config_path, &[])?;
-    config.device = globals.device.unwrap_or(config.device);
+    globals.place(&mut config);
     // A finished run is taken as it is; a cut-off one goes on from its last checkpoint.
     let trained = session::train(&config, &report, Start::Resume, globals.offline, &stop)?;
     let Trained { base, model, template, mut summary, .. } = trained;

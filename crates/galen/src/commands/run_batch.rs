@@ -42,7 +42,8 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
     }
     let at_once = 2 * args.serving.max_num_seqs;
     // Each line may hold many prompts; the threads that ask bound how many wait.
-    let serving = Serving::open(args.serving, at_once.saturating_mul(MAX_PROMPTS), globals.offline)?;
+    let asked = ServingOptions { card: globals.card(), ..args.serving };
+    let serving = Serving::open(asked, at_once.saturating_mul(MAX_PROMPTS), globals.offline)?;
     let mut identity = serving.settings.clone();
     for (name, path) in &serving.identity {
         identity += &format!("\n{name} {}", sha256_file(path)?);

@@ -94,7 +94,8 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
         adapter_dir: args.adapter_dir,
         hosts,
     };
-    let serving = Serving::open(args.serving, args.max_waiting, globals.offline)?;
+    let asked = ServingOptions { card: globals.card(), ..args.serving };
+    let serving = Serving::open(asked, args.max_waiting, globals.offline)?;
     let names = serving.names();
     let Serving { engine, worker, model_bytes, .. } = serving;
     let stop = Stop::listen()?;

@@ -33,7 +33,7 @@ pub struct Args {
 /// Trains an adapter into the run directory. `command`: `train` or `align`.
 pub fn run(args: Args, command: &'static str, globals: &Globals) -> anyhow::Result<()> {
     let (mut config, report) = config::load(&args.config, &args.set)?;
-    config.device = globals.device.unwrap_or(config.device);
+    globals.place(&mut config);
     let meant = session::command_of(&config);
     if meant != command {
         let (path, rl) = (args.config.display(), config.rl().unwrap_or_default());

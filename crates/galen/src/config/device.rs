@@ -67,7 +67,10 @@ impl Config {
     pub fn without_kernels(&self) -> Option<(String, &'static str)> {
         let found = |what: &str, instead| Some((what.to_owned(), instead));
         // Whose answers are sampled is generation, which stays on the CPU.
-        if let Some(rl) = self.rl().filter(|_| !matches!(self.alignment(), Ok(Some(Alignment::Pairs(_))))) {
+        let learned = |a: &Alignment| matches!(a, Alignment::Pairs(_) | Alignment::Labelled(_));
+        if let Some(rl) =
+            self.rl().filter(|_| !self.alignment().is_ok_and(|a| a.as_ref().is_some_and(learned)))
+        {
             return Some((format!("`rl: {rl}`"), ""));
         }
         if self.peft_use_dora {

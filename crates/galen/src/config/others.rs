@@ -85,7 +85,7 @@ pub static NO_EFFECT: &[Key<Config>] = keys! {
         "dp_replicate_size" "tensor_parallel_size" "context_parallel_size" "sequence_parallel_degree"
         "heads_k_stride" "ring_attn_func" "use_ray" "ray_run_name" "ray_num_workers" "resources_per_worker"
         "accelerator_config" =>
-        QUIET, "one process on one device: a step is `micro_batch_size` x `gradient_accumulation_steps` rows";
+        QUIET, "one process: `gpus: N` trains on so many cards, each with the whole base";
 
     "Batches": "pad_to_sequence_len" "pad_to_multiple_of" "batch_flattening" "group_by_length" =>
         QUIET, "nothing is ever padded";

@@ -32,14 +32,15 @@ impl Config {
         self.trl.max_completion_length.or(self.max_completion_length).unwrap_or(MAX_COMPLETION_LENGTH)
     }
 
-    /// Rows of a micro-batch and micro-batches of a step, as the loop plans them. Where answers are sampled, rows are prompts
+    /// Rows of a micro-batch and micro-batches of a step, those of all cards, as the loop plans them. Where answers are sampled, rows are prompts
     /// and a step is one batch of them, which the objective divides into passes of `micro_batch_size` answers.
     pub fn step_shape(&self) -> (usize, usize) {
         if self.samples_answers() {
             let answers = self.micro_batch_size.saturating_mul(self.accumulation());
             ((answers / self.num_generations()).max(1) as usize, 1)
         } else {
-            (self.micro_batch_size as usize, self.accumulation() as usize)
+            let passes = self.accumulation().saturating_mul(self.gpus);
+            (self.micro_batch_size as usize, passes as usize)
         }
     }
 

@@ -34,11 +34,6 @@ impl Config {
         self.gradient_accumulation_steps.or(from_batch).unwrap_or(1).max(1)
     }
 
-    /// Rows (or bins) of an optimiser step.
-    pub fn rows_per_step(&self) -> u64 {
-        self.micro_batch_size.saturating_mul(self.accumulation())
-    }
-
     /// Precision of activations. `fp16` means whichever the device has.
     pub fn precision(&self) -> Precision {
         match self.bf16 {
@@ -137,6 +132,6 @@ mod tests {
         assert_eq!(c.total_steps(75), 7);
         c.batch_size = Some(32);
         c.micro_batch_size = 4;
-        assert_eq!((c.accumulation(), c.rows_per_step()), (8, 32));
+        assert_eq!((c.accumulation(), c.step_shape()), (8, (4, 8)));
     }
 }

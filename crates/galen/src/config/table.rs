@@ -34,6 +34,9 @@ key_table! {
     /// Where to train: `cpu`; `cuda:N`, a card by its number, in a build with `--features cuda`; or `auto`, such a card where
     /// there is one that has kernels for all this configuration asks for, else the processor.
     device: Device = Device::Auto;
+    /// Cards to train on together, from that of `device` on, each with the whole base. A step is `micro_batch_size` x
+    /// `gradient_accumulation_steps` rows on each of them. Not in Axolotl, whose launcher has it.
+    gpus: u64 = 1, at_least_one;
 
     ["Precision"]
     /// Operands of matrix products in bf16: `auto` where the processor has instructions for it. Sums, the residual

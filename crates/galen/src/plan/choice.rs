@@ -7,7 +7,7 @@ use crate::config::types::{Checkpointing, WeightCache as CacheKey};
 use crate::progress::bytes;
 use galen_model::weights::HeldBytes;
 use galen_model::{LoadOptions, WeightCache};
-use galen_ops::device::{Accelerator, Backend as _};
+use galen_ops::device::{Accelerator, Backend as _, Group};
 use galen_ops::ops::Compute;
 
 /// Share of the memory that is free, where `max_memory` says nothing.
@@ -33,9 +33,15 @@ impl Limit {
         Self { bytes, set: false }
     }
 
-    /// Of a card: `max_memory` under its number, else a share of what is free there. The arithmetic is the processor's, whose
+    /// Of cards, the fullest of them, as all hold the same.
+    pub fn of_cards(config: &Config, cards: &Group) -> Self {
+        let all = cards.members().iter().map(|card| Self::of_card(config, card));
+        all.min_by_key(|limit| limit.bytes).unwrap_or_else(|| Self::of(config))
+    }
+
+    /// `max_memory` under the card's number, else a share of what is free there. The arithmetic is the processor's, whose
     /// activations are wider: what fits by it fits.
-    pub fn of_card(config: &Config, card: &Accelerator) -> Self {
+    fn of_card(config: &Config, card: &Accelerator) -> Self {
         let number = card.name().rsplit(':').next().unwrap_or_default();
         if let Some(bytes) = config.max_memory.0.get(number) {
             return Self { bytes: *bytes, set: true };

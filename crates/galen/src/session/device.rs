@@ -1,30 +1,46 @@
-//! The device a run computes on, opened.
+//! The devices a run computes on, opened.
 
 use crate::config::{Config, Device};
 use crate::error::UsageError;
 use crate::progress::say;
 use galen_model::Weights;
-use galen_ops::device::Accelerator;
+use galen_ops::device::Group;
 use std::path::Path;
 
-/// Opens what `device` names; nothing for the processor. Errors: a card that is not there or does not fit, a build without
-/// kernels, a configuration they have nothing for.
-pub fn open(config: &Config) -> anyhow::Result<Option<Accelerator>> {
-    match config.device {
-        Device::Cpu => Ok(None),
-        Device::Auto => Ok(automatic(config)),
-        Device::Cuda(n) => {
-            refuse(config)?;
-            card(n).map(Some)
-        }
+/// Opens what `device` and `gpus` name; nothing for the processor. Errors: a card that is not there or does not fit, a build
+/// without kernels, a configuration they have nothing for.
+pub fn open(config: &Config) -> anyhow::Result<Option<Group>> {
+    refuse(config)?;
+    match (wanted(config), config.device) {
+        (Some(first), _) => cards(first, config.gpus).map(Some),
+        (None, Device::Auto) => Ok(automatic(config)),
+        (None, _) => Ok(None),
     }
 }
 
-/// Errors: a card is named, and it has no kernels for this configuration.
+/// The first card, where cards are asked for, not merely welcome.
+fn wanted(config: &Config) -> Option<u32> {
+    match config.device {
+        Device::Cuda(n) => Some(n),
+        Device::Auto if config.gpus > 1 => Some(0),
+        _ => None,
+    }
+}
+
+/// The key that asks for cards.
+fn asked(config: &Config, first: u32) -> String {
+    if config.gpus > 1 { format!("gpus: {}", config.gpus) } else { format!("device: cuda:{first}") }
+}
+
+/// Errors: cards are asked for, and have no kernels for this configuration; or on the processor.
 pub fn refuse(config: &Config) -> anyhow::Result<()> {
-    match (config.device, without_kernels(config)) {
-        (device @ Device::Cuda(_), Some((what, instead))) => {
-            let message = format!("`device: {device}`: {what} is not supported there yet");
+    if config.device == Device::Cpu && config.gpus > 1 {
+        let message = format!("`gpus: {}` with `device: cpu`", config.gpus);
+        return Err(UsageError::new(message, "keep one of them").into());
+    }
+    match (wanted(config), without_kernels(config)) {
+        (Some(n), Some((what, instead))) => {
+            let message = format!("`{}`: {what} is not supported there yet", asked(config, n));
             Err(UsageError::new(message, format!("{instead}`device: cpu`")).into())
         }
         _ => Ok(()),
@@ -42,16 +58,12 @@ fn without_kernels(config: &Config) -> Option<(String, &'static str)> {
     })
 }
 
-/// The device that was opened, if it has kernels for the base. Errors: it was named, and has none.
-pub fn for_base(
-    device: Option<Accelerator>,
-    config: &Config,
-    base: &Weights,
-) -> anyhow::Result<Option<Accelerator>> {
-    match (base.without_kernels(), config.device) {
-        (Some(what), Device::Cuda(n)) => {
+/// The devices that were opened, if they have kernels for the base. Errors: they were asked for, and have none.
+pub fn for_base(device: Option<Group>, config: &Config, base: &Weights) -> anyhow::Result<Option<Group>> {
+    match (base.without_kernels(), wanted(config)) {
+        (Some(what), Some(n)) => {
             let message =
-                format!("`device: cuda:{n}`: {}: {what} is not supported there", base.path().display());
+                format!("`{}`: {}: {what} is not supported there", asked(config, n), base.path().display());
             Err(UsageError::new(message, "`device: cpu`").into())
         }
         (Some(what), _) if device.is_some() => {
@@ -64,7 +76,7 @@ pub fn for_base(
 
 /// The first card, where it can be had.
 #[cfg(feature = "cuda")]
-fn automatic(config: &Config) -> Option<Accelerator> {
+fn automatic(config: &Config) -> Option<Group> {
     use galen_ops::cuda::{CudaError, cards};
     match cards() {
         Ok(cards) if !cards.is_empty() => {}
@@ -79,24 +91,41 @@ fn automatic(config: &Config) -> Option<Accelerator> {
         say(&format!("note: computing on the CPU, as {what} is not supported on a card yet"));
         return None;
     }
-    card(0).inspect_err(|e| say(&format!("note: computing on the CPU: {e}"))).ok()
+    cards(0, 1).inspect_err(|e| say(&format!("note: computing on the CPU: {e}"))).ok()
 }
 
 #[cfg(not(feature = "cuda"))]
-fn automatic(_: &Config) -> Option<Accelerator> {
+fn automatic(_: &Config) -> Option<Group> {
     None
 }
 
 #[cfg(feature = "cuda")]
-fn card(ordinal: u32) -> anyhow::Result<Accelerator> {
-    let gpu = galen_ops::cuda::Gpu::open(ordinal as usize)?;
-    say(&format!("card {}", gpu.card()));
-    Ok(Accelerator::new(&format!("cuda:{ordinal}"), gpu))
+fn cards(first: u32, n: u64) -> anyhow::Result<Group> {
+    use galen_ops::cuda::Gpu;
+    use galen_ops::device::Accelerator;
+    let mut gpus = Vec::new();
+    for ordinal in u64::from(first)..u64::from(first).saturating_add(n) {
+        let gpu = Gpu::open(usize::try_from(ordinal)?)?;
+        say(&format!("card {}", gpu.card()));
+        gpus.push(gpu);
+    }
+    let sums = if gpus.len() > 1 { galen_ops::cuda::sums(&gpus)? } else { None };
+    let named = |gpu: Gpu| Accelerator::new(&format!("cuda:{}", gpu.card().ordinal), gpu);
+    let members = gpus.into_iter().map(named).collect();
+    let group = match sums {
+        Some(nccl) => Group::new(members, std::sync::Arc::new(nccl))?,
+        None => Group::by_host(members)?,
+    };
+    if group.members().len() > 1 {
+        say(&format!("{}: {}", group.name(), group.arithmetic()));
+    }
+    Ok(group)
 }
 
 #[cfg(not(feature = "cuda"))]
-fn card(ordinal: u32) -> anyhow::Result<Accelerator> {
-    let message = format!("`device: cuda:{ordinal}`: this build has no CUDA kernels");
+fn cards(first: u32, n: u64) -> anyhow::Result<Group> {
+    let what = if n > 1 { format!("gpus: {n}") } else { format!("device: cuda:{first}") };
+    let message = format!("`{what}`: this build has no CUDA kernels");
     let hint = "`cargo build --release --features cuda` (docs/cuda.md), or `device: cpu`";
     Err(UsageError::new(message, hint).into())
 }
@@ -121,5 +150,18 @@ mod tests {
         assert!(refuse(&config).is_ok());
         write(true);
         assert!(refuse(&config).unwrap_err().to_string().contains("DoRA adapter of"));
+    }
+
+    #[test]
+    fn several_cards_are_no_matter_of_the_processor() {
+        let on = |device, gpus, peft_use_dora| Config { device, gpus, peft_use_dora, ..Config::default() };
+        let said = |config: Config| refuse(&config).err().map(|e| e.to_string()).unwrap_or_default();
+        assert_eq!(said(on(Device::Cpu, 2, false)), "`gpus: 2` with `device: cpu`");
+        assert_eq!(said(on(Device::Cpu, 1, true)), "");
+        // Asked for in number, they may not be done without.
+        assert_eq!(said(on(Device::Auto, 1, true)), "");
+        assert!(said(on(Device::Auto, 2, true)).starts_with("`gpus: 2`: `peft_use_dora`"));
+        #[cfg(not(feature = "cuda"))]
+        assert!(open(&on(Device::Auto, 2, false)).unwrap_err().to_string().contains("no CUDA kernels"));
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct Making<'a> {
     pub(super) config: &'a Config,
     pub(super) base: &'a Base,
     pub(super) model: &'a Model,
+    /// The same on further devices.
+    pub(super) others: &'a [Model],
     /// The adapter as training finds it.
     pub(super) adapter: &'a Adapter,
     /// Hashes of what goes into the run.
@@ -105,11 +107,18 @@ pub(super) fn judge<'a>(
 impl Making<'_> {
     /// The policy that training starts from: the base, or a copy of the adapter that it goes on from.
     fn start(&self) -> anyhow::Result<Reference> {
-        let mut start = self.config.lora_model_dir.as_ref().map(|_| self.adapter.clone());
-        if let (Some(adapter), Some(card)) = (&mut start, self.model.device()) {
-            adapter.place(card)?;
+        let mut starts = Vec::new();
+        if self.config.lora_model_dir.is_none() {
+            return Ok(Reference::new(starts));
         }
-        Ok(Reference::new(start))
+        for model in [self.model].into_iter().chain(self.others) {
+            let mut start = self.adapter.clone();
+            if let Some(card) = model.device() {
+                start.place(card)?;
+            }
+            starts.push(start);
+        }
+        Ok(Reference::new(starts))
     }
 
     /// Tokens that end a sampled answer: the tokenizer's, and those of `eot_tokens`.

@@ -97,9 +97,9 @@ pub(super) fn hashes(
 
 /// What computes, and in which arithmetic.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Arithmetic {
-    /// The processor's kernel path, or a card's ([`galen_ops::device::Accelerator::arithmetic`]).
-    pub path: &'static str,
+pub(super) struct Arithmetic<'a> {
+    /// The processor's kernel path, or the cards' ([`galen_ops::device::Group::arithmetic`]).
+    pub path: &'a str,
     /// Of matrix products.
     pub compute: Compute,
 }
@@ -109,7 +109,8 @@ pub(super) fn fingerprint(
     hashes: &BTreeMap<String, String>,
     arithmetic: Arithmetic,
 ) -> BTreeMap<String, String> {
-    let free = |key: &str| FREE_KEYS.contains(&key);
+    // One card is what there was before the key.
+    let free = |key: &str| FREE_KEYS.contains(&key) || (key == "gpus" && config.gpus == 1);
     let mut map: BTreeMap<String, String> = config
         .values()
         .filter(|(k, _)| !free(k.name))

@@ -20,7 +20,7 @@ use galen_adapter::{Adapter, BaseRecord};
 use galen_data::pack::Sharing;
 use galen_data::template::ChatTemplate;
 use galen_model::Model;
-use galen_ops::device::Accelerator;
+use galen_ops::device::Group;
 use galen_ops::profile::span;
 use galen_train::report::RunSummary;
 use galen_train::{HeldOut, Outcome, Run, StepPlan, checkpoint, module_shapes};
@@ -83,18 +83,22 @@ pub fn train(
     let preparer = Preparer { base: &base, config, offline, date };
     let template = preparer.template()?;
     // Where any data will fit, the weights need not wait for it; an error of the data comes first all the same.
-    let limit = device.as_ref().map_or_else(|| Limit::of(config), |card| Limit::of_card(config, card));
+    let limit = device.as_ref().map_or_else(|| Limit::of(config), |group| Limit::of_cards(config, group));
     let early = early_mode(&planned, &base, limit)?;
     let prepare = || {
         let _span = span("prepare data");
         preparer.prepare()
     };
-    let load = |mode: Mode| -> anyhow::Result<Model> {
+    // On each device the whole model.
+    let load = |mode: Mode| -> anyhow::Result<Vec<Model>> {
         let _span = span("load weights");
         let model = base.model(mode.load)?;
         Ok(match &device {
-            None => model,
-            Some(card) => model.onto(card)?,
+            None => vec![model],
+            Some(group) => {
+                let onto = |on| model.clone().onto(on);
+                group.members().iter().map(onto).collect::<Result<_, _>>()?
+            }
         })
     };
     let (prepared, loaded) = rayon::join(prepare, || early.map(load));
@@ -104,8 +108,8 @@ pub fn train(
         let _span = span("hash inputs");
         hashes(config, &base, template.as_ref(), &prepared, offline)?
     };
-    let path = device.as_ref().map_or(galen_ops::isa().name(), Accelerator::arithmetic);
-    let arithmetic = Arithmetic { path, compute: planned.compute() };
+    let path = device.as_ref().map_or(galen_ops::isa().name().into(), Group::arithmetic);
+    let arithmetic = Arithmetic { path: &path, compute: planned.compute() };
     let fingerprint = fingerprint(config, &hashes, arithmetic);
     let resume = checkpoint_of(config, &dir, &start);
     if let Some(path) = &resume {
@@ -113,13 +117,15 @@ pub fn train(
         checkpoint::load_state_of(path, &fingerprint)?;
     }
     let mode = mode_of(&planned, &base, &prepared, limit)?;
-    let model = loaded.unwrap_or_else(|| load(mode))?;
+    let mut others = loaded.unwrap_or_else(|| load(mode))?;
+    let model = others.remove(0);
     let (adapter, record) = adapter_of(config, &base, &model, offline)?;
     let alignment = config.alignment()?;
     let making = Making {
         config,
         base: &base,
         model: &model,
+        others: &others,
         adapter: &adapter,
         hashes: &hashes,
         fingerprint: &fingerprint,
@@ -147,6 +153,8 @@ pub fn train(
     observer.line_every = config.logging_steps.or((verbosity() > 0).then_some(1));
     let run = Run {
         model: &model,
+        others: &others,
+        group: device.as_ref().filter(|_| !others.is_empty()),
         adapter,
         base: record.clone(),
         objective: objective.as_mut(),

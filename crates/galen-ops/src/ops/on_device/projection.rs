@@ -113,11 +113,12 @@ impl Kept {
         // Sums of several parts are not rounded in between.
         let dropped = self.members.iter().any(|m| m.branch.as_ref().is_some_and(|b| b.dropout.is_some()));
         let number = if used > 1 || dropped { Number::F32 } else { Number::Bf16 };
-        let dx = DeviceMatrix::new(on, tokens, width, number)?;
+        // Behind the first block's norm nobody learns from it.
+        let dx = wants_x.then(|| DeviceMatrix::new(on, tokens, width, number)).transpose()?;
         let mut written = false;
         for (member, dy) in self.members.iter().zip(grads) {
             let Some(dy) = dy else { continue };
-            let to = (&dx, written);
+            let to = dx.as_ref().map(|dx| (dx, written));
             match (&member.branch, &x) {
                 (Some(Branch { a, b, scale, dropout, u }), Some(x)) => {
                     let dropout = dropout.as_ref();
@@ -129,7 +130,7 @@ impl Kept {
             }
             written = true;
         }
-        if wants_x {
+        if let Some(dx) = dx {
             let dx = if number == Number::F32 { to_bf16(on, &dx, 1.0)? } else { dx };
             let found = match (&self.prologue, &self.own[..]) {
                 (Prologue::Norm(norm), [x]) => vec![norm_backward(norm, on, x, &dx)?],

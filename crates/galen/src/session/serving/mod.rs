@@ -17,6 +17,9 @@ use std::sync::Arc;
 /// What `galen serve` and `galen run-batch` ask for alike.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ServingOptions {
+    /// The card of `--device cuda:N`: mistralrs-core's, in a build with `flash-attn`.
+    #[arg(skip)]
+    pub card: Option<u32>,
     /// The model: a folder, a `.gguf`, `ORG/REPO[@REV]`, a catalogue name; default: the first adapter's recorded base
     #[arg(long, short = 'm', value_name = "M", required_unless_present = "adapter")]
     pub model: Option<String>,

@@ -42,6 +42,7 @@ fn open(spec: &EngineSpec, options: &Options<'_>, offline: bool) -> anyhow::Resu
     let adapter = options.maybe_text("adapter")?;
     let serving = Serving::open(
         ServingOptions {
+            card: None,
             model: Some(model.clone()),
             adapter: adapter.iter().map(|a| format!("{}={a}", spec.name)).collect(),
             served_model_name: Some(model),

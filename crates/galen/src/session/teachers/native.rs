@@ -52,6 +52,7 @@ fn open(spec: &EngineSpec, options: &Options<'_>, offline: bool) -> anyhow::Resu
     let adapter = options.maybe_text("adapter")?;
     let serving = Serving::open(
         ServingOptions {
+            card: None,
             model: Some(model.clone()),
             adapter: adapter.iter().map(|a| format!("{}={a}", spec.name)).collect(),
             served_model_name: Some(format!("{model}{}", if adapter.is_some() { " (base)" } else { "" })),
