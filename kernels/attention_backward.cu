@@ -18,9 +18,9 @@
 //
 // roofline: attention_backward_q_128 what="as forward's (three products)" flops=2.062e+11 bytes=1.174e+08 share=55 share_sm_90=35
 // roofline: attention_backward_kv_128 what="as forward's (four products)" flops=2.749e+11 bytes=1.007e+08 share=50 share_sm_90=32
-// launch: attention_backward_q_64   threads=128 shared=32768 registers=255
-// launch: attention_backward_q_96   threads=128 shared=49152 registers=255
-// launch: attention_backward_q_128  threads=128 shared=65536 registers=255
+// launch: attention_backward_q_64   threads=128 shared=32768 registers=168
+// launch: attention_backward_q_96   threads=128 shared=49152 registers=224
+// launch: attention_backward_q_128  threads=128 shared=65536 registers=224
 // launch: attention_backward_q_256  threads=128 shared=98304 registers=255
 // launch: attention_backward_kv_64  threads=128 shared=33280 registers=255
 // launch: attention_backward_kv_96  threads=128 shared=49664 registers=255

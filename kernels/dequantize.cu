@@ -1,5 +1,5 @@
 // Weights to bf16: W [N, K] of any format of formats.cuh to row-major bf16, the values the other kernels multiply with.
-// In front of cuBLAS for large m, and the check of the formats.
+// In front of cuBLAS for large m, and the check of the formats: ggml's blocks, and NF4 (QLoRA, Dettmers et al. 2023, section 3).
 //
 // A thread decodes 32 elements. Grid: ceil(N K / 32 / 256) blocks. Bound by writing 2 bytes an element.
 // Expected share of roofline: 85 % of memory bandwidth.

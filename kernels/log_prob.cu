@@ -14,6 +14,8 @@
 // Expected share of roofline: 75 % of memory bandwidth (6 bytes a logit), a tenth of the time of the products around it.
 //
 // roofline: log_prob_online what="4096 rows, chunk 4096" flops=0 bytes=1.678e+08 share=75 share_sm_90=75
+// sass: log_prob_rescale LDG.*128 STG.*128
+// sass: log_prob_gradient_* LDG.*128 STG.*128
 // launch: log_prob_targets    threads=256 shared=0 registers=64
 // launch: log_prob_online     threads=256 shared=32 registers=64
 // launch: log_prob_rescale    threads=256 shared=0 registers=64

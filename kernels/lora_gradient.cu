@@ -1,4 +1,4 @@
-// Gradients of a low-rank branch: products that sum over tokens.
+// Gradients of a low-rank branch (LoRA, Hu et al. 2021, equation 3): products that sum over tokens.
 //
 //   C [R, N] += s U^T X,  U [T, R], X [T, N]:  dA = du^T x', and dB = s dy^T u with C stored transposed (flag 1)
 //

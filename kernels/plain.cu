@@ -7,10 +7,13 @@
 //
 // C a multiple of 32 (embed), of 8 (select_rows). Expected share of roofline: 80 % of memory bandwidth.
 //
+// roofline: cast_bf16 what="4096 x 4096" flops=0 bytes=1.007e+08 share=80 share_sm_90=80
 // launch: cast_bf16    threads=256 shared=0 registers=40
 // launch: add_*        threads=256 shared=0 registers=40
 // launch: select_rows* threads=256 shared=0 registers=40
 // launch: embed_*      threads=128 shared=64 registers=96
+// sass: cast_bf16 LDG.*128 STG.*128
+// sass: add_* LDG.*128 STG.*128
 #include "include/formats.cuh"
 #include "include/vector.cuh"
 

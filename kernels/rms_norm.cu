@@ -10,6 +10,7 @@
 // Expected share of roofline: 80 % of memory bandwidth (12 bytes an element forward with an addition, 14 backward).
 //
 // roofline: rms_norm_forward what="4096 x 4096 with an addition" flops=0 bytes=2.013e+08 share=80 share_sm_90=80
+// roofline: qk_norm_forward what="4096 tokens, 32 heads of 128" flops=0 bytes=6.711e+07 share=80 share_sm_90=80
 // launch: rms_norm_* threads=256 shared=32 registers=64
 // launch: qk_norm_*  threads=256 shared=0 registers=64
 // sass: rms_norm_* LDG.*128 STG.*128

@@ -87,7 +87,7 @@ pub fn check_log_prob(device: &Device, dtype: WeightDtype, temperature: f32) -> 
         let launch = Launch::new("log_prob_online", [n, 1, 1]).input(&logits).int(chunk).int(count);
         let launch = launch.float(1.0 / temperature).inout(&mut max).inout(&mut sum).output(&mut factors);
         device.run(launch.output(&mut weights).int(chunk))?;
-        let launch = Launch::new("log_prob_rescale", [c.div_ceil(1024), n, 1]).inout(&mut e).int(c);
+        let launch = Launch::new("log_prob_rescale", [n, c.div_ceil(1024), 1]).inout(&mut e).int(c);
         device.run(launch.input(&factors))?;
         let launch = Launch::new(format!("qmatmul_backward_{suffix}"), [c.div_ceil(128), 1, 1]);
         let launch = with_weight(launch.input(&weights).int(chunk), &planes).int(c).int(count);

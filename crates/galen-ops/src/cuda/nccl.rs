@@ -50,7 +50,7 @@ impl Functions {
 
     fn load() -> Option<Self> {
         // SAFETY: loads a library, whose initialisation is its authors' to answer for.
-        let library = NAMES.iter().find_map(|name| unsafe { Library::new(name) }.ok())?;
+        let library = NAMES.iter().find_map(|name| unsafe { Library::new(*name) }.ok())?;
         let library = ManuallyDrop::new(library);
         // SAFETY: of the types that nccl.h gives them, in a library that stays loaded.
         unsafe {

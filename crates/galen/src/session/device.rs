@@ -12,7 +12,7 @@ use std::path::Path;
 pub fn open(config: &Config) -> anyhow::Result<Option<Group>> {
     refuse(config)?;
     match (wanted(config), config.device) {
-        (Some(first), _) => cards(first, config.gpus).map(Some),
+        (Some(first), _) => group(first, config.gpus).map(Some),
         (None, Device::Auto) => Ok(automatic(config)),
         (None, _) => Ok(None),
     }
@@ -91,7 +91,7 @@ fn automatic(config: &Config) -> Option<Group> {
         say(&format!("note: computing on the CPU, as {what} is not supported on a card yet"));
         return None;
     }
-    cards(0, 1).inspect_err(|e| say(&format!("note: computing on the CPU: {e}"))).ok()
+    group(0, 1).inspect_err(|e| say(&format!("note: computing on the CPU: {e}"))).ok()
 }
 
 #[cfg(not(feature = "cuda"))]
@@ -100,7 +100,7 @@ fn automatic(_: &Config) -> Option<Group> {
 }
 
 #[cfg(feature = "cuda")]
-fn cards(first: u32, n: u64) -> anyhow::Result<Group> {
+fn group(first: u32, n: u64) -> anyhow::Result<Group> {
     use galen_ops::cuda::Gpu;
     use galen_ops::device::Accelerator;
     let mut gpus = Vec::new();
@@ -112,18 +112,18 @@ fn cards(first: u32, n: u64) -> anyhow::Result<Group> {
     let sums = if gpus.len() > 1 { galen_ops::cuda::sums(&gpus)? } else { None };
     let named = |gpu: Gpu| Accelerator::new(&format!("cuda:{}", gpu.card().ordinal), gpu);
     let members = gpus.into_iter().map(named).collect();
-    let group = match sums {
+    let opened = match sums {
         Some(nccl) => Group::new(members, std::sync::Arc::new(nccl))?,
         None => Group::by_host(members)?,
     };
-    if group.members().len() > 1 {
-        say(&format!("{}: {}", group.name(), group.arithmetic()));
+    if opened.members().len() > 1 {
+        say(&format!("{}: {}", opened.name(), opened.arithmetic()));
     }
-    Ok(group)
+    Ok(opened)
 }
 
 #[cfg(not(feature = "cuda"))]
-fn cards(first: u32, n: u64) -> anyhow::Result<Group> {
+fn group(first: u32, n: u64) -> anyhow::Result<Group> {
     let what = if n > 1 { format!("gpus: {n}") } else { format!("device: cuda:{first}") };
     let message = format!("`{what}`: this build has no CUDA kernels");
     let hint = "`cargo build --release --features cuda` (docs/cuda.md), or `device: cpu`";
