@@ -69,9 +69,11 @@ def qlora_layer():
     def step():
         model(input_ids=ids, labels=ids).loss.backward()
 
+    torch.cuda.reset_peak_memory_stats()
     ms = median_ms(step, 7) / 2
     rate = tokens / (ms * 1e-3 * 32)
-    yield {"what": "qlora layer (PEFT, bitsandbytes)", "work": f"{tokens} tokens; 32 such layers: {rate:.0f} tokens/s", "ms": ms}
+    yield {"what": "qlora layer (PEFT, bitsandbytes)", "work": f"{tokens} tokens; 32 such layers: {rate:.0f} tokens/s", "ms": ms,
+           "bytes": torch.cuda.max_memory_allocated()}
 
 
 def main():

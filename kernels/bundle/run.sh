@@ -48,4 +48,8 @@ fi
     printf '"\n}\n'
 } >"$out/gpu-report.json"
 echo "$out/gpu-report.json"
+if [ "$(wc -c <"$out/gpu-report.json")" -gt $((16 << 20)) ]; then
+    echo "gpu-report.json is larger than 16 MB" >&2
+    status=1
+fi
 exit "$status"

@@ -123,6 +123,7 @@ int cuMemAllocAsync(uint64_t* p, size_t bytes, void* stream) {
 int cuMemFree_v2(uint64_t p) { give(reinterpret_cast<void*>(p)); return SUCCESS; }
 int cuMemFreeAsync(uint64_t p, void* stream) { return here(stream) ? cuMemFree_v2(p) : int(INVALID_CONTEXT); }
 int cuDeviceGetDefaultMemPool(void** pool, int) { *pool = &used; return SUCCESS; }
+int cuMemPoolTrimTo(void*, size_t) { return SUCCESS; }
 int cuMemPoolSetAttribute(void*, int attribute, void*) { return attribute == 4 ? SUCCESS : INVALID_VALUE; }
 int cuMemGetInfo_v2(size_t* left, size_t* total) { *left = MEMORY - used; *total = MEMORY; return SUCCESS; }
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, void* stream) {

@@ -1,6 +1,5 @@
 //! Times of kernels on a card, at the shapes of an 8B model.
 
-use super::layer::{Layer, Widths};
 use super::paths;
 use crate::checks::attention::segments;
 use galen_ops::cuda::{CudaError, DeviceBuffer, Gpu, KernelArg};
@@ -32,33 +31,14 @@ pub struct Sizes {
     inner: usize,
     tokens: usize,
     lengths: [usize; 2],
-    layer_tokens: usize,
-    layer: Widths,
 }
 
 impl Sizes {
     /// Of an 8B model.
-    pub const FULL: Self = Self {
-        runs: 15,
-        rows: 4096,
-        width: 4096,
-        inner: 14_336,
-        tokens: 16_384,
-        lengths: [512, 4096],
-        layer_tokens: 4096,
-        layer: Widths { c: 4096, kv: 1024, f: 14_336 },
-    };
+    pub const FULL: Self =
+        Self { runs: 15, rows: 4096, width: 4096, inner: 14_336, tokens: 16_384, lengths: [512, 4096] };
     /// For a rehearsal on the CPU.
-    pub const TINY: Self = Self {
-        runs: 1,
-        rows: 40,
-        width: 256,
-        inner: 512,
-        tokens: 32,
-        lengths: [16, 32],
-        layer_tokens: 32,
-        layer: Widths { c: 256, kv: 128, f: 512 },
-    };
+    pub const TINY: Self = Self { runs: 1, rows: 40, width: 256, inner: 512, tokens: 32, lengths: [16, 32] };
 }
 
 impl Sizes {
@@ -185,12 +165,6 @@ pub fn all(gpu: &Gpu, sizes: Sizes) -> (Vec<Timing>, Vec<String>) {
                 note(format!("attention {d}"), attention(gpu, sizes, d, tokens, backward));
             }
         }
-    }
-    for dtype in [WeightDtype::Nf4, WeightDtype::Q4_K, WeightDtype::BF16] {
-        note(
-            format!("layer {dtype}"),
-            Layer::new(gpu, dtype, sizes.layer_tokens, sizes.layer).and_then(|l| l.time(gpu, sizes.runs)),
-        );
     }
     (timings, failures)
 }

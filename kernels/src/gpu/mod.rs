@@ -2,8 +2,8 @@
 
 pub mod bench;
 pub mod group;
-mod layer;
 mod paths;
+pub mod step;
 
 use crate::device::{POISON, Place, Stats};
 use crate::launch::Arg;

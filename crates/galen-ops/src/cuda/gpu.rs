@@ -83,15 +83,19 @@ fn card(ordinal: usize) -> Result<Card, CudaError> {
     Ok(Card { ordinal, name, capability, memory_bytes, multiprocessors })
 }
 
+fn pool(context: &CudaContext) -> Result<sys::CUmemoryPool, CudaError> {
+    // SAFETY: a device that is open.
+    unsafe { result::device::get_default_mem_pool(context.cu_device()) }
+        .map_err(|e| CudaError::of("cuDeviceGetDefaultMemPool", e))
+}
+
 /// Memory freed in the queue's order stays in the driver's pool for what is allocated next: by default it goes back at every
 /// wait, and each step would fetch all of it again.
 fn keep_freed(context: &CudaContext) -> Result<(), CudaError> {
     if !context.has_async_alloc() {
         return Ok(());
     }
-    // SAFETY: a device that is open.
-    let pool = unsafe { result::device::get_default_mem_pool(context.cu_device()) }
-        .map_err(|e| CudaError::of("cuDeviceGetDefaultMemPool", e))?;
+    let pool = pool(context)?;
     let mut bytes = u64::MAX;
     let attribute = sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
     // SAFETY: the attribute is a `cuuint64_t`.
@@ -203,6 +207,18 @@ impl Gpu {
     /// Bytes free, and in all.
     pub fn memory(&self) -> Result<(usize, usize), CudaError> {
         self.context.mem_get_info().map_err(|e| CudaError::of("cuMemGetInfo", e))
+    }
+
+    /// Gives the driver's pool back what nobody holds, so that [`Self::memory`] tells of others alone. Waits.
+    pub fn trim(&self) -> Result<(), CudaError> {
+        self.wait()?;
+        if !self.context.has_async_alloc() {
+            return Ok(());
+        }
+        // SAFETY: the pool of an open device.
+        unsafe { sys::cuMemPoolTrimTo(pool(&self.context)?, 0) }
+            .result()
+            .map_err(|e| CudaError::of("cuMemPoolTrimTo", e))
     }
 
     /// Memory whose contents are whatever was there.
