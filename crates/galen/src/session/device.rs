@@ -80,7 +80,7 @@ fn automatic(config: &Config) -> Option<Group> {
     use galen_ops::cuda::{CudaError, cards};
     match cards() {
         Ok(cards) if !cards.is_empty() => {}
-        Ok(_) | Err(CudaError::NoDriver { .. }) => return None,
+        Ok(_) | Err(CudaError::NoDriver) => return None,
         // There is a card, and something is the matter with it.
         Err(e) => {
             say(&format!("note: computing on the CPU: {e}"));
