@@ -121,7 +121,9 @@ fn run_in(
     }
     if let Some(files) = config.as_object_mut().expect("it is there").remove("files") {
         for (name, text) in files.as_object().expect("it is there") {
-            std::fs::write(at(name), text.as_str().expect("it is there")).expect("it is there");
+            let path = dir.join(name);
+            std::fs::create_dir_all(path.parent().expect("it is there")).expect("it is there");
+            std::fs::write(path, text.as_str().expect("it is there")).expect("it is there");
         }
     }
     let pipeline =
@@ -413,6 +415,24 @@ fn filters_say_why() {
     assert!(hit.contains("test.jsonl:1") && hit.contains("one two three"), "{hit}");
     assert_eq!(out.figures.coverage["(none)"], [8, 2, 2]);
     assert_eq!(out.figures.samples.len(), 2);
+}
+
+/// Every file of a folder, and the one that is left knows that it was not the first.
+#[test]
+fn duplicates_of_a_folder_s_rows_end() {
+    let there = |text: &str| format!("{{\"text\": \"{text}\"}}\n");
+    let known = ["She coughs at night.", "He has had a fever for three days.", "Her knee hurts when she climbs."];
+    let out = run_with(
+        json!([{"text": known[0]}, {"text": "A rash on both arms."}, {"text": known[1].to_uppercase()},
+               {"text": "a rash, on both arms"}, {"text": known[2]}]),
+        json!([{"type": "dedup", "against": ["DIR/known"]}]),
+        json!({"files": {"known/a.jsonl": there(known[0]), "known/more/b.jsonl": there(known[1]) + &there(known[2])}}),
+        none,
+    );
+    assert_eq!(out.texts("text"), ["A rash on both arms."]);
+    assert_eq!(out.ends(0), [("filtered: duplicate".to_owned(), 4)].into());
+    let hits = &out.figures.steps[0].filtered["duplicate"].examples;
+    assert!(hits.iter().any(|h| h[1].contains("1.00 like a row of `against`")), "{hits:?}");
 }
 
 #[test]
