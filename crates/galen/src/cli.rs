@@ -37,7 +37,7 @@ pub struct Globals {
     #[arg(long, global = true, value_name = "DEVICE")]
     pub device: Option<Device>,
     /// Train on so many cards together, from that of `--device` on, instead of the configuration's `gpus`
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, global = true, value_name = "N", value_parser = gpus)]
     pub gpus: Option<u64>,
     /// Open no socket: caches and local files only (`HF_HUB_OFFLINE=1`: nothing from the hub)
     #[arg(long, global = true)]
@@ -72,6 +72,10 @@ impl Globals {
         config.device = self.device.unwrap_or(config.device);
         config.gpus = self.gpus.unwrap_or(config.gpus);
     }
+}
+
+fn gpus(text: &str) -> Result<u64, String> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "takes a whole number of 1 or more".into())
 }
 
 fn threads(text: &str) -> Result<NonZeroU16, String> {

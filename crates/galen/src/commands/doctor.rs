@@ -213,10 +213,10 @@ fn text(d: &Doctor) -> String {
         line("cuda: card", format!("{card} (for training, `--device cuda:N`; all else runs on the CPU)"));
     }
     if let Some(products) = &d.kernels.cuda.products {
-        line("cuda: products", products.clone());
+        line("cuda products", products.clone());
     }
     if let Some(sums) = &d.kernels.cuda.sums {
-        line("cuda: sums over cards", sums.clone());
+        line("cuda sums", sums.clone());
     }
     for part in d.kernels.cuda.problem.iter().flat_map(|p| p.lines()) {
         line("cuda: note", part.to_owned());
