@@ -421,7 +421,8 @@ fn filters_say_why() {
 #[test]
 fn duplicates_of_a_folder_s_rows_end() {
     let there = |text: &str| format!("{{\"text\": \"{text}\"}}\n");
-    let known = ["She coughs at night.", "He has had a fever for three days.", "Her knee hurts when she climbs."];
+    let known =
+        ["She coughs at night.", "He has had a fever for three days.", "Her knee hurts when she climbs."];
     let out = run_with(
         json!([{"text": known[0]}, {"text": "A rash on both arms."}, {"text": known[1].to_uppercase()},
                {"text": "a rash, on both arms"}, {"text": known[2]}]),

@@ -385,6 +385,7 @@ fn every_honoured_key_is_read() {
         ("tokenizer_config", "x"),
         ("max_memory", "{cpu: 1GiB}"),
         ("device", "cuda:1"),
+        ("gpus", "2"),
         ("bf16", "true"),
         ("weight_cache", "stream"),
         ("fp16", "true"),

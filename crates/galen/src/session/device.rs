@@ -156,7 +156,7 @@ mod tests {
     fn several_cards_are_no_matter_of_the_processor() {
         let on = |device, gpus, peft_use_dora| Config { device, gpus, peft_use_dora, ..Config::default() };
         let said = |config: Config| refuse(&config).err().map(|e| e.to_string()).unwrap_or_default();
-        assert_eq!(said(on(Device::Cpu, 2, false)), "`gpus: 2` with `device: cpu`");
+        assert!(said(on(Device::Cpu, 2, false)).starts_with("`gpus: 2` with `device: cpu`"));
         assert_eq!(said(on(Device::Cpu, 1, true)), "");
         // Asked for in number, they may not be done without.
         assert_eq!(said(on(Device::Auto, 1, true)), "");
