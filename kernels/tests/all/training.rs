@@ -226,6 +226,20 @@ fn a_step_of_other_families() {
     }
 }
 
+/// A step that waits for its log-probabilities, on the device and on the CPU.
+fn preference_step(name: &str, step: &dyn Fn(&Model, &Adapter) -> StepGradient) {
+    let model = |compute| llama(WeightDtype::Q8_0, Precision::Stored, compute);
+    let [exact, rounded] = [Compute::F32, Compute::Bf16].map(model);
+    let on = device();
+    let placed = model(Compute::Bf16).onto(&on).unwrap();
+    let adapter = adapter(&exact, lora(8));
+    let mut there = adapter.clone();
+    there.place(&on).unwrap();
+    let (want, near, got) = (step(&exact, &adapter), step(&rounded, &adapter), step(&placed, &there));
+    assert!((got.loss - want.loss).abs() <= 2e-2 * want.loss, "{name}: loss {} for {}", got.loss, want.loss);
+    check_gradients(name, &adapter, &gradients(&there), &near.gradients, &want.gradients);
+}
+
 /// Two pairs, each of a prompt and its two answers.
 pub fn pairs() -> Vec<TokenizedPair> {
     let random = &mut Random::new(5);
@@ -256,16 +270,7 @@ fn a_step_of_preference_optimisation() {
         let at = Place::new(model, adapter, &settings);
         objective.step(&at, &[vec![0], vec![1]]).unwrap()
     };
-    let model = |compute| llama(WeightDtype::Q8_0, Precision::Stored, compute);
-    let [exact, rounded] = [Compute::F32, Compute::Bf16].map(model);
-    let on = device();
-    let placed = model(Compute::Bf16).onto(&on).unwrap();
-    let adapter = adapter(&exact, lora(8));
-    let mut there = adapter.clone();
-    there.place(&on).unwrap();
-    let (want, near, got) = (step(&exact, &adapter), step(&rounded, &adapter), step(&placed, &there));
-    assert!((got.loss - want.loss).abs() <= 2e-2 * want.loss, "dpo: loss {} for {}", got.loss, want.loss);
-    check_gradients("dpo", &adapter, &gradients(&there), &near.gradients, &want.gradients);
+    preference_step("dpo", &step);
 }
 
 /// Both answers of each pair with their labels, and for each row another's answer.
@@ -298,16 +303,7 @@ fn a_step_from_labelled_answers() {
         let settings = settings();
         objective.step(&Place::new(model, adapter, &settings), &[vec![0, 3], vec![1, 2]]).unwrap()
     };
-    let model = |compute| llama(WeightDtype::Q8_0, Precision::Stored, compute);
-    let [exact, rounded] = [Compute::F32, Compute::Bf16].map(model);
-    let on = device();
-    let placed = model(Compute::Bf16).onto(&on).unwrap();
-    let adapter = adapter(&exact, lora(8));
-    let mut there = adapter.clone();
-    there.place(&on).unwrap();
-    let (want, near, got) = (step(&exact, &adapter), step(&rounded, &adapter), step(&placed, &there));
-    assert!((got.loss - want.loss).abs() <= 2e-2 * want.loss, "kto: loss {} for {}", got.loss, want.loss);
-    check_gradients("kto", &adapter, &gradients(&there), &near.gradients, &want.gradients);
+    preference_step("kto", &step);
 }
 
 /// Told of a run; stops it after a step.
