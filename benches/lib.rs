@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use galen_adapter::{Adapter, AdapterConfig, Init, Targets};
 use galen_model::{LoadOptions, Model, WeightCache};
 use galen_ops::ops::Compute;
-use galen_optim::{AdamW, AdamWConfig};
-use galen_train::{BestMetric, Cadence, Place, TrainSettings, module_shapes, step_gradient};
+use galen_optim::AdamW;
+use galen_train::{Place, TrainSettings, module_shapes, step_gradient};
 use galen_types::{Origin, Tokenized};
 use std::time::Instant;
 
@@ -106,26 +106,9 @@ fn random_rows(model: &Model, shape: StepShape) -> anyhow::Result<Vec<Tokenized>
 pub fn settings(shape: StepShape, steps: u64) -> TrainSettings {
     TrainSettings {
         micro_batch_size: shape.rows,
-        gradient_accumulation_steps: 1,
         total_steps: steps,
-        packing: None,
-        share_prefixes: true,
         gradient_checkpointing: shape.checkpointing,
-        lr_scheduler: "constant".into(),
-        learning_rate: 2e-4,
-        warmup_steps: 0,
-        adamw: AdamWConfig::default(),
-        max_grad_norm: 0.0,
-        num_iterations: 1,
-        seed: 0,
-        eval: Cadence::Never,
-        save: Cadence::Never,
-        save_total_limit: None,
-        metric_for_best_model: BestMetric::default(),
-        load_best_model_at_end: false,
-        early_stopping_patience: None,
-        loss_watchdog_threshold: None,
-        loss_watchdog_patience: 1,
+        ..TrainSettings::steps(2e-4)
     }
 }
 

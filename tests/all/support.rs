@@ -62,25 +62,8 @@ pub fn real(name: &str, file: &str) -> Option<PathBuf> {
 pub fn settings() -> galen_train::TrainSettings {
     galen_train::TrainSettings {
         micro_batch_size: 4,
-        gradient_accumulation_steps: 1,
         total_steps: 6,
-        packing: None,
-        share_prefixes: true,
-        gradient_checkpointing: false,
-        lr_scheduler: "constant".into(),
-        learning_rate: 1e-3,
-        warmup_steps: 0,
-        adamw: galen_optim::AdamWConfig::default(),
         max_grad_norm: 1.0,
-        num_iterations: 1,
-        seed: 1,
-        eval: galen_train::Cadence::Never,
-        save: galen_train::Cadence::Never,
-        save_total_limit: None,
-        metric_for_best_model: galen_train::BestMetric::default(),
-        load_best_model_at_end: false,
-        early_stopping_patience: None,
-        loss_watchdog_threshold: None,
-        loss_watchdog_patience: 3,
+        ..galen_train::TrainSettings::steps(1e-3)
     }
 }

@@ -91,6 +91,34 @@ impl Default for BestMetric {
 }
 
 impl TrainSettings {
+    /// One step after another at one rate: batches of one row, no clipping, neither validation nor checkpoints. What checks or
+    /// timings of steps begin with.
+    pub fn steps(learning_rate: f64) -> Self {
+        Self {
+            micro_batch_size: 1,
+            gradient_accumulation_steps: 1,
+            total_steps: 1,
+            packing: None,
+            share_prefixes: true,
+            gradient_checkpointing: false,
+            lr_scheduler: "constant".into(),
+            learning_rate,
+            warmup_steps: 0,
+            adamw: AdamWConfig::default(),
+            max_grad_norm: 0.0,
+            num_iterations: 1,
+            seed: 1,
+            eval: Cadence::Never,
+            save: Cadence::Never,
+            save_total_limit: None,
+            metric_for_best_model: BestMetric::default(),
+            load_best_model_at_end: false,
+            early_stopping_patience: None,
+            loss_watchdog_threshold: None,
+            loss_watchdog_patience: 3,
+        }
+    }
+
     /// The learning rate's course.
     pub fn schedule(&self) -> Schedule {
         Schedule {

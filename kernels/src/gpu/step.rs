@@ -6,9 +6,9 @@ use galen_ops::cuda::Gpu;
 use galen_ops::device::{Accelerator, Backend as _};
 use galen_ops::ops::Compute;
 use galen_ops::quant::WeightDtype;
-use galen_optim::{AdamW, AdamWConfig};
+use galen_optim::AdamW;
 use galen_testkit::big_gguf::{LlamaShape, write_llama};
-use galen_train::{BestMetric, Cadence, OnDevice, Place, TrainSettings, module_shapes, step_gradient};
+use galen_train::{OnDevice, Place, TrainSettings, module_shapes, step_gradient};
 use galen_types::{Origin, Tokenized};
 use serde_json::{Value, json};
 use std::error::Error;
@@ -177,25 +177,8 @@ fn time(
 fn settings(recompute: bool) -> TrainSettings {
     TrainSettings {
         micro_batch_size: 8,
-        gradient_accumulation_steps: 1,
-        total_steps: 1,
-        packing: None,
         share_prefixes: false,
         gradient_checkpointing: recompute,
-        lr_scheduler: "constant".into(),
-        learning_rate: 1e-4,
-        warmup_steps: 0,
-        adamw: AdamWConfig::default(),
-        max_grad_norm: 1.0,
-        num_iterations: 1,
-        seed: 1,
-        eval: Cadence::Never,
-        save: Cadence::Never,
-        save_total_limit: None,
-        metric_for_best_model: BestMetric::default(),
-        load_best_model_at_end: false,
-        early_stopping_patience: None,
-        loss_watchdog_threshold: None,
-        loss_watchdog_patience: 1,
+        ..TrainSettings::steps(1e-4)
     }
 }

@@ -16,8 +16,8 @@ use galen_train::preference::{
     Displacement, LabelledRows, Labels, OnDisplacement, PairRows, Pairs, Reference,
 };
 use galen_train::{
-    BestMetric, Cadence, Objective, Observer, OnDevice, Outcome, Place, Run, Sft, StepGradient,
-    TrainSettings, Validation, checkpoint, module_shapes, step_gradient, validate,
+    Cadence, Objective, Observer, OnDevice, Outcome, Place, Run, Sft, StepGradient, TrainSettings,
+    Validation, checkpoint, module_shapes, step_gradient, validate,
 };
 use galen_types::{Origin, StepReport, Tokenized, TokenizedAnswer, TokenizedLabelled, TokenizedPair};
 use std::collections::BTreeMap;
@@ -61,24 +61,9 @@ pub fn settings() -> TrainSettings {
         micro_batch_size: 3,
         gradient_accumulation_steps: 2,
         total_steps: 3,
-        packing: None,
-        share_prefixes: true,
-        gradient_checkpointing: false,
-        lr_scheduler: "constant".into(),
-        learning_rate: 1e-2,
-        warmup_steps: 0,
         adamw: AdamWConfig { weight_decay: 0.1, ..AdamWConfig::default() },
         max_grad_norm: 0.5,
-        num_iterations: 1,
-        seed: 1,
-        eval: Cadence::Never,
-        save: Cadence::Never,
-        save_total_limit: None,
-        metric_for_best_model: BestMetric::default(),
-        load_best_model_at_end: false,
-        early_stopping_patience: None,
-        loss_watchdog_threshold: None,
-        loss_watchdog_patience: 3,
+        ..TrainSettings::steps(1e-2)
     }
 }
 
