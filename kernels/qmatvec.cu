@@ -1,4 +1,4 @@
-// Quantised matmul of few rows, a step of generation: y = x W^T + u B^T + bias, m <= 16.
+// Quantised matmul of few rows, a step of generation: y = x W^T + u B^T + bias. A row's bits do not depend on m.
 //
 // x [m, K] bf16, W [N, K] in any format of formats.cuh, u [m, R] bf16 (scaled), B [N, R] bf16, bias f32 [N], y [m, N]
 // bf16 (f32 with flag 1; flag 2 adds). K a multiple of 32 (K-quants: 256); strides multiples of 8 elements.
@@ -7,7 +7,8 @@
 // turns of 128. The tensor cores get W as the left operand, 16 outputs at a time, straight from registers: a lane holds
 // a whole group of 32 of one output, and as the order of the inner dimension is free, mma step j takes elements
 // 4j .. 4j+3 of the groups of its four lanes. x, the right operand, is read in that order too. The warps' sums are added
-// in order through shared memory: the same bits every time.
+// in order through shared memory: the same bits every time. More rows than a block takes are other blocks' (grid y), which find W in
+// the second-level cache. Grid: (ceil(N / 32), ceil(m / 8)) or ceil(m / 16).
 //
 //   lane 4r + c:  W[n0 + r][32 (4 i + c) .. + 32] and W[n0 + r + 8][same], i = turn of this warp
 //
@@ -35,7 +36,7 @@ __device__ __forceinline__ void run(const bf16* x, int ldx, const Weight& w, int
     auto sums = reinterpret_cast<float*>(memory);  // [WARPS][8 TILES][STRIDE], then 16 levels
     float* lut = sums + WARPS * 8 * TILES * STRIDE;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, r = lane / 4, c = lane % 4;
-    int n0 = blockIdx.x * OUTS, groups = w.cols / 32;
+    int n0 = blockIdx.x * OUTS, groups = w.cols / 32, m0 = 8 * TILES * blockIdx.y;
     if constexpr (F::USES_LUT) {
         if (threadIdx.x < 16) lut[threadIdx.x] = w.levels[threadIdx.x];
         __syncthreads();
@@ -50,10 +51,10 @@ __device__ __forceinline__ void run(const bf16* x, int ldx, const Weight& w, int
         uint4 xs[TILES][4];
         UNROLL
         for (int t = 0; t < TILES; ++t) {
-            bool there = 8 * t + r < m && group < groups;
+            bool there = m0 + 8 * t + r < m && group < groups;
             UNROLL
             for (int i = 0; i < 4; ++i) {
-                const bf16* from = x + int64_t(there ? 8 * t + r : 0) * ldx + 32 * read + 8 * i;
+                const bf16* from = x + int64_t(there ? m0 + 8 * t + r : 0) * ldx + 32 * read + 8 * i;
                 xs[t][i] = there ? ptx::load_vector<uint4>(from) : make_uint4(0, 0, 0, 0);
             }
         }
@@ -88,13 +89,14 @@ __device__ __forceinline__ void run(const bf16* x, int ldx, const Weight& w, int
     __syncthreads();
     for (int i = threadIdx.x; i < 8 * TILES * OUTS; i += 32 * WARPS) {
         int row = i / OUTS, n = i % OUTS;
-        if (row >= m || n0 + n >= out) continue;
+        int64_t t = m0 + row;
+        if (t >= m || n0 + n >= out) continue;
         float sum = bias ? bias[n0 + n] : 0;
         UNROLL
         for (int k = 0; k < WARPS; ++k) sum += sums[(k * 8 * TILES + row) * STRIDE + n];
         for (int k = 0; k < rank; ++k)
-            sum += ptx::bf16_to_float(u[int64_t(row) * ldu + k]) * ptx::bf16_to_float(v[int64_t(n0 + n) * ldv + k]);
-        int64_t at = int64_t(row) * ldy + n0 + n;
+            sum += ptx::bf16_to_float(u[t * ldu + k]) * ptx::bf16_to_float(v[int64_t(n0 + n) * ldv + k]);
+        int64_t at = t * ldy + n0 + n;
         if (flags & 1) {
             float* to = static_cast<float*>(y) + at;
             *to = flags & 2 ? *to + sum : sum;

@@ -16,18 +16,24 @@ struct Tile {
     static __device__ __forceinline__ int at(int row, int chunk) { return (row * CHUNKS + (chunk ^ swizzle(row))) * 8; }
 
     // Copies ROWS rows asynchronously from `from` (row stride `ld`, 16-byte aligned). Rows from `rows` on and columns
-    // from `cols` on become zeros; nothing of them is read. `cols` may be negative.
+    // from `cols` on become zeros; nothing of them is read. `cols` may be negative. By THREADS threads, of which this is `thread`.
     template <int ROWS, int THREADS>
-    static __device__ __forceinline__ void load(bf16* tile, const bf16* from, int64_t ld, int rows, int cols) {
+    static __device__ __forceinline__ void load(bf16* tile, const bf16* from, int64_t ld, int rows, int cols, int thread) {
         UNROLL
         for (int i = 0; i < ROWS * CHUNKS; i += THREADS) {
-            int j = i + int(threadIdx.x);
+            int j = i + thread;
             if (ROWS * CHUNKS % THREADS != 0 && j >= ROWS * CHUNKS) break;
             int row = j / CHUNKS, chunk = j % CHUNKS;
             int valid = row < rows ? min(max(2 * (cols - 8 * chunk), 0), 16) : 0;
             const bf16* source = valid > 0 ? from + row * ld + 8 * chunk : from;
             ptx::copy_async<16>(tile + at(row, chunk), source, valid);
         }
+    }
+
+    // By a whole block.
+    template <int ROWS, int THREADS>
+    static __device__ __forceinline__ void load(bf16* tile, const bf16* from, int64_t ld, int rows, int cols) {
+        load<ROWS, THREADS>(tile, from, ld, rows, cols, int(threadIdx.x));
     }
 
     // A, 16 x 16 at (row, 8 chunk) of a tile [m][k].

@@ -2,6 +2,7 @@
 
 use crate::cache::KvLayer;
 use crate::generate::StepKernels;
+use galen_ops::device::KvExtension;
 use galen_ops::hook::{HookContext, ProjectionHook, Site};
 use galen_ops::ops::{
     Activation, Add, Attention, AttentionShape, CachedAttention, Compute, Gated, Projection, Projections,
@@ -75,6 +76,19 @@ pub enum Context<'a> {
     Cached(&'a mut KvLayer),
     /// Everything cached, then one new token of each of these sequences.
     Step(Vec<&'a mut KvLayer>),
+    /// Either of the two on an accelerator.
+    Device(&'a KvExtension),
+}
+
+impl Context<'_> {
+    /// Whether each row is the next token of a sequence of its own.
+    fn is_step(&self) -> bool {
+        match self {
+            Context::Train(_) | Context::Cached(_) => false,
+            Context::Step(_) => true,
+            Context::Device(extension) => extension.is_step(),
+        }
+    }
 }
 
 /// A block at work on a batch.
@@ -107,7 +121,7 @@ impl BlockRun<'_> {
     ) -> Result<[Traced; N]> {
         let generating = !matches!(self.context, Context::Train(_));
         let decoding = generating && self.kernels == StepKernels::Blocks;
-        let stepping = matches!(self.context, Context::Step(_));
+        let stepping = self.context.is_step();
         let bases =
             modules.map(|m| self.block.projections[m as usize].clone().decoding(decoding).stepping(stepping));
         let outputs = if let Some((hook, leaves)) = self.hook {
@@ -179,6 +193,10 @@ impl BlockRun<'_> {
                 }
                 let seen: Vec<_> = caches.iter().map(|c| (&c.keys[..], &c.values[..])).collect();
                 Ok(Traced::constant(StepAttention { shape }.run(q.tensor()?, &seen)?))
+            }
+            Context::Device(extension) => {
+                let placed = [q.value().device()?, k.value().device()?, v.value().device()?];
+                Ok(Traced::constant(extension.attention(self.layer, shape, placed)?))
             }
         }
     }

@@ -1,12 +1,14 @@
 //! Text from the model: cached decoding of one sequence, or of several at once.
 
 use crate::block::{BlockRun, Context};
-use crate::cache::KvLayer;
+use crate::cache::Cache;
 use crate::model::Model;
 use crate::routed::{Routed, Run};
+use galen_ops::device::{KvExtension, Value};
 use galen_ops::hook::{HookContext, ProjectionHook};
-use galen_ops::ops::{Projection, Projections, RmsNorm, embed, logits};
-use galen_ops::tensor::{f32_tensor, f32_view};
+
+use galen_ops::ops::{Projection, Projections, RmsNorm, embed, embed_on, logits, logits_on};
+use galen_ops::tensor::f32_view;
 use galen_ops::{Error, Result, Tape, Traced};
 use std::sync::{Arc, OnceLock};
 
@@ -51,7 +53,7 @@ pub struct Session<'a> {
     kernels: StepKernels,
     hook: Hook<'a>,
     leaves: Leaves,
-    layers: Vec<KvLayer>,
+    cache: Cache,
     tokens: usize,
 }
 
@@ -71,8 +73,8 @@ impl<'a> Session<'a> {
     }
 
     fn of(model: &'a Model, hook: Hook<'a>) -> Self {
-        let layers = vec![KvLayer::default(); model.blocks.len()];
-        Self { model, kernels: StepKernels::default(), hook, leaves: Leaves::default(), layers, tokens: 0 }
+        let (kernels, leaves) = (StepKernels::default(), Leaves::default());
+        Self { model, kernels, hook, leaves, cache: model.cache(), tokens: 0 }
     }
 
     /// The same sequence, its steps and those of later siblings and clones through other kernels.
@@ -104,11 +106,11 @@ impl<'a> Session<'a> {
         }
         // Within the pool: from outside of it, every product would wake its threads anew.
         rayon::scope(|_| {
-            let mut last = Vec::new();
+            let mut last = None;
             for ids in ids.chunks(Self::PREFILL_TOKENS) {
-                last = forward(&mut [self], ids)?;
+                last = Some(extend(&mut [self], ids)?);
             }
-            head(self.model, self.kernels, last)
+            last.map_or_else(|| Ok(Vec::new()), |last| head(self.model, self.kernels, &last))
         })
     }
 
@@ -128,36 +130,52 @@ impl<'a> Session<'a> {
             return fail("sequences over different models".into());
         }
         let leaves = first.leaves.clone();
-        if kernels == StepKernels::Passes && !sessions.iter().all(|s| Arc::ptr_eq(&s.leaves, &leaves)) {
+        let one_family = sessions.iter().all(|s| Arc::ptr_eq(&s.leaves, &leaves));
+        if kernels == StepKernels::Passes && !one_family {
             return fail("sequences of different families".into());
         }
-        rayon::scope(|_| head(model, kernels, forward(sessions, ids)?))
+        rayon::scope(|_| match model.device() {
+            // There is no product of rows under different adapters there: a family at a time.
+            Some(_) if !one_family => {
+                let (mut logits, mut first) = (Vec::new(), 0);
+                for family in sessions.chunk_by_mut(|a, b| Arc::ptr_eq(&a.leaves, &b.leaves)) {
+                    let own = &ids[first..first + family.len()];
+                    first += family.len();
+                    logits.append(&mut head(model, kernels, &extend(family, own)?)?);
+                }
+                Ok(logits)
+            }
+            _ => head(model, kernels, &extend(sessions, ids)?),
+        })
     }
 
     fn leaves(&self) -> Result<&[Vec<Traced>]> {
         if let Some(leaves) = self.leaves.get() {
             return Ok(leaves);
         }
-        let mut made = Vec::with_capacity(self.layers.len());
+        let mut made = Vec::with_capacity(self.model.blocks.len());
         if let Some(hook) = self.hook.get() {
-            for layer in 0..self.layers.len() {
-                made.push(hook.leaves(layer, self.model, &mut Tape::frozen())?);
+            for layer in 0..self.model.blocks.len() {
+                let mut tape = Tape::frozen().on(self.model.device());
+                made.push(hook.leaves(layer, self.model, &mut tape)?);
             }
         }
         Ok(self.leaves.get_or_init(|| made))
     }
 }
 
-/// Logits `[M, V]` of normalised hidden states `[M, C]`.
-fn head(model: &Model, kernels: StepKernels, hidden: Vec<f32>) -> Result<Vec<f32>> {
+/// Logits `[M, V]` of hidden states `[M, C]`, each a sequence's last. Waits for an accelerator.
+fn head(model: &Model, kernels: StepKernels, hidden: &Traced) -> Result<Vec<f32>> {
+    let norm = RmsNorm { weight: model.final_norm.clone(), eps: model.eps };
+    let hidden = Tape::frozen().on(model.device()).apply(norm, &[hidden])?;
+    if let Some(on) = model.device() {
+        return logits_on(on, model.head.matrix(), hidden.value().device()?);
+    }
     match kernels {
-        StepKernels::Blocks => logits(model.head.matrix(), &hidden),
+        StepKernels::Blocks => logits(model.head.matrix(), &f32_view(hidden.tensor()?)?),
         StepKernels::Passes | StepKernels::PassesApart => {
-            let width = model.head.matrix().cols();
-            let rows = hidden.len() / width.max(1);
-            let hidden = f32_tensor(hidden, (rows, width))?;
             let product = Projections::frozen(Projection::new(model.head.clone(), None)?);
-            let out = Tape::frozen().apply_many(product, &[&Traced::constant(hidden)])?;
+            let out = Tape::frozen().apply_many(product, &[&hidden])?;
             out.first().map_or_else(|| Ok(Vec::new()), |out| Ok(f32_view(out.tensor()?)?.to_vec()))
         }
     }
@@ -178,9 +196,10 @@ fn families<'a>(sessions: &[&mut Session<'a>]) -> Result<Vec<(usize, Hook<'a>, L
     Ok(families)
 }
 
-/// Normalised hidden states `[M, C]` of the last tokens: several tokens of one sequence, or one of each of several.
-fn forward(sessions: &mut [&mut Session], ids: &[u32]) -> Result<Vec<f32>> {
-    let [first, ..] = sessions else { return Ok(Vec::new()) };
+/// Hidden states `[M, C]` of the last tokens, as they leave the blocks: of the last of several tokens of one sequence, or of one token
+/// of each of several.
+fn extend(sessions: &mut [&mut Session], ids: &[u32]) -> Result<Traced> {
+    let [first, ..] = sessions else { return Err(Error::Shape { op: "step", what: "no sequence".into() }) };
     let (model, kernels) = (first.model, first.kernels);
     let families = families(sessions)?;
     let runs: Vec<Run> = families
@@ -193,6 +212,7 @@ fn forward(sessions: &mut [&mut Session], ids: &[u32]) -> Result<Vec<f32>> {
         .collect();
     let routed = Routed { runs: &runs };
     let together = sessions.len() == ids.len();
+    let apart = kernels == StepKernels::PassesApart && together && model.device().is_none();
     let positions: Vec<u32> = if together {
         sessions.iter().map(|s| s.tokens as u32).collect()
     } else {
@@ -205,27 +225,29 @@ fn forward(sessions: &mut [&mut Session], ids: &[u32]) -> Result<Vec<f32>> {
         training: false,
     };
     let ropes = model.rope_tables(&positions);
-    let mut hidden = Traced::constant(embed(&model.embedding, ids, model.embedding_scale)?);
+    let placed = placed(sessions, ids.len())?;
+    let mut hidden = match model.device() {
+        None => Traced::constant(embed(&model.embedding, ids, model.embedding_scale)?),
+        Some(on) => Traced::constant(embed_on(on, &model.embedding, ids, model.embedding_scale)?),
+    };
     for (layer, block) in model.blocks.iter().enumerate() {
-        let caches = sessions.iter_mut().map(|s| &mut s.layers[layer]);
         let mut run = BlockRun {
-            tape: &mut Tape::frozen(),
+            tape: &mut Tape::frozen().on(model.device()),
             block,
             layer,
             hook: match &runs[..] {
-                [one] if kernels != StepKernels::PassesApart || !together => {
-                    one.hook.map(|h| (h, one.leaves_of(layer)))
-                }
+                [one] if !apart => one.hook.map(|h| (h, one.leaves_of(layer))),
                 _ => Some((&routed, &[])),
             },
             hook_context: &context,
             ropes: &ropes,
             kernels,
-            context: if together {
-                Context::Step(caches.collect())
-            } else {
-                let [session] = sessions else { return Ok(Vec::new()) };
-                Context::Cached(&mut session.layers[layer])
+            context: match &placed {
+                Some(extension) => Context::Device(extension),
+                None if together => {
+                    Context::Step(sessions.iter_mut().map(|s| s.cache.layer(layer)).collect::<Result<_>>()?)
+                }
+                None => Context::Cached(sessions[0].cache.layer(layer)?),
             },
         };
         hidden = model.architecture.block(&mut run, &hidden)?;
@@ -233,8 +255,24 @@ fn forward(sessions: &mut [&mut Session], ids: &[u32]) -> Result<Vec<f32>> {
     let new = if together { 1 } else { ids.len() };
     sessions.iter_mut().for_each(|s| s.tokens += new);
     let kept = sessions.len();
-    let last = hidden.tensor()?.narrow(0, ids.len() - kept, kept)?;
-    let norm = RmsNorm { weight: model.final_norm.clone(), eps: model.eps };
-    let out = Tape::frozen().apply(norm, &[&Traced::constant(last)])?;
-    Ok(f32_view(out.tensor()?)?.to_vec())
+    Ok(match hidden.value() {
+        Value::Host(all) => Traced::constant(all.narrow(0, ids.len() - kept, kept)?),
+        Value::Device(all) => Traced::constant(all.rows(ids.len() - kept, kept)?),
+    })
+}
+
+/// What attention on an accelerator is told of the sequences; nothing for the CPU's.
+fn placed(sessions: &mut [&mut Session], new: usize) -> Result<Option<KvExtension>> {
+    let (mut sequences, rows) = (Vec::new(), sessions.len());
+    for session in sessions.iter_mut() {
+        let past = session.tokens;
+        if let Cache::Device(sequence) = &mut session.cache {
+            sequences.push((sequence, past));
+        }
+    }
+    match &mut sequences[..] {
+        [] => Ok(None),
+        [(sequence, past)] if rows != new => KvExtension::prompt(sequence, *past, new).map(Some),
+        all => KvExtension::step(all).map(Some),
+    }
 }

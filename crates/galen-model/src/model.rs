@@ -2,8 +2,9 @@
 
 use crate::arch::{self, Architecture};
 use crate::block::{Block, MODULES};
+use crate::cache::{Cache, KvLayer};
 use crate::weights::{ModelConfig, Weights, WeightsError};
-use galen_ops::device::Accelerator;
+use galen_ops::device::{Accelerator, KvPool, KvSequence, KvShape};
 use galen_ops::hook::{Bases, Site};
 use galen_ops::ops::{AttentionShape, Compute, Frozen, Projection, RopeTable};
 use galen_ops::quant::{Dots, QuantMatrix};
@@ -112,7 +113,7 @@ pub struct Model {
     pub(crate) eps: f32,
     /// Distinct rotary frequencies; a block names its own by number.
     frequencies: Vec<Vec<f32>>,
-    device: Option<Accelerator>,
+    device: Option<(Accelerator, Arc<KvPool>)>,
 }
 
 impl Model {
@@ -195,19 +196,21 @@ impl Model {
         })
     }
 
-    /// The same model for passes on an accelerator, every weight uploaded; the host's copy serves generation, which stays on the
-    /// CPU. Errors: a format without kernels, no memory.
+    /// The same model for passes and generation on an accelerator, every weight uploaded. Errors: a format or a head size without
+    /// kernels, no memory.
     pub fn onto(mut self, on: &Accelerator) -> galen_ops::Result<Self> {
         let projections = self.blocks.iter().flat_map(|b| &b.projections).map(|p| p.weight().matrix());
         for matrix in projections.chain([&self.embedding, self.head.matrix()]) {
             on.weight(matrix)?;
             matrix.data().release();
         }
-        self.device = Some(on.clone());
+        let ModelConfig { n_layers: layers, n_kv_heads: kv_heads, head_dim, .. } = self.config;
+        let pool = KvPool::new(on, KvShape { layers, kv_heads, head_dim })?;
+        self.device = Some((on.clone(), pool));
         Ok(self)
     }
 
-    /// The same model with its passes on the CPU again.
+    /// The same model on the CPU again.
     #[must_use]
     pub fn off(self) -> Self {
         Self { device: None, ..self }
@@ -215,7 +218,15 @@ impl Model {
 
     /// Where its passes run; none: on the CPU.
     pub fn device(&self) -> Option<&Accelerator> {
-        self.device.as_ref()
+        self.device.as_ref().map(|(on, _)| on)
+    }
+
+    /// An empty sequence's keys and values.
+    pub(crate) fn cache(&self) -> Cache {
+        match &self.device {
+            None => Cache::Host(vec![KvLayer::default(); self.blocks.len()]),
+            Some((_, pool)) => Cache::Device(KvSequence::new(pool)),
+        }
     }
 
     /// How it was loaded.

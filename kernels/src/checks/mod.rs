@@ -2,6 +2,7 @@
 
 pub mod attention;
 pub mod elementwise;
+pub mod generation;
 pub mod operations;
 pub mod products;
 pub mod qmatmul;
@@ -24,6 +25,8 @@ pub static CHECKS: &[(&str, Check)] = &[
     ("every_head_size", attention::every_head_size),
     ("segments_windows_caps_and_groups", attention::segments_windows_caps_and_groups),
     ("agrees_with_the_cpu_s_operation", attention::agrees_with_the_cpu_s_operation),
+    ("attention_over_pages", generation::attention_over_pages),
+    ("steps_do_not_see_each_other", generation::steps_do_not_see_each_other),
     ("norms", elementwise::norms),
     ("rotary_embedding", elementwise::rotary_embedding),
     ("gates_and_masks", elementwise::gates_and_masks),
@@ -52,6 +55,7 @@ pub fn small(device: &Device) -> Result<(), String> {
             device,
             &attention::Case { of: vec![(5, None), (1, Some(0))], ..attention::plain(d) },
         )?;
+        generation::check(device, &generation::plain(d))?;
     }
     if device.has_library() {
         products::check_paths(device, WeightDtype::Q4_0, (3, 24, 64, 3))?;

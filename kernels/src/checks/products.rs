@@ -42,7 +42,7 @@ pub fn projection<B>(
     let (x, dy, a, b) = (bf16(&x, k)?, bf16(&dy, n)?, bf16(&a, k)?, bf16(&b, rank)?);
     let bias = on.upload(&bias.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())?;
     let branch = DeviceBranch { a: &a, b: &b, scale, dropout: None };
-    let (y, u) = projection_forward(on, &x, &w, Some(&bias), Some(&branch))?;
+    let (y, u) = projection_forward(on, &x, (&w, Some(&bias)), Some(&branch), false)?;
     let dx = DeviceMatrix::new(on, m, k, Number::F32)?;
     let (da, db) = (on.zeros(4 * rank * k)?, on.zeros(4 * n * rank)?);
     let u = u.as_ref().unwrap();
@@ -63,7 +63,7 @@ pub fn projection<B>(
     let short = DeviceMatrix::new(on, m, k, Number::Bf16)?;
     projection_backward(on, &dy, &w, Some((&branch, u, &x)), Some((&short, false)), None)?;
     compare("dx in bf16", &short.download(on)?, &want(0))?;
-    let (alone, _) = projection_forward(on, &x, &w, None, None)?;
+    let (alone, _) = projection_forward(on, &x, (&w, None), None, false)?;
     compare("y alone", &alone.download(on)?, &product_alone(&op, &x.download(on)?, (m, n, k)))?;
     Ok(found)
 }

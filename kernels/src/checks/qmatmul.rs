@@ -63,12 +63,15 @@ pub fn check(device: &Device, case: Case) -> Result<Option<Stats>, String> {
         Kind::Backward => format!("qmatmul_backward_{suffix}"),
         Kind::Few => format!("qmatvec_{}_{suffix}", if m <= 8 { 8 } else { 16 }),
     };
-    let blocks = if kind == Kind::Few { n.div_ceil(32) } else { m.div_ceil(128) * out.div_ceil(128) };
+    let grid = match kind {
+        Kind::Few => [n.div_ceil(32), m.div_ceil(16), 1],
+        _ => [m.div_ceil(128) * out.div_ceil(128), 1, 1],
+    };
     let old = values(8, m * ldy);
     let mut y16 = if flags & 1 == 0 { narrow(&old) } else { vec![] };
     let mut y32 = if flags & 1 == 1 { old.clone() } else { vec![] };
     let old = if flags & 1 == 0 { widen(&y16) } else { old };
-    let launch = with_weight(Launch::new(name, [blocks, 1, 1]).input(&xs).int(ldx), &planes);
+    let launch = with_weight(Launch::new(name, grid).input(&xs).int(ldx), &planes);
     let launch = launch.int(out).int(inner).input(&us).int(ldu).input(&vs).int(ldv).int(rank).input(&bias);
     // With accumulation what was there counts; without, what the kernel leaves out must stay poison.
     let accumulates = flags & 2 == 2;

@@ -118,7 +118,9 @@ fn time(
     let dx = DeviceMatrix::new(&on, m, k, Number::Bf16)?;
     let pair = DeviceBranch { a: &a, b: &b, scale: 0.5, dropout: None };
     let run = || match (way, branch) {
-        ("forward", _) => projection_forward(&on, &x, weight, None, branch.then_some(&pair)).map(drop),
+        ("forward", _) => {
+            projection_forward(&on, &x, (weight, None), branch.then_some(&pair), false).map(drop)
+        }
         (_, true) => projection_backward(&on, &dy, weight, Some((&pair, &u, &x)), Some((&dx, false)), None),
         (_, false) => projection_backward(&on, &dy, weight, None, Some((&dx, false)), None),
     };

@@ -3,7 +3,7 @@
 use crate::compile::{compile, copy_sources};
 use galen_kernels::Device;
 use galen_kernels::checks::qmatmul::{BASE, Case, Kind};
-use galen_kernels::checks::{Check, attention, elementwise, qmatmul, training};
+use galen_kernels::checks::{Check, attention, elementwise, generation, qmatmul, training};
 use galen_ops::quant::WeightDtype;
 use std::path::Path;
 use std::sync::Mutex;
@@ -28,6 +28,15 @@ fn backward(device: &Device) -> Result<(), String> {
 
 fn few(device: &Device) -> Result<(), String> {
     qmatmul::check(device, Case { kind: Kind::Few, m: 11, n: 40, k: 1056, ..BASE }).map(drop)
+}
+
+fn many(device: &Device) -> Result<(), String> {
+    qmatmul::check(device, Case { kind: Kind::Few, m: 21, n: 40, k: 64, ..BASE }).map(drop)
+}
+
+fn decode(device: &Device) -> Result<(), String> {
+    let lengths = vec![3, 300, 600];
+    generation::check(device, &generation::Case { window: Some(290), lengths, ..generation::plain(64) })
 }
 
 fn attend(device: &Device) -> Result<(), String> {
@@ -135,6 +144,62 @@ const FAULTS: &[Fault] = &[
         from: "    __syncthreads();\n    for (int i = threadIdx.x; i < 8 * TILES * OUTS",
         to: "    for (int i = threadIdx.x; i < 8 * TILES * OUTS",
         check: few,
+    },
+    Fault {
+        what: "the second rows' block takes the first's",
+        unit: "qmatvec",
+        file: "qmatvec.cu",
+        from: "ptx::load_vector<uint4>(from) : make_uint4(0, 0, 0, 0);",
+        to: "ptx::load_vector<uint4>(from - int64_t(m0) * ldx) : make_uint4(0, 0, 0, 0);",
+        check: many,
+    },
+    Fault {
+        what: "a step sees a key beyond its sequence",
+        unit: "decode_attention",
+        file: "decode_attention.cu",
+        from: "int end = min((split + 1) * SPLIT, length);",
+        to: "int end = min((split + 1) * SPLIT, length + 1);",
+        check: decode,
+    },
+    Fault {
+        what: "a step's window is one too wide",
+        unit: "decode_attention",
+        file: "decode_attention.cu",
+        from: "lo = max(0, length - window);",
+        to: "lo = max(0, length - window - 1);",
+        check: decode,
+    },
+    Fault {
+        what: "values are used before they have arrived",
+        unit: "decode_attention",
+        file: "decode_attention.cu",
+        from: "ptx::copy_wait<0>();\n        SYNC_WARP();\n        if (at + TURN",
+        to: "SYNC_WARP();\n        if (at + TURN",
+        check: decode,
+    },
+    Fault {
+        what: "the warps' sums are written over keys in use",
+        unit: "decode_attention",
+        file: "decode_attention.cu",
+        from: "    ptx::copy_wait<0>();\n    __syncthreads();\n    // Every warp's",
+        to: "    ptx::copy_wait<0>();\n    // Every warp's",
+        check: decode,
+    },
+    Fault {
+        what: "the last split is left out",
+        unit: "decode_attention",
+        file: "decode_attention.cu",
+        from: "for (int s = first; s <= last; ++s) {",
+        to: "for (int s = first; s < last; ++s) {",
+        check: decode,
+    },
+    Fault {
+        what: "values lie where another page's keys do",
+        unit: "kv_cache",
+        file: "kv_cache.cu",
+        from: "store_vector(to + pages.values(), ptx",
+        to: "store_vector(to + 2 * pages.values(), ptx",
+        check: decode,
     },
     Fault {
         what: "a token does not see itself",

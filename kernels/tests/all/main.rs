@@ -4,6 +4,7 @@
 mod compile;
 mod devices;
 mod faults;
+mod generation;
 mod products;
 mod sanitizers;
 mod tiny;
@@ -37,6 +38,8 @@ checks! {
     every_head_size
     segments_windows_caps_and_groups
     agrees_with_the_cpu_s_operation
+    attention_over_pages
+    steps_do_not_see_each_other
     norms
     rotary_embedding
     gates_and_masks

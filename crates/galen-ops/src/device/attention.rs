@@ -91,10 +91,13 @@ impl<B> Uploaded<B> {
 pub struct AttentionPlan<B> {
     shape: AttentionShape,
     soft_cap: f32,
+    /// Rows of q.
     tokens: usize,
+    /// Rows of k and v.
+    keys: usize,
     forward: Uploaded<B>,
-    backward_q: Uploaded<B>,
-    backward_kv: Uploaded<B>,
+    /// By queries, by keys: of a batch that is learned from.
+    backward: Option<[Uploaded<B>; 2]>,
 }
 
 impl<B> AttentionPlan<B> {
@@ -105,28 +108,52 @@ impl<B> AttentionPlan<B> {
         soft_cap: f32,
         segments: &[Segment],
     ) -> Result<Self> {
+        let tokens = segments.iter().map(|s| s.len as usize).sum();
+        let queries = Descriptors::queries(segments, forward_queries(shape.head_dim));
+        let mut plan = Self::forward_only(on, shape, soft_cap, (tokens, tokens), &queries)?;
+        plan.backward = Some([
+            Uploaded::new(on, &Descriptors::queries(segments, BACKWARD_TILE))?,
+            Uploaded::new(on, &Descriptors::keys(segments, BACKWARD_TILE))?,
+        ]);
+        Ok(plan)
+    }
+
+    /// `new` queries of one sequence over `past + new` keys: forward alone. Errors: as [`Self::new`].
+    pub fn behind(
+        on: &impl Backend<Buffer = B>,
+        shape: AttentionShape,
+        soft_cap: f32,
+        (past, new): (usize, usize),
+    ) -> Result<Self> {
+        ints("attention", &[past + new])?;
+        let own = Segment { start: 0, len: new as u32, parent: None, position: past as u32 };
+        let mut queries = Descriptors::queries(&[own], forward_queries(shape.head_dim));
+        queries.ranges = vec![[0, (past + new) as i32, 0, 0]];
+        Self::forward_only(on, shape, soft_cap, (new, past + new), &queries)
+    }
+
+    fn forward_only(
+        on: &impl Backend<Buffer = B>,
+        shape: AttentionShape,
+        soft_cap: f32,
+        (tokens, keys): (usize, usize),
+        queries: &Descriptors,
+    ) -> Result<Self> {
         let (h, g, d) = (shape.n_heads, shape.n_kv_heads, shape.head_dim);
         if !HEAD_SIZES.contains(&d) || g == 0 || !h.is_multiple_of(g) {
             let what = format!("no kernel for {shape:?} (head sizes {HEAD_SIZES:?})\nhint: `--device cpu`");
             return shape_error("attention", what);
         }
-        let tokens = segments.iter().map(|s| s.len as usize).sum();
-        ints("attention", &[tokens, h * d])?;
-        Ok(Self {
-            shape,
-            soft_cap,
-            tokens,
-            forward: Uploaded::new(on, &Descriptors::queries(segments, forward_queries(d)))?,
-            backward_q: Uploaded::new(on, &Descriptors::queries(segments, BACKWARD_TILE))?,
-            backward_kv: Uploaded::new(on, &Descriptors::keys(segments, BACKWARD_TILE))?,
-        })
+        ints("attention", &[tokens, keys, h * d])?;
+        let forward = Uploaded::new(on, queries)?;
+        Ok(Self { shape, soft_cap, tokens, keys, forward, backward: None })
     }
 
     fn check(&self, x: &AttentionOperands<B>) -> Result<()> {
         let AttentionShape { n_heads: h, n_kv_heads: g, head_dim: d, .. } = self.shape;
         x.q.expect("attention: q", self.tokens, h * d, Number::Bf16)?;
-        x.k.expect("attention: k", self.tokens, g * d, Number::Bf16)?;
-        x.v.expect("attention: v", self.tokens, g * d, Number::Bf16)
+        x.k.expect("attention: k", self.keys, g * d, Number::Bf16)?;
+        x.v.expect("attention: v", self.keys, g * d, Number::Bf16)
     }
 
     fn arguments<'a>(&'a self, x: &AttentionOperands<'a, B>, part: &'a Uploaded<B>) -> Vec<Argument<'a, B>> {
@@ -195,6 +222,9 @@ pub fn attention_backward<B>(
     let AttentionShape { n_heads: h, n_kv_heads: g, head_dim: d, .. } = plan.shape;
     o.expect("attention: o", plan.tokens, h * d, Number::Bf16)?;
     d_o.expect("attention: do", plan.tokens, h * d, Number::Bf16)?;
+    let Some([backward_q, backward_kv]) = &plan.backward else {
+        return shape_error("attention", "a plan without the way back");
+    };
     let delta = on.alloc(4 * h * plan.tokens)?;
     let new = |heads| DeviceMatrix::new(on, plan.tokens, heads * d, Number::Bf16);
     let found = AttentionGradients { q: new(h)?, k: new(g)?, v: new(g)? };
@@ -212,13 +242,13 @@ pub fn attention_backward<B>(
     ];
     on.launch("attention_delta", [(plan.tokens * h).div_ceil(8), 1, 1], &args)?;
     let gradient = || [Argument::Read(lse, 0), Argument::Read(&delta, 0), d_o.read()];
-    let mut args = plan.arguments(x, &plan.backward_q);
+    let mut args = plan.arguments(x, backward_q);
     args.extend(gradient());
     args.push(found.q.write());
-    on.launch(&plan.kernel("backward_q"), [plan.backward_q.tiles_n, h, 1], &args)?;
-    let mut args = plan.arguments(x, &plan.backward_kv);
+    on.launch(&plan.kernel("backward_q"), [backward_q.tiles_n, h, 1], &args)?;
+    let mut args = plan.arguments(x, backward_kv);
     args.extend(gradient());
     args.extend([found.k.write(), found.v.write()]);
-    on.launch(&plan.kernel("backward_kv"), [plan.backward_kv.tiles_n, g, d.div_ceil(128)], &args)?;
+    on.launch(&plan.kernel("backward_kv"), [backward_kv.tiles_n, g, d.div_ceil(128)], &args)?;
     Ok(found)
 }

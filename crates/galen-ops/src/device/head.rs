@@ -1,6 +1,6 @@
 //! Log-probabilities of targets, the vocabulary in chunks, the gradient in the same pass.
 
-use super::projection::{rows_backward, rows_forward};
+use super::projection::{rows_backward, rows_forward, step_rows_forward};
 use super::{Argument, Backend, DeviceMatrix, DeviceWeight, Number, int_bytes, ints};
 use crate::error::{Result, shape_error};
 use galen_types::Target;
@@ -8,6 +8,18 @@ use std::sync::Arc;
 
 /// Vocabulary entries whose logits exist at once: whole scales of scales of any NF4 matrix.
 const CHUNK: usize = 4096;
+
+/// Logits `[M, V]` f32 of normalised hidden states `[M, C]` bf16, each a sequence's last.
+pub fn logits<B>(
+    on: &impl Backend<Buffer = B>,
+    hidden: &DeviceMatrix<B>,
+    weight: &DeviceWeight<B>,
+) -> Result<DeviceMatrix<B>> {
+    hidden.expect("logits", hidden.rows, weight.cols(), Number::Bf16)?;
+    let y = DeviceMatrix::new(on, hidden.rows, weight.rows(), Number::F32)?;
+    step_rows_forward(on, hidden, weight, &y)?;
+    Ok(y)
+}
 
 /// What forward gives: log-probabilities f32, and whether no other token is more likely, in an order of their own.
 pub struct Scores<B> {

@@ -6,6 +6,7 @@
 
 mod accelerator;
 mod attention;
+mod cache;
 pub mod choice;
 mod dropout;
 mod elementwise;
@@ -13,6 +14,7 @@ mod gemm;
 mod group;
 mod head;
 mod optimiser;
+mod pages;
 mod product;
 mod projection;
 mod tensor;
@@ -23,6 +25,7 @@ pub use attention::{
     AttentionGradients, AttentionOperands, AttentionPlan, Descriptors, HEAD_SIZES, attention_backward,
     attention_forward,
 };
+pub use cache::{KvPlace, KvSequences, KvShape, PAGE_TOKENS, decode_attention, kv_copy, kv_gather, kv_write};
 pub use choice::Path;
 pub use dropout::{DeviceDropout, dropout};
 pub use elementwise::{
@@ -31,8 +34,9 @@ pub use elementwise::{
 };
 pub use gemm::{Gemm, Library, Lying, SCRATCH_BYTES, Scratch, Way};
 pub use group::{AllReduce, Group};
-pub use head::{HeadState, Scores, log_prob_backward, log_prob_forward};
+pub use head::{HeadState, Scores, log_prob_backward, log_prob_forward, logits};
 pub use optimiser::{adamw, square_sum};
+pub use pages::{KvExtension, KvPool, KvSequence};
 pub use projection::{DeviceBranch, projection_backward, projection_forward};
 pub use tensor::{DeviceTensor, Value};
 pub use weight::{DeviceWeight, embed};

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::error::{Result, shape_error};
 
-/// Rows up to which a product goes through the kernel for few rows.
+/// Rows up to which a product goes through the kernel for few rows, and that it takes at a time.
 const FEW_ROWS: usize = 16;
 /// Outputs of a block of that kernel, and of the other.
 const FEW_OUTPUTS: usize = 32;
@@ -35,6 +35,9 @@ pub(super) struct Product<'a, B> {
     pub bias: Option<&'a B>,
     pub y: &'a DeviceMatrix<B>,
     pub accumulate: bool,
+    /// Each row is a sequence's next token: whatever the number of rows, the kernel for few, so that a row's bits do not depend on
+    /// those beside it.
+    pub steps: bool,
 }
 
 impl<B> Product<'_, B> {
@@ -51,7 +54,7 @@ impl<B> Product<'_, B> {
         let kind = Kind { way: self.way, blocks, branch: before };
         let rows = if self.way == Way::Forward { out } else { inner };
         let scratch = if blocks { bytes("projection", &[rows, weight.cols(), 2])? } else { 0 };
-        if scratch > SCRATCH_BYTES || choose(on.library(), kind, m) == Path::Kernels {
+        if self.few() || scratch > SCRATCH_BYTES || choose(on.library(), kind, m) == Path::Kernels {
             return self.by_kernels(on);
         }
         // What is added comes first: so it is rounded at its own size, not at the product's.
@@ -78,7 +81,7 @@ impl<B> Product<'_, B> {
 
     fn by_kernels(&self, on: &impl Backend<Buffer = B>) -> Result<()> {
         let (m, inner, out) = (self.x.rows, self.x.cols, self.out);
-        let few = self.way == Way::Forward && m <= FEW_ROWS && inner.is_multiple_of(32);
+        let few = self.few() || (self.way == Way::Forward && m <= FEW_ROWS && inner.is_multiple_of(32));
         let name = match (self.way, few) {
             (Way::Backward, _) => "qmatmul_backward",
             (Way::Forward, false) => "qmatmul_forward",
@@ -102,8 +105,17 @@ impl<B> Product<'_, B> {
             }
         };
         args.extend([Argument::Int(out), Argument::Int(inner)]);
-        let blocks = if few { out.div_ceil(FEW_OUTPUTS) } else { m.div_ceil(TILE) * out.div_ceil(TILE) };
-        self.finish(on, (&kernel, blocks), args)
+        let grid = if few {
+            [out.div_ceil(FEW_OUTPUTS), m.div_ceil(FEW_ROWS), 1]
+        } else {
+            [m.div_ceil(TILE) * out.div_ceil(TILE), 1, 1]
+        };
+        self.finish(on, (&kernel, grid), args)
+    }
+
+    /// The kernel for few rows, whatever their number.
+    fn few(&self) -> bool {
+        self.steps && self.way == Way::Forward && self.x.cols.is_multiple_of(32)
     }
 
     /// Branch and bias without the main part: its inner dimension is of no columns.
@@ -113,14 +125,14 @@ impl<B> Product<'_, B> {
         let mut args = vec![self.x.read(), Argument::Int(self.x.stride), Argument::Null];
         args.extend(no_planes());
         args.extend([Argument::Int(out), Argument::Int(0)]);
-        self.finish(on, (name, m.div_ceil(TILE) * out.div_ceil(TILE)), args)
+        self.finish(on, (name, [m.div_ceil(TILE) * out.div_ceil(TILE), 1, 1]), args)
     }
 
     /// The parameters that all product kernels end with.
     fn finish<'a>(
         &'a self,
         on: &impl Backend<Buffer = B>,
-        (kernel, blocks): (&str, usize),
+        (kernel, grid): (&str, [usize; 3]),
         mut args: Vec<Argument<'a, B>>,
     ) -> Result<()> {
         if let Some((u, v)) = self.branch {
@@ -135,7 +147,7 @@ impl<B> Product<'_, B> {
         let flags = flags + if self.accumulate { ACCUMULATE } else { 0 };
         let m = Argument::Int(self.x.rows);
         args.extend([self.y.write(), Argument::Int(self.y.stride), m, Argument::Int(flags)]);
-        on.launch(kernel, [blocks, 1, 1], &args)
+        on.launch(kernel, grid, &args)
     }
 }
 

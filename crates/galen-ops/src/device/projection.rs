@@ -29,8 +29,28 @@ pub(super) fn rows_forward<B>(
     (weight, first, out): (&DeviceWeight<B>, usize, usize),
     y: &DeviceMatrix<B>,
 ) -> Result<()> {
-    let right = Right::Weight(weight, first);
-    Product { way: Way::Forward, x, right, out, branch: None, bias: None, y, accumulate: false }.launch(on)
+    rows_of(on, x, (weight, first, out), y, false)
+}
+
+/// The same where each row of x is a sequence's next token.
+pub(super) fn step_rows_forward<B>(
+    on: &impl Backend<Buffer = B>,
+    x: &DeviceMatrix<B>,
+    weight: &DeviceWeight<B>,
+    y: &DeviceMatrix<B>,
+) -> Result<()> {
+    rows_of(on, x, (weight, 0, weight.rows()), y, true)
+}
+
+fn rows_of<B>(
+    on: &impl Backend<Buffer = B>,
+    x: &DeviceMatrix<B>,
+    (weight, first, out): (&DeviceWeight<B>, usize, usize),
+    y: &DeviceMatrix<B>,
+    steps: bool,
+) -> Result<()> {
+    let (right, way) = (Right::Weight(weight, first), Way::Forward);
+    Product { way, x, right, out, branch: None, bias: None, y, accumulate: false, steps }.launch(on)
 }
 
 /// `y += x W` for rows of W from `first` on, as many as x has columns.
@@ -41,7 +61,8 @@ pub(super) fn rows_backward<B>(
     y: &DeviceMatrix<B>,
 ) -> Result<()> {
     let (right, out) = (Right::Weight(weight, first), weight.cols());
-    Product { way: Way::Backward, x, right, out, branch: None, bias: None, y, accumulate: true }.launch(on)
+    let (way, branch, bias) = (Way::Backward, None, None);
+    Product { way, x, right, out, branch, bias, y, accumulate: true, steps: false }.launch(on)
 }
 
 impl<B> DeviceBranch<'_, B> {
@@ -64,26 +85,28 @@ fn reduced<B>(
     x: &DeviceMatrix<B>,
     a: Right<B>,
     (way, rank, scale): (Way, usize, f32),
+    steps: bool,
 ) -> Result<DeviceMatrix<B>> {
     let wide = DeviceMatrix::new(on, x.rows, rank, Number::F32)?;
     let y = DeviceMatrix::new(on, x.rows, rank, Number::Bf16)?;
     let (branch, bias) = (None, None);
     // Columns from rank to stride are nobody's.
     let out = if way == Way::Backward { wide.stride } else { rank };
-    Product { way, x, right: a, out, branch, bias, y: &wide, accumulate: false }.launch(on)?;
+    Product { way, x, right: a, out, branch, bias, y: &wide, accumulate: false, steps }.launch(on)?;
     let n = bytes("branch", &[x.rows, wide.stride])?;
     let args = [wide.read(), Argument::Float(scale), Argument::Long(n as u64), y.write()];
     on.launch("cast_bf16", [n.div_ceil(8 * 256), 1, 1], &args)?;
     Ok(y)
 }
 
-/// y `[T, out]` bf16, and `s u`, which backward wants.
+/// y `[T, out]` bf16, and `s u`, which backward wants. `steps`: each row is a sequence's next token, and its bits do not depend on
+/// those beside it.
 pub fn projection_forward<B>(
     on: &impl Backend<Buffer = B>,
     x: &DeviceMatrix<B>,
-    weight: &DeviceWeight<B>,
-    bias: Option<&B>,
+    (weight, bias): (&DeviceWeight<B>, Option<&B>),
     branch: Option<&DeviceBranch<B>>,
+    steps: bool,
 ) -> Result<(DeviceMatrix<B>, Option<DeviceMatrix<B>>)> {
     x.expect("projection", x.rows, weight.cols(), Number::Bf16)?;
     let y = DeviceMatrix::new(on, x.rows, weight.rows(), Number::Bf16)?;
@@ -93,12 +116,12 @@ pub fn projection_forward<B>(
             let rank = branch.check(weight)?;
             let own = branch.dropped(on, x)?;
             let own = own.as_ref().unwrap_or(x);
-            Some(reduced(on, own, Right::Plain(branch.a), (Way::Forward, rank, branch.scale))?)
+            Some(reduced(on, own, Right::Plain(branch.a), (Way::Forward, rank, branch.scale), steps)?)
         }
     };
     let pair = u.as_ref().zip(branch).map(|(u, branch)| (u, branch.b));
-    let (right, out) = (Right::Weight(weight, 0), weight.rows());
-    Product { way: Way::Forward, x, right, out, branch: pair, bias, y: &y, accumulate: false }.launch(on)?;
+    let (way, right, out) = (Way::Forward, Right::Weight(weight, 0), weight.rows());
+    Product { way, x, right, out, branch: pair, bias, y: &y, accumulate: false, steps }.launch(on)?;
     Ok((y, u))
 }
 
@@ -122,7 +145,7 @@ pub fn projection_backward<B>(
         x.expect("projection: x", dy.rows, weight.cols(), Number::Bf16)?;
         u.expect("projection: u", dy.rows, rank, Number::Bf16)?;
         // dy B: B is stored as W is for dy W.
-        let found = reduced(on, dy, Right::Plain(branch.b), (Way::Backward, rank, branch.scale))?;
+        let found = reduced(on, dy, Right::Plain(branch.b), (Way::Backward, rank, branch.scale), false)?;
         if let Some((da, db)) = gradients {
             // s is in du and in u already.
             let own = branch.dropped(on, x)?;
@@ -136,13 +159,12 @@ pub fn projection_backward<B>(
     let (right, out) = (Right::Weight(weight, 0), weight.cols());
     // Under dropout the branch's part goes through the mask, apart from the rest.
     let together = pair.filter(|(_, branch)| branch.dropout.is_none()).map(|(du, branch)| (du, branch.a));
-    Product { way: Way::Backward, x: dy, right, out, branch: together, bias: None, y: dx, accumulate }
-        .launch(on)?;
+    let (way, steps) = (Way::Backward, false);
+    Product { way, x: dy, right, out, branch: together, bias: None, y: dx, accumulate, steps }.launch(on)?;
     if let Some((du, branch)) = pair.filter(|(_, branch)| branch.dropout.is_some()) {
         let own = DeviceMatrix::new(on, dy.rows, out, Number::Bf16)?;
         let (right, branch_of_it, bias) = (Right::Plain(branch.a), None, None);
-        let way = Way::Backward;
-        Product { way, x: du, right, out, branch: branch_of_it, bias, y: &own, accumulate: false }
+        Product { way, x: du, right, out, branch: branch_of_it, bias, y: &own, accumulate: false, steps }
             .launch(on)?;
         let dropped = branch.dropped(on, &own)?;
         add_to(on, dx, dropped.as_ref().unwrap_or(&own))?;

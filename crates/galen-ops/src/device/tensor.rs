@@ -1,7 +1,7 @@
 //! Matrices of the host and of a device on their way through a tape.
 
 use super::{Accelerator, DeviceMatrix, Memory, Number};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shape_error};
 use candle_core::Tensor;
 
 /// A matrix on an accelerator. Clones share it; nothing writes to it once it is made.
@@ -24,6 +24,16 @@ impl DeviceTensor {
     pub fn leaf(on: &Accelerator, (rows, cols): (usize, usize), values: Memory, gradient: Memory) -> Self {
         let matrix = DeviceMatrix { buffer: values, rows, cols, stride: cols, number: Number::Bf16 };
         Self { on: on.clone(), matrix, gradient: Some(gradient) }
+    }
+
+    /// `rows` of its rows from `first` on: the same memory. Errors: rows beyond the last.
+    pub fn rows(&self, first: usize, rows: usize) -> Result<Self> {
+        let all = &self.matrix;
+        if first.checked_add(rows).is_none_or(|end| end > all.rows) {
+            return shape_error("rows", format!("{rows} rows from {first} on, of {}", all.rows));
+        }
+        let buffer = all.buffer.part(first * all.stride * all.number.bytes());
+        Ok(Self::new(&self.on, DeviceMatrix { buffer, rows, ..all.clone() }))
     }
 
     /// Where it lies.
@@ -64,6 +74,16 @@ impl Value {
         match self {
             Self::Host(tensor) => Ok(tensor),
             Self::Device(tensor) => Err(misplaced(tensor)),
+        }
+    }
+
+    /// The tensor, if it lies on an accelerator.
+    pub fn device(&self) -> Result<&DeviceTensor> {
+        match self {
+            Self::Device(tensor) => Ok(tensor),
+            Self::Host(_) => {
+                Err(Error::Device("a value of the CPU's where one of an accelerator belongs".into()))
+            }
         }
     }
 

@@ -28,7 +28,7 @@ pub use frozen::{Compute, Frozen};
 pub use gated::{Activation, Gated};
 pub use log_prob::{LogProbHead, LogProbs, logits};
 pub use magnitude::Magnitude;
-pub use on_device::embed as embed_on;
+pub use on_device::{embed as embed_on, logits as logits_on};
 pub use projection::{Branch, DroppedPart, Projection, Projections, Prologue};
 pub use rms_norm::RmsNorm;
 pub use rope::{Rope, RopeTable};

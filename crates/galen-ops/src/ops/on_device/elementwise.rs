@@ -95,3 +95,9 @@ pub fn embed(on: &Accelerator, table: &Arc<QuantMatrix>, ids: &[u32], scale: f32
     let table = on.weight(table)?;
     Ok(DeviceTensor::new(on, device::embed(on, &table, ids, scale)?))
 }
+
+/// Logits `[M, V]` of normalised hidden states, each a sequence's last; waits for them.
+pub fn logits(on: &Accelerator, table: &Arc<QuantMatrix>, hidden: &DeviceTensor) -> Result<Vec<f32>> {
+    let table = on.weight(table)?;
+    device::logits(on, &hidden.matrix, &table)?.download(on)
+}

@@ -7,8 +7,8 @@ mod head;
 mod projection;
 
 pub(super) use attention::attention;
-pub use elementwise::embed;
 pub(super) use elementwise::{add, gated, rms_norm, rope};
+pub use elementwise::{embed, logits};
 pub(super) use head::log_probs;
 pub(super) use projection::projections;
 

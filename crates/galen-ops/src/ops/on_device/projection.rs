@@ -39,18 +39,23 @@ pub fn projections(op: &Projections, on: &Accelerator, inputs: &[&DeviceTensor])
     };
     let own: Vec<Matrix> = own.iter().map(|t| t.matrix.clone()).collect();
     let x = forward(&op.prologue, on, &own)?;
+    if op.members.iter().any(|(base, _)| base.is_known()) {
+        return Err(unsupported("a product that is known already", on, ""));
+    }
+    let steps = op.members.iter().all(|(base, _)| base.is_stepping());
     let (mut ys, mut members) = (Vec::new(), Vec::new());
     for (base, branch) in &op.members {
         let weight = on.weight(base.weight().matrix())?;
         let bias = base.bias().map(|b| on.vector(b)).transpose()?;
+        let frozen = (&*weight, bias.as_deref());
         let (y, branch) = match (branch, leaves) {
-            (None, _) => (projection_forward(on, &x, &weight, bias.as_deref(), None)?.0, None),
+            (None, _) => (projection_forward(on, &x, frozen, None, steps)?.0, None),
             (Some(branch), [a, b, rest @ ..]) => {
                 leaves = rest;
                 let dropout = branch.dropout.as_ref().map(|d| mask(on, d)).transpose()?;
                 let scale = branch.scale;
                 let pair = DeviceBranch { a: &a.matrix, b: &b.matrix, scale, dropout: dropout.as_ref() };
-                let (y, u) = projection_forward(on, &x, &weight, bias.as_deref(), Some(&pair))?;
+                let (y, u) = projection_forward(on, &x, frozen, Some(&pair), steps)?;
                 let (a, b) = ((*a).clone(), (*b).clone());
                 (y, u.map(|u| Branch { a, b, scale, dropout, u }))
             }

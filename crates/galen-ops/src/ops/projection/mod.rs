@@ -52,6 +52,16 @@ impl Projection {
         Self { stepping, ..self }
     }
 
+    /// As [`Self::stepping`] has it.
+    pub(super) fn is_stepping(&self) -> bool {
+        self.stepping
+    }
+
+    /// Whether [`Self::with_product`] gave it one.
+    pub(super) fn is_known(&self) -> bool {
+        self.product.is_some()
+    }
+
     /// Its `x W^T + b` `[T, out]`, where that is known already: it is taken instead of multiplying, and branches are added
     /// as in a step of generation. So adapters of different rows share one reading of the weight. Without gradients.
     #[must_use]
