@@ -210,12 +210,6 @@ impl Model {
         Ok(self)
     }
 
-    /// The same model on the CPU again.
-    #[must_use]
-    pub fn off(self) -> Self {
-        Self { device: None, ..self }
-    }
-
     /// Where its passes run; none: on the CPU.
     pub fn device(&self) -> Option<&Accelerator> {
         self.device.as_ref().map(|(on, _)| on)

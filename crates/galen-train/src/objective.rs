@@ -77,28 +77,23 @@ impl<'a> Place<'a> {
         Self { model, adapter, others: &[], settings, step: 0, epoch: 0 }
     }
 
-    /// `work` for each micro-batch: dealt over the devices in turn, a thread for each further device. Gives the sum of what it added and
-    /// what it gave, in the order of the micro-batches.
-    pub fn each<B: Sync, T: Send>(
-        &self,
-        micro_batches: &[B],
-        work: impl Fn(&Place<'a>, &B, &mut StepGradient) -> Result<T> + Sync,
-    ) -> Result<(StepGradient, Vec<T>)> {
-        let devices = 1 + self.others.len();
-        let of_device = |i: usize| -> Result<(StepGradient, Vec<T>)> {
+    /// How many devices share the work.
+    pub fn devices(&self) -> usize {
+        1 + self.others.len()
+    }
+
+    /// `work` on every device, a thread for each further one; what it gave, in their order.
+    fn on_all<T: Send>(&self, work: impl Fn(&Place<'a>, usize) -> Result<T> + Sync) -> Result<Vec<T>> {
+        let of_device = |i: usize| {
             let replica = i.checked_sub(1).and_then(|i| self.others.get(i));
-            let at = replica.map_or(*self, |r| Place { model: r.model, adapter: &r.adapter, ..*self });
-            let mut out = StepGradient::zero(at.adapter);
-            let own = micro_batches.iter().skip(i).step_by(devices);
-            let given = own.map(|batch| work(&at, batch, &mut out)).collect::<Result<Vec<T>>>()?;
-            Ok((out, given))
+            work(&replica.map_or(*self, |r| Place { model: r.model, adapter: &r.adapter, ..*self }), i)
         };
-        if devices == 1 {
-            return of_device(0);
+        if self.others.is_empty() {
+            return Ok(vec![of_device(0)?]);
         }
-        let all: Vec<Result<(StepGradient, Vec<T>)>> = std::thread::scope(|scope| {
+        std::thread::scope(|scope| {
             let of_device = &of_device;
-            let threads: Vec<_> = (1..devices).map(|i| scope.spawn(move || of_device(i))).collect();
+            let threads: Vec<_> = (1..self.devices()).map(|i| scope.spawn(move || of_device(i))).collect();
             // This thread has the first device, so that what is timed of a step is seen here.
             let first = of_device(0);
             let joined = threads.into_iter().map(|t| {
@@ -107,18 +102,51 @@ impl<'a> Place<'a> {
                 })
             });
             std::iter::once(first).chain(joined).collect()
-        });
-        let mut sum = StepGradient::zero(self.adapter);
-        let mut given = Vec::with_capacity(devices);
-        for part in all {
-            let (gradient, values) = part?;
-            sum.merge(gradient);
-            given.push(values.into_iter());
-        }
-        // As they were dealt.
-        let in_order = (0..micro_batches.len()).filter_map(|i| given.get_mut(i % devices)?.next());
-        Ok((sum, in_order.collect()))
+        })
     }
+
+    /// `work` for each part, dealt over the devices in turn; what it gave, in the order of the parts.
+    pub fn deal<B: Sync, T: Send>(
+        &self,
+        parts: &[B],
+        work: impl Fn(&Place<'a>, &B) -> Result<T> + Sync,
+    ) -> Result<Vec<T>> {
+        let devices = self.devices();
+        let given =
+            self.on_all(|at, i| parts.iter().skip(i).step_by(devices).map(|part| work(at, part)).collect())?;
+        Ok(in_turn(given, parts.len()))
+    }
+
+    /// [`Self::deal`] for micro-batches that are learned from. Gives the sum of what `work` added, and what it gave.
+    pub fn each<B: Sync, T: Send>(
+        &self,
+        micro_batches: &[B],
+        work: impl Fn(&Place<'a>, &B, &mut StepGradient) -> Result<T> + Sync,
+    ) -> Result<(StepGradient, Vec<T>)> {
+        let devices = self.devices();
+        let all = self.on_all(|at, i| {
+            let mut out = StepGradient::zero(at.adapter);
+            let own = micro_batches.iter().skip(i).step_by(devices);
+            let given = own.map(|batch| work(at, batch, &mut out)).collect::<Result<Vec<T>>>()?;
+            Ok((out, given))
+        })?;
+        let (mut sums, mut given) = (Vec::with_capacity(devices), Vec::with_capacity(devices));
+        for (gradient, values) in all {
+            sums.push(gradient);
+            given.push(values);
+        }
+        let mut sums = sums.into_iter();
+        let mut sum = sums.next().unwrap_or_else(|| StepGradient::zero(self.adapter));
+        sums.for_each(|other| sum.merge(other));
+        Ok((sum, in_turn(given, micro_batches.len())))
+    }
+}
+
+/// What was dealt in turn, in its order again.
+fn in_turn<T>(given: Vec<Vec<T>>, n: usize) -> Vec<T> {
+    let devices = given.len().max(1);
+    let mut given: Vec<_> = given.into_iter().map(Vec::into_iter).collect();
+    (0..n).filter_map(|i| given.get_mut(i % devices)?.next()).collect()
 }
 
 /// A step's loss and gradients.

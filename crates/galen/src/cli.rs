@@ -33,7 +33,7 @@ pub struct Globals {
     /// CPU threads; default: all cores. The result is the same to the bit whatever the number
     #[arg(long, global = true, value_name = "N", value_parser = threads)]
     pub threads: Option<NonZeroU16>,
-    /// Where to train: `auto`, `cpu` or `cuda:N`, instead of the configuration's `device`
+    /// Where to train and to answer: `auto`, `cpu` or `cuda:N`; for training instead of the configuration's `device`
     #[arg(long, global = true, value_name = "DEVICE")]
     pub device: Option<Device>,
     /// Train on so many cards together, from that of `--device` on, instead of the configuration's `gpus`
@@ -50,10 +50,7 @@ pub struct Globals {
 impl Globals {
     /// The card that `--device` names.
     pub fn card(&self) -> Option<u32> {
-        match self.device {
-            Some(Device::Cuda(n)) => Some(n),
-            _ => None,
-        }
+        self.device.and_then(Device::card)
     }
 
     /// The flag that asks `command` for what it does not do on a card.
@@ -132,14 +129,9 @@ impl Command {
         )
     }
 
-    /// Whether the second engine answers, which cards may serve.
+    /// Whether it answers, which cards do too.
     pub fn answers_on_a_card(&self) -> bool {
-        let engine = match self {
-            Self::Serve(args) => args.serving.engine,
-            Self::RunBatch(args) => args.serving.engine,
-            _ => return false,
-        };
-        engine == crate::session::EngineName::Mistralrs
+        matches!(self, Self::Eval(_) | Self::Generate(_) | Self::Serve(_) | Self::RunBatch(_))
     }
 }
 

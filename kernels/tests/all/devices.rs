@@ -127,7 +127,7 @@ fn devices_share_labelled_answers() {
     });
 }
 
-fn shared<'a>(batches: &[Vec<usize>], objective: &dyn Fn(Reference) -> Box<dyn Objective + 'a>) {
+pub fn shared<'a>(batches: &[Vec<usize>], objective: &dyn Fn(Reference) -> Box<dyn Objective + 'a>) {
     let settings = settings();
     let step = |models: &[Model], group: Option<&Group>| {
         let own = placed(&models[0]);

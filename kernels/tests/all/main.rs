@@ -5,6 +5,7 @@ mod compile;
 mod devices;
 mod faults;
 mod generation;
+mod policy;
 mod products;
 mod sanitizers;
 mod tiny;

@@ -100,7 +100,13 @@ fn matrices<'a>(adapter: &'a Adapter, buffers: &'a [Vec<f32>]) -> impl Iterator<
 
 /// Gradients on the device, on the CPU in bf16, and on the CPU in f32: the device's may not be much further from f32 than the CPU's
 /// are, matrix by matrix.
-fn check_gradients(name: &str, adapter: &Adapter, found: &[Vec<f32>], near: &[Vec<f32>], want: &[Vec<f32>]) {
+pub fn check_gradients(
+    name: &str,
+    adapter: &Adapter,
+    found: &[Vec<f32>],
+    near: &[Vec<f32>],
+    want: &[Vec<f32>],
+) {
     let mut worst = (0f64, 0f64);
     let all = matrices(adapter, found).zip(matrices(adapter, near)).zip(matrices(adapter, want));
     for (((matrix, got), (_, near)), (_, want)) in all {

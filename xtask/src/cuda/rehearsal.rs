@@ -102,6 +102,38 @@ fn train(target: &Path, galen: &Path, folder: &Path) -> Result<(), String> {
         "ok   training on two cards: losses {:.4}, {:.4}, {:.4}, as on one",
         two[0].0, two[1].0, two[2].0
     );
+    answer(galen, folder, &model)
+}
+
+/// What was trained answers on a card as it does on the processor, for as long as rounding lets it.
+fn answer(galen: &Path, folder: &Path, model: &Path) -> Result<(), String> {
+    let tokens = |device: &str| -> Result<Vec<u64>, String> {
+        let mut generate = Command::new(galen);
+        generate.args([
+            "generate",
+            "--offline",
+            "--json",
+            "-n",
+            "8",
+            "-p",
+            "add 3",
+            "--device",
+            device,
+            "--model",
+        ]);
+        generate.arg(model).arg("--adapter").arg(folder.join("one"));
+        let output = over(&mut generate, folder).output().map_err(|e| format!("{}: {e}", galen.display()))?;
+        if !output.status.success() {
+            return Err(format!("galen generate: {}", String::from_utf8_lossy(&output.stderr)));
+        }
+        let value: Value = serde_json::from_slice(&output.stdout).map_err(|e| e.to_string())?;
+        Ok(value["tokens"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect())
+    };
+    let (card, cpu) = (tokens("cuda:0")?, tokens("cpu")?);
+    if card.is_empty() || card.first() != cpu.first() {
+        return Err(format!("a card answers {card:?}, the processor {cpu:?}"));
+    }
+    println!("ok   answering on a card: {card:?}, on the processor {cpu:?}");
     Ok(())
 }
 

@@ -84,8 +84,9 @@ impl Native {
     ) -> (Self, Worker) {
         let config = &model.config;
         let values = 2 * config.n_layers * config.n_kv_heads * config.head_dim;
-        // A growing vector may hold room for as much again.
-        let token_bytes = (2 * values * size_of::<f32>()).max(1) as u64;
+        // A growing vector may hold room for as much again, a growing pool of bf16 pages be there twice.
+        let value_bytes = if model.device().is_some() { 3 * 2 } else { 2 * size_of::<f32>() };
+        let token_bytes = (values * value_bytes).max(1) as u64;
         let context = config.max_position_embeddings;
         let max_model_tokens = options.max_model_tokens.map_or(context, |most| most.min(context));
         let vocab_size = config.vocab_size;

@@ -22,12 +22,6 @@ impl Policy<'_> {
         let masked = |i: usize| self.settings.mask_truncated && !sampled.answers[i].stopped;
         let counts = |i: usize| if masked(i) { 0 } else { sampled.answers[i].ids.len() };
         let totals: Totals = (0..n).map(|i| PolicyLoss::totals(counts(i))).sum();
-        let mut out = StepGradient { metrics, ..StepGradient::zero(at.adapter) };
-        for i in 0..n {
-            let prompt = self.prompt_of(sampled, i).ids().len();
-            out.tokens += (prompt + sampled.answers[i].ids.len()) as u64;
-            out.supervised_tokens += counts(i) as u64;
-        }
         let options = PassOptions {
             training: true,
             checkpointing: at.settings.gradient_checkpointing,
@@ -37,15 +31,24 @@ impl Policy<'_> {
         let learned: Vec<usize> =
             (0..n).filter(|i| !masked(*i) && self.loss.learns_from(advantages[*i])).collect();
         let idle: Vec<usize> = (0..n).filter(|i| !learned.contains(i)).collect();
-        for part in learned.chunks(self.settings.answers_per_pass.max(1)) {
+        let parts: Vec<&[usize]> = learned.chunks(self.settings.answers_per_pass.max(1)).collect();
+        let (mut out, losses) = at.each(&parts, |at, part, out| {
             let packed = self.pack(sampled, part)?;
             let pass = Pass::forward(at.model, Some(at.adapter), packed.batch(), options)?;
             let logps = packed.split(&pass.logps)?;
             let loss = self.part_loss(sampled, &advantages, part, &logps, totals)?;
+            out.add_backward(at.adapter, pass, packed.scatter(&loss.gradient)?)?;
+            Ok(loss)
+        })?;
+        out.metrics = metrics;
+        for loss in losses {
             out.loss += loss.loss;
             out.metrics.merge(&loss.metrics);
-            let gradient = packed.scatter(&loss.gradient)?;
-            out.add_backward(at.adapter, pass, gradient)?;
+        }
+        for i in 0..n {
+            let prompt = self.prompt_of(sampled, i).ids().len();
+            out.tokens += (prompt + sampled.answers[i].ids.len()) as u64;
+            out.supervised_tokens += counts(i) as u64;
         }
         if !idle.is_empty() {
             let empty: &[f32] = &[];

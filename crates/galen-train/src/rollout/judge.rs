@@ -28,7 +28,7 @@ pub struct Scores {
 }
 
 /// Judges answers.
-pub trait Judge {
+pub trait Judge: Sync {
     /// Names and weights of the reward functions.
     fn functions(&self) -> Vec<(String, f64)>;
 

@@ -149,7 +149,10 @@ fn generate(
 ) -> Result<Vec<Vec<Completion>>> {
     let prompts: Vec<RolloutPrompt> =
         prompts.iter().zip(seeds).map(|(p, seeds)| RolloutPrompt { ids: p.ids(), seeds }).collect();
-    Ok(rollouts.run(at.model, Some(at.adapter), &prompts)?)
+    // An answer does not depend on those beside it.
+    let shares: Vec<&[RolloutPrompt]> = prompts.chunks(prompts.len().div_ceil(at.devices()).max(1)).collect();
+    let all = at.deal(&shares, |at, share| Ok(rollouts.run(at.model, Some(at.adapter), share)?))?;
+    Ok(all.into_iter().flatten().collect())
 }
 
 /// TRL's figures of the answers, and their entropy: the mean of `-log p` of the tokens drawn, which at temperature 1 has

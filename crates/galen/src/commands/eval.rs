@@ -183,8 +183,9 @@ fn score(mut args: Args, globals: &Globals) -> anyhow::Result<()> {
     };
     let choice = TemplateChoice { name: args.chat_template.as_deref(), jinja: saved.as_deref(), eot: &[] };
     let template = args.apply_chat_template.then(|| base.required_template(choice)).transpose()?;
-    let model = base.model_for_passes(load)?;
     let generates = tasks.iter().any(|t| t.output_type() == OutputType::GenerateUntil);
+    let device = fast_decode::device(args.fast_decode && generates, globals.device)?;
+    let model = base.answering(device, load, Base::model_for_passes)?;
     if args.fast_decode && !generates {
         say("note: `--fast-decode` has no effect here: no task generates, choices are scored exactly");
     }

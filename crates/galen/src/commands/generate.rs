@@ -91,8 +91,10 @@ pub fn run(mut args: Args, globals: &Globals) -> anyhow::Result<()> {
         (None, None) => return Err(UsageError::new("no model", "`--model M`").into()),
     };
     let base = Base::open(&name, globals.offline)?;
+    let device = fast_decode::device(args.fast_decode, globals.device)?;
     // A copy for whichever of the two decodes.
-    let model = base.model(LoadOptions { interleave: !args.fast_decode, ..options_of_model })?;
+    let here = |base: &Base, load| base.model(LoadOptions { interleave: !args.fast_decode, ..load });
+    let model = base.answering(device, options_of_model, here)?;
     let adapter = args.adapter.as_deref().map(|a| open_adapter(a, &model, 0, globals.offline)).transpose()?;
     let prompt = match args.prompt {
         Some(prompt) => prompt,

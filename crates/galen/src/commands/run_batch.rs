@@ -42,7 +42,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
     }
     let at_once = 2 * args.serving.max_num_seqs;
     // Each line may hold many prompts; the threads that ask bound how many wait.
-    let asked = ServingOptions { card: globals.card(), ..args.serving };
+    let asked = ServingOptions { device: globals.device.unwrap_or_default(), ..args.serving };
     let serving = Serving::open(asked, at_once.saturating_mul(MAX_PROMPTS), globals.offline)?;
     let mut identity = serving.settings.clone();
     for (name, path) in &serving.identity {

@@ -94,7 +94,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
         adapter_dir: args.adapter_dir,
         hosts,
     };
-    let asked = ServingOptions { card: globals.card(), ..args.serving };
+    let asked = ServingOptions { device: globals.device.unwrap_or_default(), ..args.serving };
     let serving = Serving::open(asked, args.max_waiting, globals.offline)?;
     let names = serving.names();
     let Serving { engine, worker, model_bytes, .. } = serving;

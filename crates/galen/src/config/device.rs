@@ -21,6 +21,16 @@ pub enum Device {
     Cuda(u32),
 }
 
+impl Device {
+    /// The card that it names.
+    pub fn card(self) -> Option<u32> {
+        match self {
+            Self::Cuda(n) => Some(n),
+            _ => None,
+        }
+    }
+}
+
 const TAKES: &str = "`auto`, `cpu` or `cuda:N`";
 
 impl FromStr for Device {
@@ -66,8 +76,7 @@ impl Config {
     /// What of this configuration has no kernels yet, and what to set instead.
     pub fn without_kernels(&self) -> Option<(String, &'static str)> {
         let found = |what: &str, instead| Some((what.to_owned(), instead));
-        // Whose answers are sampled is generation, which stays on the CPU.
-        let learned = |a: &Alignment| matches!(a, Alignment::Pairs(_) | Alignment::Labelled(_));
+        let learned = |a: &Alignment| !matches!(a, Alignment::Reward(_));
         if let Some(rl) =
             self.rl().filter(|_| !self.alignment().is_ok_and(|a| a.as_ref().is_some_and(learned)))
         {

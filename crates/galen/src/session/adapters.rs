@@ -58,7 +58,7 @@ pub(super) fn refuse_scorer(adapter: &Adapter, path: &Path, hint: &str) -> anyho
     Ok(())
 }
 
-/// As [`open_adapter`], whatever the adapter is for.
+/// As [`open_adapter`], whatever the adapter is for. It lies where the model does.
 pub(super) fn open_any_adapter(
     name: &str,
     model: &Model,
@@ -67,7 +67,10 @@ pub(super) fn open_any_adapter(
 ) -> anyhow::Result<(Adapter, PathBuf)> {
     let path = find_adapter(name, offline)?;
     let over = Over { config: &model.config, modules: &module_shapes(model) };
-    let (adapter, _) = galen_export::open_adapter(&path, over, seed)?;
+    let (mut adapter, _) = galen_export::open_adapter(&path, over, seed)?;
+    if let Some(on) = model.device() {
+        adapter.place(on)?;
+    }
     Ok((adapter, path))
 }
 

@@ -1,5 +1,6 @@
 //! A base model found, opened and ready.
 
+use crate::config::Device;
 use crate::plan::{ModelShape, packed_bytes};
 use crate::progress::{Progress, Unit, say};
 use anyhow::Context as _;
@@ -7,6 +8,7 @@ use galen_data::template::{ChatTemplate, SpecialTokens, builtin};
 use galen_hub::{Options, Resolved};
 use galen_model::tokenizer::Tokenizer;
 use galen_model::{LoadOptions, Model, WeightCache, Weights};
+use galen_ops::ops::Compute;
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -96,6 +98,20 @@ impl Base {
         let room = galen_train::available_bytes().map_or(f64::INFINITY, |free| free as f64 / 2.0);
         let weight_cache = if packed <= room { WeightCache::Packed } else { WeightCache::Stream };
         self.model(LoadOptions { weight_cache, ..options })
+    }
+
+    /// Takes the weights to answer with: onto the card that `--device` names, or as `here` has it for the processor. A card
+    /// computes in bf16, from the stored blocks.
+    pub fn answering(
+        &self,
+        device: Option<Device>,
+        load: LoadOptions,
+        here: impl FnOnce(&Self, LoadOptions) -> anyhow::Result<Model>,
+    ) -> anyhow::Result<Model> {
+        let Some(on) = super::device::for_answers(device, &self.weights)? else { return here(self, load) };
+        let load =
+            LoadOptions { precision: load.precision, compute: Compute::Bf16, ..LoadOptions::default() };
+        Ok(self.model(load)?.onto(&on)?)
     }
 
     /// The chat template of that choice; none where the model has none and nothing else was said.

@@ -4,7 +4,7 @@ use crate::config::{Config, Device};
 use crate::error::UsageError;
 use crate::progress::say;
 use galen_model::Weights;
-use galen_ops::device::Group;
+use galen_ops::device::{Accelerator, Group};
 use std::path::Path;
 
 /// Opens what `device` and `gpus` name; nothing for the processor. Errors: a card that is not there or does not fit, a build
@@ -74,6 +74,13 @@ pub fn for_base(device: Option<Group>, config: &Config, base: &Weights) -> anyho
     }
 }
 
+/// The card that a command answers on, as `--device` says: as for training. None: the processor.
+pub fn for_answers(device: Option<Device>, base: &Weights) -> anyhow::Result<Option<Accelerator>> {
+    let config = Config { device: device.unwrap_or_default(), ..Config::default() };
+    let opened = for_base(open(&config)?, &config, base)?;
+    Ok(opened.and_then(|group| group.members().first().cloned()))
+}
+
 /// The first card, where it can be had.
 #[cfg(feature = "cuda")]
 fn automatic(config: &Config) -> Option<Group> {
@@ -102,7 +109,6 @@ fn automatic(_: &Config) -> Option<Group> {
 #[cfg(feature = "cuda")]
 fn group(first: u32, n: u64) -> anyhow::Result<Group> {
     use galen_ops::cuda::Gpu;
-    use galen_ops::device::Accelerator;
     let mut gpus = Vec::new();
     for ordinal in u64::from(first)..u64::from(first).saturating_add(n) {
         let gpu = Gpu::open(usize::try_from(ordinal)?)?;

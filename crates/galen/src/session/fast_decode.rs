@@ -1,5 +1,7 @@
 //! `--fast-decode`: integer dot products in generation, and how far they are from exact ones.
 
+use crate::config::Device;
+use crate::error::UsageError;
 use crate::progress::say as tell;
 use galen_model::{Divergence, LoadOptions, Model};
 use galen_ops::hook::ProjectionHook;
@@ -11,6 +13,18 @@ const POSITIONS: usize = 32;
 /// How the model that decodes fast is loaded.
 pub fn options(exact: LoadOptions) -> LoadOptions {
     LoadOptions { dots: Dots::Integer, interleave: true, ..exact }
+}
+
+/// Where a command computes that decodes fast if `fast`: integers are the processor's. Errors: a card is named.
+pub fn device(fast: bool, asked: Option<Device>) -> anyhow::Result<Option<Device>> {
+    match asked.and_then(Device::card) {
+        Some(n) if fast => {
+            let message = format!("`--fast-decode` with `--device cuda:{n}`: a card decodes exactly");
+            Err(UsageError::new(message, "keep one of them").into())
+        }
+        _ if fast => Ok(Some(Device::Cpu)),
+        _ => Ok(asked),
+    }
 }
 
 /// Compares predictions at the end of these prompts.

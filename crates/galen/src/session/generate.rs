@@ -67,6 +67,8 @@ pub fn generate(
 
 /// Sequences decoded together: so many rows share one reading of the weights.
 const TOGETHER: usize = 8;
+/// The same on a card.
+const TOGETHER_ON_A_CARD: usize = 64;
 
 /// A sequence among others.
 struct Live<'a> {
@@ -86,12 +88,13 @@ pub fn generate_all<'a>(
 ) -> anyhow::Result<Vec<(String, Vec<u32>)>> {
     let mut results = vec![(String::new(), Vec::new()); requests.len()];
     let family = Session::new(model, hook);
+    let together = if model.device().is_some() { TOGETHER_ON_A_CARD } else { TOGETHER };
     let mut live: Vec<Live> = Vec::new();
     let mut waiting = requests.iter().enumerate();
     // Repeats of a prompt come one after another.
     let mut last: Option<(&[u32], Session, Vec<f32>)> = None;
     loop {
-        while live.len() < TOGETHER
+        while live.len() < together
             && let Some((request, (prompt, options))) = waiting.next()
         {
             let mut writer = begin(tokenizer, prompt, options)?;

@@ -180,12 +180,14 @@ pub fn train(
         return Err(signal.into());
     }
     let _span = span("write run");
-    // What follows reads the adapter from files, or generates: on the CPU.
-    let model = model.off();
     let mut summary = summarise(config, &base, &prepared, &outcome, eval_losses, &hashes, &dir);
     if config.report_samples > 0 {
         let rows = prepared.rows.samples(config.report_samples as usize);
-        summary.samples = Some(samples(&rows, &model, &outcome.adapter, &base.tokenizer)?);
+        let mut answering = outcome.adapter.clone();
+        if let Some(on) = model.device() {
+            answering.place(on)?;
+        }
+        summary.samples = Some(samples(&rows, &model, &answering, &base.tokenizer)?);
     }
     galen_adapter::save_peft(&outcome.adapter, &record, &dir)?;
     base.tokenizer.save_to(&dir, template.as_ref().map(ChatTemplate::source))?;

@@ -35,7 +35,7 @@ pub(super) fn open(asked: Asked) -> anyhow::Result<Serving> {
         model: model.clone(),
         adapter: None,
         isq: options.isq.clone(),
-        card: options.card.map(|n| n as usize),
+        card: options.device.card().map(|n| n as usize),
         max_sequences: options.max_num_seqs,
         max_waiting: asked.max_waiting,
         max_model_tokens: options.max_model_len,
@@ -55,7 +55,7 @@ pub(super) fn open(asked: Asked) -> anyhow::Result<Serving> {
     }
     let settings =
         format!("mistralrs {:?} {:?} {:?}", options.isq, options.chat_template, options.max_model_len);
-    let settings = options.card.map_or(settings.clone(), |_| format!("{settings} on a card"));
+    let settings = options.device.card().map_or(settings.clone(), |_| format!("{settings} on a card"));
     let model_bytes = weights_bytes(&model);
     let (engine, worker) = Mistralrs::open(tokenizer, mistralrs).map_err(anyhow::Error::msg)?;
     let (engine, worker) = (Arc::new(engine), Box::new(move || worker.run()));

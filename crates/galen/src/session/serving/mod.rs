@@ -7,7 +7,7 @@ mod native;
 
 use super::adapters::{is_adapter, resolve_run};
 use super::base::TemplateChoice;
-use crate::config::native_compute;
+use crate::config::{Device, native_compute};
 use crate::error::UsageError;
 use galen_engine::Engine;
 use galen_model::LoadOptions;
@@ -17,9 +17,9 @@ use std::sync::Arc;
 /// What `galen serve` and `galen run-batch` ask for alike.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ServingOptions {
-    /// The card of `--device cuda:N`: mistralrs-core's, in a build with `flash-attn`.
+    /// `--device`.
     #[arg(skip)]
-    pub card: Option<u32>,
+    pub device: Device,
     /// The model: a folder, a `.gguf`, `ORG/REPO[@REV]`, a catalogue name; default: the first adapter's recorded base
     #[arg(long, short = 'm', value_name = "M", required_unless_present = "adapter")]
     pub model: Option<String>,

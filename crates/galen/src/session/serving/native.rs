@@ -7,6 +7,7 @@ use super::{Asked, Kernels, Serving};
 use galen_engine::{Encode, LoadedAdapter, Loader, Native, NativeOptions};
 use galen_model::tokenizer::Tokenizer;
 use galen_model::{Model, StepKernels};
+use galen_ops::device::Backend as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -21,9 +22,14 @@ pub(super) fn open(asked: Asked) -> anyhow::Result<Serving> {
     );
     let base = Base::open(&asked.base, *offline)?;
     let many = if options.max_num_seqs >= MANY { Kernels::Passes } else { Kernels::Blocks };
-    let (kernels, model) = match options.kernels.unwrap_or(many) {
-        Kernels::Blocks => (StepKernels::Blocks, base.model(*load)?),
-        Kernels::Passes => (StepKernels::PassesApart, base.model_for_passes(*load)?),
+    let (kernels, here): (_, fn(&Base, _) -> _) = match options.kernels.unwrap_or(many) {
+        Kernels::Blocks => (StepKernels::Blocks, Base::model),
+        Kernels::Passes => (StepKernels::PassesApart, Base::model_for_passes),
+    };
+    let model = base.answering(Some(options.device), *load, here)?;
+    let computes = match model.device() {
+        Some(on) => on.arithmetic().to_owned(),
+        None => format!("{:?} {:?} {kernels:?}", galen_ops::isa(), load.compute),
     };
     let chosen = options.chat_template.as_deref();
     let template = base.template(asked.template())?;
@@ -42,12 +48,7 @@ pub(super) fn open(asked: Asked) -> anyhow::Result<Serving> {
     let base_name = asked.base_name();
     let mut identity = vec![(base_name.clone(), base.resolved.path.clone())];
     identity.extend(read.iter().map(|(name, (_, path))| ((*name).clone(), path.clone())));
-    let settings = format!(
-        "{:?} {:?} {kernels:?} {chosen:?} {:?}",
-        galen_ops::isa(),
-        load.compute,
-        options.max_model_len
-    );
+    let settings = format!("{computes} {chosen:?} {:?}", options.max_model_len);
     let cache_bytes = options.cache_mib.map(|mib| (mib as u64) << 20);
     let native = NativeOptions {
         name: base_name,
@@ -57,7 +58,10 @@ pub(super) fn open(asked: Asked) -> anyhow::Result<Serving> {
         max_waiting: asked.max_waiting,
         max_model_tokens: options.max_model_len,
         cache_bytes: cache_bytes
-            .or_else(|| galen_train::available_bytes().map(|free| free / 2))
+            .or_else(|| match model.device() {
+                Some(on) => on.free_bytes().map(|free| free / 2),
+                None => galen_train::available_bytes().map(|free| free / 2),
+            })
             .unwrap_or(4 << 30),
     };
     let model_bytes = model.nbytes() as u64;

@@ -1,6 +1,7 @@
 //! mistralrs-core as a teacher.
 
 use super::{Opener, PRICES, Running, local};
+use crate::config::Device;
 use crate::session::{EngineName, Serving, ServingOptions};
 use galen_reward::{Kind, Options, Param};
 use galen_synth::{EngineKind, EngineSpec};
@@ -42,7 +43,7 @@ fn open(spec: &EngineSpec, options: &Options<'_>, offline: bool) -> anyhow::Resu
     let adapter = options.maybe_text("adapter")?;
     let serving = Serving::open(
         ServingOptions {
-            card: None,
+            device: Device::default(),
             model: Some(model.clone()),
             adapter: adapter.iter().map(|a| format!("{}={a}", spec.name)).collect(),
             served_model_name: Some(model),

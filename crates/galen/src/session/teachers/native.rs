@@ -24,6 +24,7 @@ const PARAMS: &[Param] = &[
         Kind::Text,
         "a template by name or file; default: the adapter's, else the model's own",
     ),
+    Param::with("device", Kind::Text, "auto", "where: `auto`, `cpu` or `cuda:N`"),
     Param::with("max_batch", Kind::Count, "16", "rows computed together"),
     Param::optional(
         "kernels",
@@ -52,7 +53,7 @@ fn open(spec: &EngineSpec, options: &Options<'_>, offline: bool) -> anyhow::Resu
     let adapter = options.maybe_text("adapter")?;
     let serving = Serving::open(
         ServingOptions {
-            card: None,
+            device: options.text("device")?.parse().map_err(|e: String| options.wrong("device", e))?,
             model: Some(model.clone()),
             adapter: adapter.iter().map(|a| format!("{}={a}", spec.name)).collect(),
             served_model_name: Some(format!("{model}{}", if adapter.is_some() { " (base)" } else { "" })),
