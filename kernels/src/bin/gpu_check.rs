@@ -7,7 +7,7 @@
 
 use galen_kernels::Device;
 use galen_kernels::checks::{CHECKS, small};
-use galen_kernels::gpu::{OnCard, bench, group, step};
+use galen_kernels::gpu::{OnCard, answers, bench, group, step};
 use galen_ops::cuda::{Gpu, blas_version, cards};
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<bool, String> {
     let (mut ordinal, mut only_small, mut benches, mut out) = (0, false, true, "gpu-check.json".to_owned());
-    let (mut sizes, mut step_sizes) = (bench::Sizes::FULL, step::Sizes::FULL);
+    let mut tiny = false;
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or(USAGE);
@@ -42,9 +42,7 @@ fn run() -> Result<bool, String> {
             "--card" => ordinal = value()?.parse().map_err(|_| USAGE)?,
             "--small" => (only_small, benches) = (true, false),
             "--no-bench" => benches = false,
-            "--tiny" => {
-                (sizes, step_sizes, benches) = (bench::Sizes::TINY, step::Sizes::TINY, true);
-            }
+            "--tiny" => (tiny, benches) = (true, true),
             "--out" => out = value()?,
             _ => return Err(USAGE.to_owned()),
         }
@@ -92,9 +90,21 @@ fn run() -> Result<bool, String> {
         }
     }
     let passed = results.iter().all(|r| r["ok"] == Value::Bool(true));
-    let (timings, mut failures) = if benches { bench::all(&gpu, sizes) } else { (vec![], vec![]) };
-    let (steps, failed) = if benches { step::all(ordinal, step_sizes) } else { (vec![], vec![]) };
-    failures.extend(failed);
+    let (of_kernels, of_steps, of_answers) = if tiny {
+        (bench::Sizes::TINY, step::Sizes::TINY, answers::Sizes::TINY)
+    } else {
+        (bench::Sizes::FULL, step::Sizes::FULL, answers::Sizes::FULL)
+    };
+    let (mut timings, mut steps, mut answered, mut failures) = (vec![], vec![], vec![], vec![]);
+    if benches {
+        (timings, failures) = bench::all(&gpu, of_kernels);
+        for (rows, (found, failed)) in
+            [(&mut steps, step::all(ordinal, of_steps)), (&mut answered, answers::all(ordinal, of_answers))]
+        {
+            *rows = found;
+            failures.extend(failed);
+        }
+    }
     let timed: Vec<Value> = timings
         .iter()
         .map(|t| {
@@ -112,7 +122,7 @@ fn run() -> Result<bool, String> {
         "galen": env!("CARGO_PKG_VERSION"),
         "card": { "name": card.name, "capability": format!("{}.{}", card.capability.0, card.capability.1),
             "memory_bytes": card.memory_bytes, "multiprocessors": card.multiprocessors },
-        "cublas": cublas, "checks": results, "timings": timed, "steps": steps, "not_timed": failures,
+        "cublas": cublas, "checks": results, "timings": timed, "steps": steps, "answers": answered, "not_timed": failures,
     });
     let text = serde_json::to_string_pretty(&report).map_err(|e| e.to_string())?;
     std::fs::write(&out, text).map_err(|e| format!("{out}: {e}"))?;

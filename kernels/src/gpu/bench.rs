@@ -1,6 +1,6 @@
 //! Times of kernels on a card, at the shapes of an 8B model.
 
-use super::paths;
+use super::{answers, paths};
 use crate::checks::attention::segments;
 use galen_ops::cuda::{CudaError, DeviceBuffer, Gpu, KernelArg};
 use galen_ops::device::Descriptors;
@@ -45,6 +45,11 @@ impl Sizes {
     /// Runs whose median is taken.
     pub(super) fn runs(self) -> usize {
         self.runs
+    }
+
+    /// Sequences of a step of generation, tokens of each, and heads of `d`.
+    pub(super) fn decoding(self, d: usize) -> (usize, usize, usize) {
+        (self.tokens / 1024 + 1, self.lengths[1], self.width / d)
     }
 }
 
@@ -158,6 +163,9 @@ pub fn all(gpu: &Gpu, sizes: Sizes) -> (Vec<Timing>, Vec<String>) {
     }
     for (what, found) in paths::all(gpu, sizes) {
         note(what, found);
+    }
+    for d in [64, 128, 256] {
+        note(format!("attention of steps {d}"), answers::decode(gpu, sizes, d));
     }
     for d in [64, 96, 128, 256] {
         for backward in [false, true] {

@@ -1,8 +1,10 @@
 //! The place on a card, through galen-ops' launches.
 
+pub mod answers;
 pub mod bench;
 pub mod group;
 mod paths;
+mod shape;
 pub mod step;
 
 use crate::device::{POISON, Place, Stats};

@@ -6,7 +6,7 @@ use galen_adapter::Adapter;
 use galen_kernels::place::OnHost;
 use galen_model::{Completion, Model, Pass, PassOptions, Precision, RolloutPrompt, Rollouts, Sampling};
 use galen_model::{Session, StepKernels, log_prob};
-use galen_ops::device::Accelerator;
+use galen_ops::device::{Accelerator, KvExtension, KvPool, KvSequence, KvShape};
 use galen_ops::hook::ProjectionHook;
 use galen_ops::ops::Compute;
 use galen_ops::quant::WeightDtype;
@@ -170,4 +170,37 @@ fn answers_are_sampled_with_their_log_probabilities() {
             }
         }
     }
+}
+
+/// Clones share pages until one writes; what nobody holds is given back, and the memory with the last page.
+#[test]
+fn pages_are_shared_and_given_back() {
+    let shape = KvShape { layers: 2, kv_heads: 1, head_dim: 64 };
+    let pool = KvPool::new(&device(), shape).unwrap();
+    assert!(KvPool::new(&device(), KvShape { head_dim: 80, ..shape }).is_err());
+    assert_eq!(pool.pages(), (0, 0));
+    let mut first = KvSequence::new(&pool);
+    KvExtension::prompt(&mut first, 0, 100).unwrap();
+    assert_eq!(pool.pages(), (2, 4));
+    let mut second = first.clone();
+    assert_eq!(pool.pages(), (2, 4));
+    // Its own copy of the page that both have begun; the full one stays shared.
+    KvExtension::step(&mut [(&mut second, 100)]).unwrap();
+    assert_eq!(pool.pages(), (3, 4));
+    KvExtension::step(&mut [(&mut first, 100), (&mut second, 101)]).unwrap();
+    assert_eq!(pool.pages(), (3, 4));
+    KvExtension::prompt(&mut first, 101, 200).unwrap();
+    assert_eq!(pool.pages(), (6, 8));
+    // A full page is begun by neither.
+    let mut third = first.clone();
+    KvExtension::step(&mut [(&mut third, 128)]).unwrap();
+    assert_eq!(pool.pages(), (7, 8));
+    drop((first, third));
+    assert_eq!(pool.pages(), (2, 8));
+    drop(second);
+    assert_eq!(pool.pages(), (0, 0));
+    assert!(KvExtension::step(&mut []).is_err());
+    let other = KvPool::new(&device(), shape).unwrap();
+    let (mut a, mut b) = (KvSequence::new(&pool), KvSequence::new(&other));
+    assert!(KvExtension::step(&mut [(&mut a, 0), (&mut b, 0)]).is_err());
 }

@@ -87,8 +87,11 @@ impl KvPool {
         Ok(())
     }
 
-    fn memory(&self) -> Result<Memory> {
-        self.lock().memory.clone().ok_or_else(|| Error::Device("a cache without pages".into()))
+    /// What is put on the queue over its memory, which does not move meanwhile: another thread's sequence may want to grow it.
+    fn with<T>(&self, work: impl FnOnce(&Memory) -> Result<T>) -> Result<T> {
+        let state = self.lock();
+        let none = || Error::Device("a cache without pages".into());
+        work(state.memory.as_ref().ok_or_else(none)?)
     }
 }
 
@@ -114,9 +117,8 @@ impl KvSequence {
         {
             let own = self.pool.take()?;
             let on = &self.pool.on;
-            let memory = self.pool.memory()?;
             let pair = on.upload(&int_bytes(&[page.number as i32, own.number as i32]))?;
-            kv_copy(on, self.pool.shape, (&memory, &memory), (&pair, 1))?;
+            self.pool.with(|memory| kv_copy(on, self.pool.shape, (memory, memory), (&pair, 1)))?;
             *page = own;
         }
         while self.pages.len() * PAGE_TOKENS < past + new {
@@ -146,7 +148,6 @@ enum Seen {
 /// One extension of sequences: where their new keys go, and what their queries read.
 pub struct KvExtension {
     pool: Arc<KvPool>,
-    memory: Memory,
     seen: Seen,
     slots: Memory,
     tables: Memory,
@@ -194,7 +195,7 @@ impl KvExtension {
             let [a, b, _] = [lists[0].len(), lists[1].len(), 0].map(|n| 4 * n);
             [all.part(0), all.part(a), all.part(a + b)]
         };
-        Ok(Self { memory: pool.memory()?, pool, seen, slots, tables, lengths, plans: Mutex::default() })
+        Ok(Self { pool, seen, slots, tables, lengths, plans: Mutex::default() })
     }
 
     /// Whether each row is the next token of a sequence of its own.
@@ -210,19 +211,21 @@ impl KvExtension {
         [q, k, v]: [&DeviceTensor; 3],
     ) -> Result<DeviceTensor> {
         let on = &self.pool.on;
-        let at = KvPlace { pool: &self.memory, shape: self.pool.shape, layer };
-        kv_write(on, &at, (&k.matrix, &v.matrix), &self.slots)?;
-        let o = match self.seen {
-            Seen::Step { stride, longest } => {
-                let of = KvSequences { tables: &self.tables, stride, lengths: &self.lengths, longest };
-                decode_attention(on, shape, 0.0, &q.matrix, &at, &of)?
+        let o = self.pool.with(|pool| {
+            let at = KvPlace { pool, shape: self.pool.shape, layer };
+            kv_write(on, &at, (&k.matrix, &v.matrix), &self.slots)?;
+            match self.seen {
+                Seen::Step { stride, longest } => {
+                    let of = KvSequences { tables: &self.tables, stride, lengths: &self.lengths, longest };
+                    decode_attention(on, shape, 0.0, &q.matrix, &at, &of)
+                }
+                Seen::Prompt { past, new } => {
+                    let plan = self.plan(shape, past, new)?;
+                    let x = AttentionOperands { q: &q.matrix, k: &k.matrix, v: &v.matrix };
+                    prompt_attention(on, &plan, &x, &at, (&self.tables, past))
+                }
             }
-            Seen::Prompt { past, new } => {
-                let plan = self.plan(shape, past, new)?;
-                let x = AttentionOperands { q: &q.matrix, k: &k.matrix, v: &v.matrix };
-                prompt_attention(on, &plan, &x, &at, (&self.tables, past))?
-            }
-        };
+        })?;
         Ok(DeviceTensor::new(on, o))
     }
 
