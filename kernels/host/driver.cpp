@@ -33,6 +33,9 @@ size_t used = 0;
 std::mutex one_at_a_time;
 using Lock = std::lock_guard<std::mutex>;
 
+// GALEN_REHEARSAL_IDLE: launches do nothing, so that what is left is the host's own time.
+const bool idle = getenv("GALEN_REHEARSAL_IDLE") != nullptr;
+
 // Sizes lie in front of what is allocated; every byte begins as one that is no number.
 void* take(size_t bytes) {
     Lock lock(one_at_a_time);
@@ -40,7 +43,7 @@ void* take(size_t bytes) {
     auto base = static_cast<uint8_t*>(aligned_alloc(256, (bytes + 511) / 256 * 256));
     if (!base) return nullptr;
     memcpy(base, &bytes, sizeof bytes);
-    memset(base + 256, 0xff, bytes);
+    if (!idle) memset(base + 256, 0xff, bytes);
     used += bytes;
     return base + 256;
 }
@@ -149,6 +152,7 @@ int cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void* stream
 int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                    unsigned shared, void* stream, void** args, void**) {
     if (static_cast<Function*>(function)->of != current || !here(stream)) return INVALID_HANDLE;
+    if (idle) return SUCCESS;
     Lock lock(one_at_a_time);
     static uint64_t seed = 0;
     auto f = static_cast<Function*>(function);

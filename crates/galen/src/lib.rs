@@ -47,7 +47,7 @@ fn start(cli: cli::Cli) -> anyhow::Result<()> {
         let message = format!("`{flag}`: this command computes on the CPU");
         return Err(error::UsageError::new(
             message,
-            "leave it out: cards serve `galen train`, and `--engine mistralrs` (docs/cuda.md)",
+            "leave it out: cards serve commands that train or answer (docs/cuda.md); for `galen synth` set `device` of its native engine",
         )
         .into());
     }
