@@ -1,16 +1,19 @@
 // What stands between the products: rounding, sums, rows of the embedding, rows that are picked out.
 //
 //   cast_bf16        y = bf16(scale x), x [n] f32, n a multiple of 8. Grid: ceil(n / 8 / 256)
-//   add_f32, _bf16   y = a + b, a and y [n] f32, b [n] f32 or bf16, n a multiple of 8. Grid: ceil(n / 8 / 256)
+//   add_f32, _bf16   y = a + b, a and y [n] f32, b [n] f32 or bf16, n a multiple of 8; add_both_bf16: all bf16. Grid: ceil(n / 8 / 256)
 //   select_rows      y [n, C] = x [index, C], f32 to bf16; select_rows_bf16: bf16 as it is. Grid: n
+//   gather_rows      y [n, C] = x [index, C], all f32. Grid: n
+//   scatter_rows     y [T, C] f32, row t the sum of dy [order[i], C] over i in [offsets[t], offsets[t + 1]). Grid: T
 //   embed_FORMAT     y [T, C] f32 = scale W[id], W [V, C] in any format of formats.cuh. Grid: T
 //
-// C a multiple of 32 (embed), of 8 (select_rows). Expected share of roofline: 80 % of memory bandwidth.
+// C a multiple of 32 (embed), of 8 (others). Expected share of roofline: 80 % of memory bandwidth.
 //
 // roofline: cast_bf16 what="4096 x 4096" flops=0 bytes=1.007e+08 share=80 share_sm_90=80
 // launch: cast_bf16    threads=256 shared=0 registers=40
 // launch: add_*        threads=256 shared=0 registers=40
-// launch: select_rows* threads=256 shared=0 registers=40
+// launch: select_rows_bf16 threads=256 shared=0 registers=40
+// launch: *_rows      threads=256 shared=0 registers=40
 // launch: embed_*      threads=128 shared=64 registers=96
 // sass: cast_bf16 LDG.*128 STG.*128
 // sass: add_* LDG.*128 STG.*128
@@ -27,8 +30,8 @@ extern "C" __global__ void __launch_bounds__(256) cast_bf16(const float* x, floa
 }
 EXPORT_KERNEL(cast_bf16);
 
-template <class T>
-__device__ __forceinline__ void add(const float* a, const T* b, int64_t n, float* y) {
+template <class S, class T>
+__device__ __forceinline__ void add(const S* a, const T* b, int64_t n, S* y) {
     int64_t i = 8 * place();
     if (i >= n) return;
     Eight v = load_eight(a + i), w = load_eight(b + i);
@@ -47,6 +50,11 @@ extern "C" __global__ void __launch_bounds__(256) add_bf16(const float* a, const
 }
 EXPORT_KERNEL(add_bf16);
 
+extern "C" __global__ void __launch_bounds__(256) add_both_bf16(const bf16* a, const bf16* b, int64_t n, bf16* y) {
+    add(a, b, n, y);
+}
+EXPORT_KERNEL(add_both_bf16);
+
 template <class T>
 __device__ __forceinline__ void pick(const T* x, const int* index, int c, bf16* y) {
     const T* from = x + int64_t(index[blockIdx.x]) * c;
@@ -62,6 +70,27 @@ extern "C" __global__ void __launch_bounds__(256) select_rows_bf16(const bf16* x
     pick(x, index, c, y);
 }
 EXPORT_KERNEL(select_rows_bf16);
+
+extern "C" __global__ void __launch_bounds__(256) gather_rows(const float* x, const int* index, int c, float* y) {
+    const float* from = x + int64_t(index[blockIdx.x]) * c;
+    for (int i = threadIdx.x * 8; i < c; i += 256 * 8) store_eight(y + int64_t(blockIdx.x) * c + i, load_eight(from + i));
+}
+EXPORT_KERNEL(gather_rows);
+
+extern "C" __global__ void __launch_bounds__(256)
+    scatter_rows(const float* dy, const int* offsets, const int* order, int c, float* y) {
+    int begin = offsets[blockIdx.x], end = offsets[blockIdx.x + 1];
+    for (int i = threadIdx.x * 8; i < c; i += 256 * 8) {
+        Eight sum = {};
+        for (int k = begin; k < end; ++k) {
+            Eight d = load_eight(dy + int64_t(order[k]) * c + i);
+            UNROLL
+            for (int j = 0; j < 8; ++j) sum.v[j] += d.v[j];
+        }
+        store_eight(y + int64_t(blockIdx.x) * c + i, sum);
+    }
+}
+EXPORT_KERNEL(scatter_rows);
 
 template <class F>
 __device__ __forceinline__ void embed(const Weight& w, const int* ids, float scale, float* y) {

@@ -43,7 +43,7 @@ void* take(size_t bytes) {
     auto base = static_cast<uint8_t*>(aligned_alloc(256, (bytes + 511) / 256 * 256));
     if (!base) return nullptr;
     memcpy(base, &bytes, sizeof bytes);
-    if (!idle) memset(base + 256, 0xff, bytes);
+    memset(base + 256, idle ? 0 : 0xff, bytes);
     used += bytes;
     return base + 256;
 }

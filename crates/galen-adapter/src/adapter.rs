@@ -208,25 +208,39 @@ impl Bases for Nowhere {
     }
 }
 
+impl Adapter {
+    /// A block's matrices on the CPU.
+    fn host_leaves(&self, layer: usize, tape: &mut Tape) -> galen_ops::Result<Vec<Traced>> {
+        let Layer { values, entries } = &self.layers[layer];
+        let mut leaves = Vec::new();
+        for e in entries {
+            let parameters = self.method.parameters(e.r, e.shape.inputs, e.shape.outputs);
+            for (p, range) in parameters.into_iter().zip(&e.ranges) {
+                leaves.push(tape.leaf(f32_tensor(values[range.clone()].to_vec(), p.dims)?));
+            }
+        }
+        Ok(leaves)
+    }
+}
+
 impl ProjectionHook for Adapter {
     fn leaves(&self, layer: usize, bases: &dyn Bases, tape: &mut Tape) -> galen_ops::Result<Vec<Traced>> {
-        if let Some(on) = tape.device().cloned() {
-            return self.placed_leaves(layer, &on, |tensor| tape.leaf(tensor));
+        if !self.has_leaves(layer) {
+            return Ok(vec![]);
         }
-        let Some(layer) = self.layers.get(layer) else { return Ok(vec![]) };
-        let (mut leaves, mut constants) = (Vec::new(), Vec::new());
-        for e in &layer.entries {
-            let values: Vec<&[f32]> = e.ranges.iter().map(|r| &layer.values[r.clone()]).collect();
-            let parameters = self.method.parameters(e.r, e.shape.inputs, e.shape.outputs);
-            for (p, values) in parameters.into_iter().zip(&values) {
-                leaves.push(tape.leaf(f32_tensor(values.to_vec(), p.dims)?));
-            }
+        let mut leaves = match tape.device().cloned() {
+            Some(on) => self.placed_leaves(layer, &on)?.map(|tensor| tape.leaf(tensor)).collect(),
+            None => self.host_leaves(layer, tape)?,
+        };
+        let (mut constants, mut first) = (Vec::new(), 0);
+        for e in &self.layers[layer].entries {
+            let own = first..first + e.ranges.len();
+            first = own.end;
             let Some(base) = bases.base(e.site()) else {
                 let what = format!("the base has no `layers.{}.{}`", e.shape.layer, e.shape.module);
                 return Err(galen_ops::Error::Shape { op: "adapter", what });
             };
-            let of_base = self.method.constants(&values, e.extent(), base)?;
-            constants.extend(of_base.into_iter().map(Traced::constant));
+            constants.extend(self.method.constants(&leaves[own], e.extent(), base)?);
         }
         leaves.append(&mut constants);
         Ok(leaves)

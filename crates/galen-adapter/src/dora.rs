@@ -6,11 +6,10 @@ use crate::config::Init;
 use crate::error::Error;
 use crate::lora::{Lora, add_product};
 use crate::method::{Adapted, Extent, Member, Method, Parameter};
-use candle_core::Tensor;
 use galen_ops::ops::{
     Add, Branch, Dropout, DroppedPart, Magnitude, Projection, Projections, Prologue, adapted_norms,
+    adapted_norms_of,
 };
-use galen_ops::tensor::{f32_tensor, f32_view};
 use galen_ops::{Result, Tape, Traced};
 use std::sync::Arc;
 
@@ -52,13 +51,13 @@ impl Method for Dora {
         Ok(start)
     }
 
-    fn constants(&self, values: &[&[f32]], extent: Extent, base: &Projection) -> Result<Vec<Tensor>> {
-        let norms = match values {
-            [a, b, ..] => adapted_norms(base.weight(), a, b, extent.scale)?,
-            _ => Vec::new(),
+    fn constants(&self, leaves: &[Traced], extent: Extent, base: &Projection) -> Result<Vec<Traced>> {
+        let [a, b, ..] = leaves else {
+            let what = format!("{} matrices", leaves.len());
+            return Err(galen_ops::Error::Shape { op: "dora", what });
         };
-        let n = norms.len();
-        Ok(vec![f32_tensor(norms, n)?])
+        let norms = adapted_norms_of(base.weight(), a.value(), b.value(), extent.scale)?;
+        Ok(vec![Traced::constant(norms)])
     }
 
     /// Without dropout the magnitude goes over the products of all members together. PEFT drops the base's input too where
@@ -122,8 +121,7 @@ fn magnified(
         let what = format!("{} matrices and {} constants", adapted.leaves.len(), adapted.constants.len());
         return Err(galen_ops::Error::Shape { op: "dora", what });
     };
-    let norms = f32_view(norms.tensor()?)?.to_vec().into();
-    tape.apply(Magnitude { norms, bias, compute: base.weight().compute() }, &[h, m])
+    tape.apply(Magnitude { bias, compute: base.weight().compute() }, &[h, m, norms])
 }
 
 /// `W (x - x') + b + g (W + s B A) x'`, x' being x after dropout.

@@ -1,7 +1,6 @@
 //! What an adapter method is.
 
 use crate::config::Init;
-use candle_core::Tensor;
 use galen_ops::hook::HookContext;
 use galen_ops::ops::{Dropout, DropoutKey, Projection, Prologue};
 use galen_ops::{Result, Tape, Traced};
@@ -87,9 +86,9 @@ pub trait Method: Sync + Send {
         key: [u64; 3],
     ) -> crate::Result<Vec<Vec<f32>>>;
 
-    /// What it computes of its values and the frozen weight once for a pass or a sequence, always as many tensors. No
+    /// What it computes of its matrices and the frozen weight once for a pass or a sequence, where they lie, always as many. No
     /// gradient goes through them.
-    fn constants(&self, _values: &[&[f32]], _extent: Extent, _base: &Projection) -> Result<Vec<Tensor>> {
+    fn constants(&self, _leaves: &[Traced], _extent: Extent, _base: &Projection) -> Result<Vec<Traced>> {
         Ok(Vec::new())
     }
 

@@ -1,32 +1,44 @@
 //! An adapter's values and gradients on an accelerator: one buffer each for all blocks, as the optimiser's kernel reads them.
 //!
-//! A pair lies as A `[P, in]` and B `[out, P]`, P being the rank in whole pieces of 8. What the rank does not fill is zero, gets
-//! gradients of zero and so stays zero.
+//! A pair lies as A `[P, in]` and B `[out, P]`, P being the rank in whole pieces of 8; vectors behind it, in whole pieces too. What they
+//! do not fill is zero, gets gradients of zero and so stays zero. Products read the pair rounded; vectors are read in f32.
 
-use crate::adapter::{Adapter, Layer};
+use crate::adapter::Adapter;
 use crate::error::{Error, Result};
-use galen_ops::Traced;
 use galen_ops::device::{Accelerator, Backend as _, DeviceTensor, Memory};
 
 /// Values of a piece.
 const PIECE: usize = 8;
 
-/// A pair's sizes and where it begins, in values.
-struct Pair {
+/// A projection's matrices: sizes, and where they begin, in values.
+struct Place {
     r: usize,
     padded: usize,
     inputs: usize,
     outputs: usize,
+    /// Vectors of as many values as there are outputs, behind the pair.
+    vectors: usize,
     at: usize,
 }
 
-impl Pair {
+impl Place {
     fn b(&self) -> usize {
         self.at + self.padded * self.inputs
     }
 
+    fn vector(&self, i: usize) -> usize {
+        self.b() + self.outputs * self.padded + i * self.outputs.next_multiple_of(PIECE)
+    }
+
     fn end(&self) -> usize {
-        self.b() + self.outputs * self.padded
+        self.vector(self.vectors)
+    }
+
+    /// Where the host's values lie, in their order: (first here, how many).
+    fn rows(&self) -> impl Iterator<Item = (usize, usize)> {
+        let b = (0..self.outputs).map(|row| (self.b() + row * self.padded, self.r));
+        let vectors = (0..self.vectors).map(|i| (self.vector(i), self.outputs));
+        [(self.at, self.r * self.inputs)].into_iter().chain(b).chain(vectors)
     }
 }
 
@@ -34,7 +46,7 @@ impl Pair {
 pub struct Placed {
     on: Accelerator,
     /// By block, in the order of its entries.
-    pairs: Vec<Vec<Pair>>,
+    places: Vec<Vec<Place>>,
     /// f32.
     values: Memory,
     /// f32, in the same places.
@@ -46,14 +58,7 @@ pub struct Placed {
 impl Placed {
     fn new(adapter: &Adapter, on: &Accelerator) -> Result<Self> {
         let method = adapter.method();
-        if method.name() != "lora" || adapter.score_head().is_some() {
-            let what = if adapter.score_head().is_some() { "reward models" } else { method.shown() };
-            return Err(Error::Config(format!(
-                "training {what} on `{}` is not supported\nhint: `--device cpu`",
-                on.name()
-            )));
-        }
-        let (mut pairs, mut at) = (Vec::new(), 0);
+        let (mut places, mut at) = (Vec::new(), 0);
         for layer in adapter.layers() {
             let mut own = Vec::new();
             for e in &layer.entries {
@@ -63,14 +68,16 @@ impl Placed {
                         format!("`{}` has {inputs} inputs, which are not whole pieces of 8", e.shape.module);
                     return Err(Error::Config(format!("{what}\nhint: `--device cpu`")));
                 }
-                own.push(Pair { r, padded: r.next_multiple_of(PIECE), inputs, outputs, at });
-                at = own.last().map_or(at, Pair::end);
+                // The pair of a low-rank branch comes first.
+                let vectors = method.parameters(r, inputs, outputs).len().saturating_sub(2);
+                own.push(Place { r, padded: r.next_multiple_of(PIECE), inputs, outputs, vectors, at });
+                at = own.last().map_or(at, Place::end);
             }
-            pairs.push(own);
+            places.push(own);
         }
         let mut placed = Self {
             on: on.clone(),
-            pairs,
+            places,
             values: on.zeros(0)?,
             gradients: on.zeros(4 * at)?,
             rounded: on.zeros(0)?,
@@ -89,7 +96,7 @@ impl Placed {
 
     /// Values of each buffer, those that only fill pieces included: a multiple of 8.
     pub fn len(&self) -> usize {
-        self.pairs.iter().flatten().last().map_or(0, Pair::end)
+        self.places.iter().flatten().last().map_or(0, Place::end)
     }
 
     /// Whether there are none.
@@ -112,18 +119,14 @@ impl Placed {
         &self.rounded
     }
 
-    /// The host's buffers, a block each, as the device's buffer.
+    /// The host's buffers, a block each, as the device's buffer. A score head behind them is the host's alone.
     pub fn spread<'a>(&self, buffers: impl Iterator<Item = &'a [f32]>) -> Vec<f32> {
         let mut all = vec![0f32; self.len()];
-        for (pairs, buffer) in self.pairs.iter().zip(buffers) {
+        for (places, buffer) in self.places.iter().zip(buffers) {
             let mut rest = buffer;
-            for p in pairs {
-                let (a, later) = rest.split_at(p.r * p.inputs);
-                let (b, later) = later.split_at(p.outputs * p.r);
-                all[p.at..p.at + a.len()].copy_from_slice(a);
-                for (to, from) in all[p.b()..p.end()].chunks_exact_mut(p.padded).zip(b.chunks_exact(p.r)) {
-                    to[..p.r].copy_from_slice(from);
-                }
+            for (at, n) in places.iter().flat_map(Place::rows) {
+                let (own, later) = rest.split_at(n);
+                all[at..at + n].copy_from_slice(own);
                 rest = later;
             }
         }
@@ -132,31 +135,30 @@ impl Placed {
 
     /// The device's buffer as the host's.
     pub fn gather<'a>(&self, all: &[f32], buffers: impl Iterator<Item = &'a mut [f32]>) {
-        for (pairs, buffer) in self.pairs.iter().zip(buffers) {
+        for (places, buffer) in self.places.iter().zip(buffers) {
             let mut rest = buffer;
-            for p in pairs {
-                let (a, later) = rest.split_at_mut(p.r * p.inputs);
-                let (b, later) = later.split_at_mut(p.outputs * p.r);
-                a.copy_from_slice(&all[p.at..p.at + a.len()]);
-                for (from, to) in all[p.b()..p.end()].chunks_exact(p.padded).zip(b.chunks_exact_mut(p.r)) {
-                    to.copy_from_slice(&from[..p.r]);
-                }
+            for (at, n) in places.iter().flat_map(Place::rows) {
+                let (own, later) = rest.split_at_mut(n);
+                own.copy_from_slice(&all[at..at + n]);
                 rest = later;
             }
         }
     }
 
-    /// A block's A and B, in order.
-    pub(crate) fn leaves(&self, layer: usize) -> impl Iterator<Item = DeviceTensor> {
+    /// A block's matrices, in order.
+    fn leaves(&self, layer: usize) -> impl Iterator<Item = DeviceTensor> {
         let leaf = |at: usize, rows, cols| {
             let (values, gradient) = (self.rounded.part(2 * at), self.gradients.part(4 * at));
             DeviceTensor::leaf(&self.on, (rows, cols), values, gradient)
         };
-        self.pairs
-            .get(layer)
-            .into_iter()
-            .flatten()
-            .flat_map(move |p| [leaf(p.at, p.padded, p.inputs), leaf(p.b(), p.outputs, p.padded)])
+        let vector = |at: usize, n| {
+            let (values, gradient) = (self.values.part(4 * at), self.gradients.part(4 * at));
+            DeviceTensor::vector_leaf(&self.on, n, values, gradient)
+        };
+        self.places.get(layer).into_iter().flatten().flat_map(move |p| {
+            let pair = [leaf(p.at, p.padded, p.inputs), leaf(p.b(), p.outputs, p.padded)];
+            pair.into_iter().chain((0..p.vectors).map(move |i| vector(p.vector(i), p.outputs)))
+        })
     }
 }
 
@@ -188,17 +190,14 @@ impl Adapter {
         Ok(())
     }
 
-    /// A block's leaves for a tape on an accelerator.
+    /// A block's matrices on that accelerator.
     pub(crate) fn placed_leaves(
         &self,
         layer: usize,
         on: &Accelerator,
-        mut enter: impl FnMut(DeviceTensor) -> Traced,
-    ) -> galen_ops::Result<Vec<Traced>> {
-        let covered = self.layers().get(layer).is_some_and(|l: &Layer| !l.entries.is_empty());
+    ) -> galen_ops::Result<impl Iterator<Item = DeviceTensor>> {
         match &self.placed {
-            _ if !covered => Ok(vec![]),
-            Some(placed) if placed.on.is(on) => Ok(placed.leaves(layer).map(&mut enter).collect()),
+            Some(placed) if placed.on.is(on) => Ok(placed.leaves(layer)),
             _ => Err(galen_ops::Error::Device(format!("the adapter does not lie on `{}`", on.name()))),
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::model::Model;
 use crate::pass::{Chain, PassOptions, Sink};
+use galen_ops::device::{Accelerator, DeviceMatrix, DeviceTensor, Number, Value};
 use galen_ops::hook::ProjectionHook;
 use galen_ops::ops::{RmsNorm, SelectRows};
 use galen_ops::tensor::{f32_tensor, f32_view};
@@ -14,6 +15,7 @@ pub struct PooledPass<'a> {
     /// `[N, C]`, row-major: the hidden state, after the last norm, of each token asked for.
     pub states: Vec<f32>,
     width: usize,
+    on: Option<Accelerator>,
 }
 
 impl<'a> PooledPass<'a> {
@@ -31,8 +33,11 @@ impl<'a> PooledPass<'a> {
             let chosen = tape.apply(SelectRows { rows: tokens.into() }, &[hidden])?;
             tape.apply(RmsNorm { weight: model.final_norm.clone(), eps: model.eps }, &[&chosen])
         })?;
-        let states = f32_view(states.host()?)?.to_vec();
-        Ok(Self { chain, states, width: model.config.hidden_size })
+        let states = match &states {
+            Value::Host(states) => f32_view(states)?.to_vec(),
+            Value::Device(states) => states.download()?,
+        };
+        Ok(Self { chain, states, width: model.config.hidden_size, on: model.device().cloned() })
     }
 
     /// Walks back from the gradient of [`PooledPass::states`]; gives each block's leaf gradients, in the order of its leaves,
@@ -43,6 +48,12 @@ impl<'a> PooledPass<'a> {
             return Err(Error::Shape { op: "backward", what });
         }
         let rows = gradient.len() / self.width.max(1);
-        self.chain.backward(f32_tensor(gradient, (rows, self.width))?.into(), sink)
+        let gradient = match &self.on {
+            None => f32_tensor(gradient, (rows, self.width))?.into(),
+            Some(on) => {
+                DeviceTensor::new(on, DeviceMatrix::upload(on, &gradient, self.width, Number::Bf16)?).into()
+            }
+        };
+        self.chain.backward(gradient, sink)
     }
 }

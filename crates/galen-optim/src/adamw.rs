@@ -71,29 +71,41 @@ impl AdamW {
         learning_rate: f64,
         factor: f32,
     ) {
-        let AdamWStep { factor, beta1: (b1, c1), beta2: (b2, c2), step_size, root, eps, decay } =
-            self.next_step(learning_rate, factor);
+        let step = self.next_step(learning_rate, factor);
         for (((values, gradients), m), v) in values.zip(gradients).zip(&mut self.m).zip(&mut self.v) {
-            assert!(
-                values.len() == gradients.len() && values.len() == m.len(),
-                "buffers of different lengths"
-            );
-            const CHUNK: usize = 1 << 14;
-            values
-                .par_chunks_mut(CHUNK)
-                .zip(gradients.par_chunks(CHUNK))
-                .zip(m.par_chunks_mut(CHUNK))
-                .zip(v.par_chunks_mut(CHUNK))
-                .for_each(|(((values, gradients), m), v)| {
-                    for (((x, g), m), v) in values.iter_mut().zip(gradients).zip(m).zip(v) {
-                        let g = g * factor;
-                        *m = b1 * *m + c1 * g;
-                        *v = b2 * *v + c2 * g * g;
-                        *x = *x * decay - step_size * (*m / (v.sqrt() / root + eps));
-                    }
-                });
+            update(step, values, gradients, m, v);
         }
     }
+
+    /// The last buffer's part of a step that [`AdamW::next_step`] counted: where the others lie elsewhere.
+    ///
+    /// # Panics
+    /// As [`AdamW::step`].
+    pub fn step_last(&mut self, step: AdamWStep, values: &mut [f32], gradients: &[f32]) {
+        if let (Some(m), Some(v)) = (self.m.last_mut(), self.v.last_mut()) {
+            update(step, values, gradients, m, v);
+        }
+    }
+}
+
+/// A buffer's step.
+fn update(step: AdamWStep, values: &mut [f32], gradients: &[f32], m: &mut [f32], v: &mut [f32]) {
+    const CHUNK: usize = 1 << 14;
+    let AdamWStep { factor, beta1: (b1, c1), beta2: (b2, c2), step_size, root, eps, decay } = step;
+    assert!(values.len() == gradients.len() && values.len() == m.len(), "buffers of different lengths");
+    values
+        .par_chunks_mut(CHUNK)
+        .zip(gradients.par_chunks(CHUNK))
+        .zip(m.par_chunks_mut(CHUNK))
+        .zip(v.par_chunks_mut(CHUNK))
+        .for_each(|(((values, gradients), m), v)| {
+            for (((x, g), m), v) in values.iter_mut().zip(gradients).zip(m).zip(v) {
+                let g = g * factor;
+                *m = b1 * *m + c1 * g;
+                *v = b2 * *v + c2 * g * g;
+                *x = *x * decay - step_size * (*m / (v.sqrt() / root + eps));
+            }
+        });
 }
 
 #[cfg(test)]

@@ -153,7 +153,7 @@ fn in_turn<T>(given: Vec<Vec<T>>, n: usize) -> Vec<T> {
 pub struct StepGradient {
     /// The step's loss; of supervised training the mean negative log-probability of the supervised tokens.
     pub loss: f64,
-    /// In the layout of the adapter's buffers; none where the adapter lies on an accelerator, which has them.
+    /// In the layout of the adapter's buffers. Of an adapter that lies on an accelerator, which has the others, a score head's alone.
     pub gradients: Vec<Vec<f32>>,
     /// Tokens of the rows.
     pub tokens: u64,
@@ -175,7 +175,7 @@ impl StepGradient {
             loss: 0.0,
             gradients: match adapter.placed() {
                 None => adapter.buffers().map(|b| vec![0.0; b.len()]).collect(),
-                Some(_) => vec![],
+                Some(_) => adapter.score_head().map(|head| vec![0.0; head.len()]).into_iter().collect(),
             },
             tokens: 0,
             supervised_tokens: 0,
@@ -185,8 +185,11 @@ impl StepGradient {
         }
     }
 
-    /// Adds the figures of another device, whose gradients stay there.
+    /// Adds the figures of another device, and what gradients the host has of it.
     fn merge(&mut self, other: Self) {
+        for (sum, part) in self.gradients.iter_mut().zip(other.gradients) {
+            sum.iter_mut().zip(part).for_each(|(s, p)| *s += p);
+        }
         self.loss += other.loss;
         self.tokens += other.tokens;
         self.supervised_tokens += other.supervised_tokens;

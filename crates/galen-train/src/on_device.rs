@@ -9,6 +9,7 @@ use galen_adapter::{Adapter, Placed};
 use galen_model::Model;
 use galen_ops::device::{Group, Memory, adamw, square_sum};
 use galen_optim::AdamW;
+use galen_types::AdamWStep;
 
 /// The moments beside an adapter's own buffers.
 struct Moments {
@@ -95,21 +96,38 @@ impl<'a> OnDevice<'a> {
         Ok(square_sum(own.on(), own.len(), own.gradients())?.sqrt())
     }
 
-    /// One step of [`AdamW::step`]'s on every device; the gradients are zero afterwards.
+    /// One step of [`AdamW::step`]'s on every device; the gradients are zero afterwards. Gives the step's numbers.
     pub fn step(
         &self,
         adapter: &Adapter,
         optimizer: &mut AdamW,
         learning_rate: f64,
         factor: f32,
-    ) -> Result<()> {
+    ) -> Result<AdamWStep> {
         let step = optimizer.next_step(learning_rate, factor);
         for (adapter, Moments { m, v }) in self.adapters(adapter).zip(&self.moments) {
             let placed = placed(adapter)?;
             let buffers = [placed.values(), placed.gradients(), m, v];
             adamw(placed.on(), placed.len(), buffers, Some(placed.rounded()), step)?;
         }
-        Ok(())
+        Ok(step)
+    }
+
+    /// The score head's part of that step: the head is the host's, and the same for every device.
+    pub fn step_head(
+        &mut self,
+        adapter: &mut Adapter,
+        optimizer: &mut AdamW,
+        gradient: &[f32],
+        step: AdamWStep,
+    ) {
+        let Some(head) = adapter.buffers_mut().last() else { return };
+        optimizer.step_last(step, head, gradient);
+        for other in &mut self.others {
+            if let Some(own) = other.adapter.buffers_mut().last() {
+                own.copy_from_slice(head);
+            }
+        }
     }
 
     /// Brings values and moments to the host.

@@ -102,7 +102,7 @@ impl Run<'_> {
         if let Some(on) = self.model.device() {
             self.adapter.place(on)?;
         }
-        let device = match self.adapter.placed() {
+        let mut device = match self.adapter.placed() {
             None => None,
             Some(_) => Some(OnDevice::over(&self.adapter, &optimizer, self.others, self.group)?),
         };
@@ -122,7 +122,7 @@ impl Run<'_> {
             let (report, remark) = {
                 let _span = span("step");
                 let made =
-                    self.step(batches, epoch, &plan, &schedule, &mut optimizer, device.as_ref(), &mut state);
+                    self.step(batches, epoch, &plan, &schedule, &mut optimizer, device.as_mut(), &mut state);
                 // Such a step did nothing yet: what came before it must not be lost to somebody else's program.
                 let judge = matches!(made, Err(Error::Judge { .. }));
                 if judge && state.step > 0 {
@@ -223,7 +223,7 @@ impl Run<'_> {
         plan: &StepPlan,
         schedule: &Schedule,
         optimizer: &mut AdamW,
-        device: Option<&OnDevice>,
+        device: Option<&mut OnDevice>,
         state: &mut RunState,
     ) -> Result<(StepReport, Remark)> {
         let start = Instant::now();
@@ -231,7 +231,7 @@ impl Run<'_> {
         let at = Place {
             model: self.model,
             adapter: &self.adapter,
-            others: device.map_or(&[], OnDevice::others),
+            others: device.as_deref().map_or(&[], OnDevice::others),
             settings: &self.settings,
             step: state.step,
             epoch,
@@ -240,9 +240,9 @@ impl Run<'_> {
             self.objective.step(&at, batches)?;
         let norm = {
             let _span = span("gradient norm");
-            match device {
+            match &device {
                 None => global_norm(&gradients),
-                Some(device) => device.norm(&self.adapter)?,
+                Some(device) => device.norm(&self.adapter)?.hypot(global_norm(&gradients)),
             }
         };
         for (what, value) in [("loss", loss), ("gradient norm", norm)] {
@@ -260,7 +260,12 @@ impl Run<'_> {
             let _span = span("optimizer");
             match device {
                 None => optimizer.step(self.adapter.buffers_mut(), &gradients, learning_rate, factor),
-                Some(device) => device.step(&self.adapter, optimizer, learning_rate, factor)?,
+                Some(device) => {
+                    let made = device.step(&self.adapter, optimizer, learning_rate, factor)?;
+                    if let Some(gradient) = gradients.last() {
+                        device.step_head(&mut self.adapter, optimizer, gradient, made);
+                    }
+                }
             }
         }
         state.step = step;

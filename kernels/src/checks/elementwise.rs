@@ -131,7 +131,7 @@ pub fn check_dropout(device: &Device, tokens: usize, c: usize) -> Result<(), Str
         let mut y = vec![0u16; tokens * c];
         let launch = Launch::new("dropout", [(tokens * c).div_ceil(8 * 256), 1, 1]).input(&x).input(&rows);
         let launch = launch.input(&positions).long(base).long((f64::from(p) * 4_294_967_296.0) as u64);
-        device.run(launch.float(1.0 / (1.0 - p)).int(tokens).int(c).output(&mut y))?;
+        device.run(launch.float(1.0 / (1.0 - p)).float(0.0).int(tokens).int(c).output(&mut y))?;
         // The same mask and the same product, so the same bits.
         if y != narrow(&want) {
             return Err(format!("dropout of {p} is another than the CPU's"));
@@ -172,6 +172,13 @@ pub fn check_plain(device: &Device) -> Result<(), String> {
         if y.iter().zip(x.iter().zip(&other)).any(|(y, (a, b))| *y != a + b) {
             return Err(kernel.to_owned());
         }
+    }
+    let mut y = vec![0u16; n];
+    let launch = Launch::new("add_both_bf16", [n.div_ceil(2048), 1, 1]).input(&rounded).input(&half);
+    device.run(launch.long(n as u64).output(&mut y))?;
+    let both: Vec<f32> = widen(&rounded).iter().zip(widen(&half)).map(|(a, b)| a + b).collect();
+    if y != narrow(&both) {
+        return Err("add_both_bf16".to_owned());
     }
     for dtype in WeightDtype::with_kernels() {
         let matrix = weight(dtype, 9, 256, 5);

@@ -1,6 +1,7 @@
 //! What must hold of the kernels, wherever they run: against galen-ops' operations, or references in f64.
 
 pub mod attention;
+pub mod dora;
 pub mod elementwise;
 pub mod generation;
 pub mod operations;
@@ -27,6 +28,8 @@ pub static CHECKS: &[(&str, Check)] = &[
     ("agrees_with_the_cpu_s_operation", attention::agrees_with_the_cpu_s_operation),
     ("attention_over_pages", generation::attention_over_pages),
     ("steps_do_not_see_each_other", generation::steps_do_not_see_each_other),
+    ("magnitudes_and_their_norms", dora::magnitudes_and_their_norms),
+    ("rows_are_picked_and_put_back", operations::rows_are_picked_and_put_back),
     ("norms", elementwise::norms),
     ("rotary_embedding", elementwise::rotary_embedding),
     ("gates_and_masks", elementwise::gates_and_masks),
@@ -49,6 +52,7 @@ pub fn small(device: &Device) -> Result<(), String> {
         }
         qmatmul::check_dequantize(device, dtype, 3, 256)?;
         training::check_log_prob(device, dtype, 1.0)?;
+        dora::check(device, dora::Case { dtype, ..dora::SMALL })?;
     }
     for d in [64, 96, 128, 256] {
         attention::check(
@@ -60,6 +64,7 @@ pub fn small(device: &Device) -> Result<(), String> {
     if device.has_library() {
         products::check_paths(device, WeightDtype::Q4_0, (3, 24, 64, 3))?;
     }
+    operations::check_rows(device, 5, 16)?;
     elementwise::check_rms_norm(device, 2, 72)?;
     elementwise::check_qk_norm(device, 3, 64)?;
     elementwise::check_rope(device, 2, 1, 64)?;

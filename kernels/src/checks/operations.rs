@@ -8,10 +8,12 @@ use crate::place::Launches;
 use candle_core::{Device as Candle, Tensor};
 use galen_ops::device::{
     AttentionOperands, AttentionPlan, Backend, DeviceMatrix, DeviceWeight, Number, Path, attention_backward,
-    attention_forward, gated_backward, gated_forward, log_prob_backward, log_prob_forward, rms_norm_backward,
-    rms_norm_forward,
+    attention_forward, gated_backward, gated_forward, gather_rows, log_prob_backward, log_prob_forward,
+    rms_norm_backward, rms_norm_forward, scatter_rows,
 };
-use galen_ops::ops::{Activation, Attention, AttentionShape, Compute, Frozen, Gated, LogProbHead, RmsNorm};
+use galen_ops::ops::{
+    Activation, Attention, AttentionShape, Compute, Frozen, Gated, LogProbHead, RmsNorm, SelectRows,
+};
 use galen_ops::quant::{QuantMatrix, WeightDtype};
 use galen_ops::{Op, Result};
 use galen_types::{Segment, Target};
@@ -169,6 +171,39 @@ pub fn head(on: &Launches, dtype: WeightDtype) -> Result<()> {
         }
         let dh = log_prob_backward(on, &state, &w, &scores.gradient(on, &g)?, (tokens, 0.8))?;
         near("dh", &dh.download(on)?, &wide(dh_want[0].as_ref().unwrap()), 6e-3).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Rows picked, some of them twice, and their gradients put back, against the CPU's operation.
+pub fn rows_are_picked_and_put_back(device: &Device) -> std::result::Result<(), String> {
+    for (tokens, c) in [(1, 8), (9, 2056)] {
+        check_rows(device, tokens, c)?;
+    }
+    Ok(())
+}
+
+pub fn check_rows(device: &Device, tokens: usize, c: usize) -> std::result::Result<(), String> {
+    rows_of(&Launches(device, Path::Kernels), tokens, c).map_err(|e| e.to_string())
+}
+
+fn rows_of(on: &Launches, tokens: usize, c: usize) -> Result<()> {
+    let rows = [tokens - 1, 0, tokens / 2, tokens - 1].map(|r| r as u32);
+    let (x, dy) = (values(1, tokens * c), values(2, rows.len() * c));
+    let op = SelectRows { rows: rows.into() };
+    let (want, saved) = op.forward(&[&tensor(&x, c)])?;
+    let back = op.backward(&saved, vec![Some(tensor(&dy, c))], &[true])?;
+    let f32s = |values: &[f32]| DeviceMatrix::upload(on, values, c, Number::F32);
+    let y = gather_rows(on, &f32s(&x)?, &rows)?;
+    let dx = scatter_rows(on, &f32s(&dy)?, &rows, tokens)?;
+    let exact = |got: Vec<f32>, want: &Tensor| got.iter().map(|v| f64::from(*v)).eq(wide(want));
+    if !exact(y.download(on)?, &want[0])
+        || !back[0].as_ref().is_some_and(|w| dx.download(on).is_ok_and(|g| exact(g, w)))
+    {
+        return Err(galen_ops::Error::Device(format!("rows of {tokens} x {c}")));
+    }
+    if gather_rows(on, &f32s(&x)?, &[tokens as u32]).is_ok() {
+        return Err(galen_ops::Error::Device("a row that is not there".into()));
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use crate::compile::{compile, copy_sources};
 use galen_kernels::Device;
 use galen_kernels::checks::qmatmul::{BASE, Case, Kind};
-use galen_kernels::checks::{Check, attention, elementwise, generation, qmatmul, training};
+use galen_kernels::checks::{Check, attention, dora, elementwise, generation, operations, qmatmul, training};
 use galen_ops::quant::WeightDtype;
 use std::path::Path;
 use std::sync::Mutex;
@@ -37,6 +37,14 @@ fn many(device: &Device) -> Result<(), String> {
 fn decode(device: &Device) -> Result<(), String> {
     let lengths = vec![3, 300, 600];
     generation::check(device, &generation::Case { window: Some(290), lengths, ..generation::plain(64) })
+}
+
+fn decomposed(device: &Device) -> Result<(), String> {
+    dora::check(device, dora::Case { tokens: 70, k: 64, ..dora::SMALL })
+}
+
+fn rows(device: &Device) -> Result<(), String> {
+    operations::check_rows(device, 5, 16)
 }
 
 fn attend(device: &Device) -> Result<(), String> {
@@ -200,6 +208,54 @@ const FAULTS: &[Fault] = &[
         from: "store_vector(to + pages.values(), ptx",
         to: "store_vector(to + 2 * pages.values(), ptx",
         check: decode,
+    },
+    Fault {
+        what: "the change's product with the weight is left out of a norm",
+        unit: "dora",
+        file: "dora.cu",
+        from: "double square = squares[row] + cross + change;",
+        to: "double square = squares[row] + change;",
+        check: decomposed,
+    },
+    Fault {
+        what: "a row that the change takes away keeps what is left of its digits",
+        unit: "dora",
+        file: "dora.cu",
+        from: "constexpr double CANCELLED = 1e-3;",
+        to: "constexpr double CANCELLED = 0;",
+        check: decomposed,
+    },
+    Fault {
+        what: "threads' sums are read before all are there",
+        unit: "dora",
+        file: "dora.cu",
+        from: "scratch[threadIdx.x] = x;\n    __syncthreads();",
+        to: "scratch[threadIdx.x] = x;",
+        check: decomposed,
+    },
+    Fault {
+        what: "the magnitude goes over the bias too",
+        unit: "dora",
+        file: "dora.cu",
+        from: "g.v[j] * (x.v[j] - b.v[j]) + b.v[j];",
+        to: "g.v[j] * x.v[j];",
+        check: decomposed,
+    },
+    Fault {
+        what: "a part's last token is left out of the magnitude's gradient",
+        unit: "dora",
+        file: "dora.cu",
+        from: "for (int t = part * blockIdx.y; t < end; ++t) {",
+        to: "for (int t = part * blockIdx.y; t < end - 1; ++t) {",
+        check: decomposed,
+    },
+    Fault {
+        what: "a row's second gradient is left out",
+        unit: "plain",
+        file: "plain.cu",
+        from: "for (int k = begin; k < end; ++k) {",
+        to: "for (int k = begin; k < min(end, begin + 1); ++k) {",
+        check: rows,
     },
     Fault {
         what: "a token does not see itself",

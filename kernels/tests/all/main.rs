@@ -7,6 +7,7 @@ mod faults;
 mod generation;
 mod policy;
 mod products;
+mod reward;
 mod sanitizers;
 mod tiny;
 mod training;
@@ -41,6 +42,8 @@ checks! {
     agrees_with_the_cpu_s_operation
     attention_over_pages
     steps_do_not_see_each_other
+    magnitudes_and_their_norms
+    rows_are_picked_and_put_back
     norms
     rotary_embedding
     gates_and_masks

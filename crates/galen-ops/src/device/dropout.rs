@@ -18,6 +18,17 @@ pub struct DeviceDropout<B> {
     pub threshold: u64,
     /// Factor of what is kept.
     pub keep: f32,
+    /// Factor of what is dropped: 0, but for [`Self::taken`].
+    pub drop: f32,
+}
+
+impl<B> DeviceDropout<B> {
+    /// The mask that gives what this one takes away.
+    #[must_use]
+    pub fn taken(&self) -> Self {
+        let (rows, positions) = (Arc::clone(&self.rows), Arc::clone(&self.positions));
+        Self { rows, positions, keep: 1.0 - self.keep, drop: 1.0 - self.drop, ..*self }
+    }
 }
 
 /// x `[T, C]` bf16, or a gradient, under the mask.
@@ -41,6 +52,7 @@ pub fn dropout<B>(
             Argument::Long(mask.base),
             Argument::Long(mask.threshold),
             Argument::Float(mask.keep),
+            Argument::Float(mask.drop),
             Argument::Int(x.rows),
             Argument::Int(x.cols),
             y.write(),

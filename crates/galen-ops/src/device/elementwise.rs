@@ -24,14 +24,15 @@ pub fn to_bf16<B>(on: &impl Backend<Buffer = B>, x: &DeviceMatrix<B>, scale: f32
     Ok(y)
 }
 
-/// `a + b` f32, a f32 and b of either number.
+/// `a + b` in the number of a, which is f32 where b is.
 pub fn sum<B>(
     on: &impl Backend<Buffer = B>,
     a: &DeviceMatrix<B>,
     b: &DeviceMatrix<B>,
 ) -> Result<DeviceMatrix<B>> {
-    a.expect("add", b.rows, b.cols, Number::F32)?;
-    let y = DeviceMatrix::new(on, a.rows, a.cols, Number::F32)?;
+    let number = if b.number == Number::F32 { Number::F32 } else { a.number };
+    a.expect("add", b.rows, b.cols, number)?;
+    let y = DeviceMatrix::new(on, a.rows, a.cols, number)?;
     add(on, a, b, &y)?;
     Ok(y)
 }
@@ -57,7 +58,11 @@ fn add<B>(
     if n == 0 {
         return Ok(());
     }
-    let kernel = if b.number == Number::F32 { "add_f32" } else { "add_bf16" };
+    let kernel = match (a.number, b.number) {
+        (Number::Bf16, _) => "add_both_bf16",
+        (Number::F32, Number::Bf16) => "add_bf16",
+        (Number::F32, Number::F32) => "add_f32",
+    };
     let args = [a.read(), b.read(), Argument::Long(n as u64), y.write()];
     on.launch(kernel, [n.div_ceil(8 * 256), 1, 1], &args)
 }

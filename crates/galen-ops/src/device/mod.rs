@@ -13,10 +13,12 @@ mod elementwise;
 mod gemm;
 mod group;
 mod head;
+mod magnitude;
 mod optimiser;
 mod pages;
 mod product;
 mod projection;
+mod rows;
 mod tensor;
 mod weight;
 
@@ -35,9 +37,11 @@ pub use elementwise::{
 pub use gemm::{Gemm, Library, Lying, SCRATCH_BYTES, Scratch, Way};
 pub use group::{AllReduce, Group};
 pub use head::{HeadState, Scores, log_prob_backward, log_prob_forward, logits};
+pub use magnitude::{MagnitudeOperands, adapted_norms, magnitude_backward, magnitude_forward, row_squares};
 pub use optimiser::{adamw, square_sum};
 pub use pages::{KvExtension, KvPool, KvSequence};
 pub use projection::{DeviceBranch, projection_backward, projection_forward};
+pub use rows::{gather_rows, scatter_rows};
 pub use tensor::{DeviceTensor, Value};
 pub use weight::{DeviceWeight, embed};
 

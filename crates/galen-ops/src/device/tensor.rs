@@ -36,6 +36,13 @@ impl DeviceTensor {
         Ok(Self::new(&self.on, DeviceMatrix { buffer, rows, ..all.clone() }))
     }
 
+    /// As [`Self::leaf`], one row of f32 values. Both have room for whole pieces of 8.
+    pub fn vector_leaf(on: &Accelerator, cols: usize, values: Memory, gradient: Memory) -> Self {
+        let stride = cols.next_multiple_of(8);
+        let matrix = DeviceMatrix { buffer: values, rows: 1, cols, stride, number: Number::F32 };
+        Self { on: on.clone(), matrix, gradient: Some(gradient) }
+    }
+
     /// Where it lies.
     pub fn on(&self) -> &Accelerator {
         &self.on

@@ -1,8 +1,9 @@
 //! The magnitude of weight-decomposed adapters (DoRA, Liu et al. 2024).
 
+use crate::device::{Accelerator, DeviceTensor};
 use crate::error::{Result, shape_error};
-use crate::ops::{Compute, by_rows};
-use crate::tape::{Op, Saved};
+use crate::ops::{Compute, by_rows, on_device};
+use crate::tape::{Launched, Op, Saved};
 use crate::tensor::{dims2, f32_tensor, f32_view, keep, kept};
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -11,13 +12,12 @@ use std::sync::Arc;
 /// Columns summed by one thread.
 const COLUMNS: usize = 64;
 
-/// `y = g (h - b) + b` with `g = m / n`. Inputs: h `[T, out]`, a projection's result with b in it, and m `[out]`.
+/// `y = g (h - b) + b` with `g = m / n`. Inputs: h `[T, out]`, a projection's result with b in it, m `[out]`, and n `[out]`, the norms of
+/// the adapted weight's rows.
 ///
-/// n are the norms of the adapted weight's rows. They count as constants, as section 4.3 of the paper has it and PEFT does: no
-/// gradient goes through them. A row of norm 0 gives 0.
+/// The norms count as constants, as section 4.3 of the paper has it and PEFT does: no gradient goes through them. A row of norm 0
+/// gives 0.
 pub struct Magnitude {
-    /// n `[out]`.
-    pub norms: Arc<[f32]>,
     /// b `[out]`, which the magnitude does not touch.
     pub bias: Option<Arc<[f32]>>,
     /// In bf16 arithmetic `h - b` is kept in two bytes.
@@ -25,18 +25,18 @@ pub struct Magnitude {
 }
 
 impl Magnitude {
-    fn shape(&self, h: &Tensor, m: &Tensor) -> Result<(usize, usize)> {
+    fn shape(&self, h: &Tensor, m: &Tensor, norms: &Tensor) -> Result<(usize, usize)> {
         let (tokens, n) = dims2("magnitude", h)?;
-        let fits = |b: &Arc<[f32]>| b.len() == n;
-        if m.dims() != [n] || !fits(&self.norms) || !self.bias.as_ref().is_none_or(fits) {
-            let what = format!("`{:?}` and {} norms for `{:?}`", m.dims(), self.norms.len(), h.dims());
+        if m.dims() != [n] || norms.dims() != [n] || self.bias.as_ref().is_some_and(|b| b.len() != n) {
+            let what = format!("`{:?}` and norms `{:?}` for `{:?}`", m.dims(), norms.dims(), h.dims());
             return shape_error("magnitude", what);
         }
         Ok((tokens, n))
     }
 
-    fn gains(&self, m: &[f32]) -> Vec<f32> {
-        m.iter().zip(&self.norms[..]).map(|(m, n)| if *n > 0.0 { m / n } else { 0.0 }).collect()
+    fn gains(m: &Tensor, norms: &Tensor) -> Result<Vec<f32>> {
+        let (m, norms) = (f32_view(m)?, f32_view(norms)?);
+        Ok(m.iter().zip(&*norms).map(|(m, n)| if *n > 0.0 { m / n } else { 0.0 }).collect())
     }
 
     /// `h - b`.
@@ -74,10 +74,10 @@ impl Magnitude {
     }
 
     fn run(&self, inputs: &[&Tensor]) -> Result<(Tensor, Tensor)> {
-        let [h, m] = inputs else { return shape_error("magnitude", "takes two inputs") };
-        self.shape(h, m)?;
+        let [h, m, norms] = inputs else { return shape_error("magnitude", "takes three inputs") };
+        self.shape(h, m, norms)?;
         let bare = self.bare(h)?;
-        let gains = self.gains(&f32_view(m)?);
+        let gains = Self::gains(m, norms)?;
         let y = Self::scaled(&gains, self.bias.as_deref(), &f32_view(&bare)?);
         Ok((f32_tensor(y, h.shape())?, bare))
     }
@@ -90,7 +90,7 @@ impl Op for Magnitude {
 
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Vec<Tensor>, Saved)> {
         let (y, bare) = self.run(inputs)?;
-        let saved = vec![inputs[1].clone(), keep(&bare, self.compute)?];
+        let saved = vec![inputs[1].clone(), inputs[2].clone(), keep(&bare, self.compute)?];
         Ok((vec![y], saved))
     }
 
@@ -104,22 +104,22 @@ impl Op for Magnitude {
         grads: Vec<Option<Tensor>>,
         needs: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
-        let ([Some(dy)], [m, bare], [h_needed, m_needed]) = (&grads[..], &saved[..], needs) else {
-            return Ok(vec![None, None]);
+        let ([Some(dy)], [m, norms, bare], [h_needed, m_needed, _]) = (&grads[..], &saved[..], needs) else {
+            return Ok(vec![None, None, None]);
         };
-        let (tokens, n) = self.shape(dy, m)?;
+        let (tokens, n) = self.shape(dy, m, norms)?;
         let shape = dy.shape();
         let dy = f32_view(dy)?;
         let dy = &*dy;
         let dh = if *h_needed {
-            let gains = self.gains(&f32_view(m)?);
+            let gains = Self::gains(m, norms)?;
             Some(f32_tensor(Self::scaled(&gains, None, dy), shape)?)
         } else {
             None
         };
         let dm = if *m_needed {
-            let bare = kept(bare)?;
-            let bare = &*bare;
+            let (bare, norms) = (kept(bare)?, f32_view(norms)?);
+            let (bare, norms) = (&*bare, &*norms);
             let mut dm = vec![0f32; n];
             // Each column's sum in the order of the tokens, whatever the threads.
             dm.par_chunks_mut(COLUMNS).enumerate().for_each(|(c, dm)| {
@@ -131,7 +131,7 @@ impl Op for Magnitude {
                         dm[i] += dy[i] * bare[i];
                     }
                 }
-                for (d, norm) in dm.iter_mut().zip(&self.norms[first..]) {
+                for (d, norm) in dm.iter_mut().zip(&norms[first..]) {
                     *d = if *norm > 0.0 { *d / norm } else { 0.0 };
                 }
             });
@@ -139,6 +139,10 @@ impl Op for Magnitude {
         } else {
             None
         };
-        Ok(vec![dh, dm])
+        Ok(vec![dh, dm, None])
+    }
+
+    fn on_device(&self, on: &Accelerator, inputs: &[&DeviceTensor]) -> Launched {
+        on_device::magnitude(self, on, inputs)
     }
 }

@@ -34,7 +34,7 @@ pub use rms_norm::RmsNorm;
 pub use rope::{Rope, RopeTable};
 pub use select_rows::SelectRows;
 pub use softmax::{SoftmaxNorm, softmax_weights};
-pub use weight_norm::adapted_norms;
+pub use weight_norm::{adapted_norms, adapted_norms_of};
 
 use rayon::prelude::*;
 use std::mem::MaybeUninit;

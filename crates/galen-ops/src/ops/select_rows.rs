@@ -1,7 +1,9 @@
 //! Some rows of a matrix: what a head reads that looks at few tokens.
 
+use crate::device::{Accelerator, DeviceTensor};
 use crate::error::{Result, shape_error};
-use crate::tape::{Op, Saved};
+use crate::ops::on_device;
+use crate::tape::{Launched, Op, Saved};
 use crate::tensor::{dims2, f32_tensor, f32_view};
 use candle_core::Tensor;
 use std::sync::Arc;
@@ -42,5 +44,9 @@ impl Op for SelectRows {
             dx[start..start + c].iter_mut().zip(dy).for_each(|(dx, dy)| *dx += dy);
         }
         Ok(vec![Some(f32_tensor(dx, (tokens, c))?)])
+    }
+
+    fn on_device(&self, on: &Accelerator, inputs: &[&DeviceTensor]) -> Launched {
+        on_device::select_rows(self, on, inputs)
     }
 }

@@ -1,6 +1,7 @@
 //! Norms of a frozen weight's rows with a low-rank change, which is not formed.
 
-use super::{Frozen, Projection, Projections};
+use super::{Frozen, Projection, Projections, on_device};
+use crate::device::Value;
 use crate::error::{Result, shape_error};
 use crate::tape::Op;
 use crate::tensor::{dims2, f32_tensor, f32_view};
@@ -58,6 +59,20 @@ pub fn adapted_norms(weight: &Frozen, a: &[f32], b: &[f32], scale: f32) -> Resul
         row.iter().map(|w| f64::from(*w) * f64::from(*w)).sum::<f64>().sqrt() as f32
     };
     Ok((0..n).into_par_iter().map(norm).collect())
+}
+
+/// The same of matrices wherever they lie; there the norms lie too, `[out]` on the CPU.
+pub fn adapted_norms_of(weight: &Frozen, a: &Value, b: &Value, scale: f32) -> Result<Value> {
+    match (a, b) {
+        (Value::Device(a), Value::Device(b)) => {
+            on_device::adapted_norms(a.on(), weight, a, b, scale).map(Value::from)
+        }
+        _ => {
+            let norms = adapted_norms(weight, &f32_view(a.host()?)?, &f32_view(b.host()?)?, scale)?;
+            let n = norms.len();
+            f32_tensor(norms, n).map(Value::from)
+        }
+    }
 }
 
 /// `x W^T`.

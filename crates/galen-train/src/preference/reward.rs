@@ -114,9 +114,8 @@ impl Objective for RewardPairs<'_> {
             temperature: None,
         };
         let pairs = micro_batches.iter().map(Vec::len).sum();
-        let head = head_of(at.adapter, at.model)?;
-        let mut out = StepGradient::zero(at.adapter);
-        for rows in micro_batches {
+        let (out, _) = at.each(micro_batches, |at, rows, out| {
+            let head = head_of(at.adapter, at.model)?;
             let rows: Vec<&TokenizedPair> = rows.iter().map(|row| &self.rows.train[*row]).collect();
             let (Scored { pass, .. }, loss) = self.forward(at, &rows, pairs, options)?;
             out.loss += loss.loss;
@@ -134,8 +133,8 @@ impl Objective for RewardPairs<'_> {
                 }
             }
             let flowing = slopes.iter().flat_map(|d| head.iter().map(move |w| d * w)).collect();
-            out.add_leaves(at.adapter, |sink| pass.backward(flowing, sink))?;
-        }
+            out.add_leaves(at.adapter, |sink| pass.backward(flowing, sink))
+        })?;
         Ok(out)
     }
 

@@ -1,6 +1,5 @@
 //! Where a run computes.
 
-use super::alignment::Alignment;
 use super::field::{Field, Wrong};
 use super::table::Config;
 use super::types::{Bf16, WeightCache};
@@ -75,20 +74,8 @@ impl Field for Device {
 impl Config {
     /// What of this configuration has no kernels yet, and what to set instead.
     pub fn without_kernels(&self) -> Option<(String, &'static str)> {
-        let found = |what: &str, instead| Some((what.to_owned(), instead));
-        let learned = |a: &Alignment| !matches!(a, Alignment::Reward(_));
-        if let Some(rl) =
-            self.rl().filter(|_| !self.alignment().is_ok_and(|a| a.as_ref().is_some_and(learned)))
-        {
-            return Some((format!("`rl: {rl}`"), ""));
-        }
-        if self.peft_use_dora {
-            return found("`peft_use_dora`", "`peft_use_dora: false`, or ");
-        }
-        if self.precision() == super::Precision::F32 {
-            return found("computing in f32", "`bf16: auto`, or ");
-        }
-        None
+        (self.precision() == super::Precision::F32)
+            .then(|| ("computing in f32".to_owned(), "`bf16: auto`, or "))
     }
 
     /// The same as a card computes it: in bf16, from the stored blocks.
@@ -122,7 +109,7 @@ mod tests {
         };
         assert_eq!(of(|_| ()), None);
         assert_eq!(of(|c| c.lora_dropout = 0.1), None);
-        assert_eq!(of(|c| c.peft_use_dora = true).as_deref(), Some("`peft_use_dora`"));
+        assert_eq!(of(|c| c.peft_use_dora = true), None);
         assert_eq!(of(|c| c.float32 = true).as_deref(), Some("computing in f32"));
         assert_eq!(Config::default().on_card().compute(), galen_ops::ops::Compute::Bf16);
     }

@@ -5,7 +5,6 @@ use crate::error::UsageError;
 use crate::progress::say;
 use galen_model::Weights;
 use galen_ops::device::{Accelerator, Group};
-use std::path::Path;
 
 /// Opens what `device` and `gpus` name; nothing for the processor. Errors: a card that is not there or does not fit, a build
 /// without kernels, a configuration they have nothing for.
@@ -38,24 +37,13 @@ pub fn refuse(config: &Config) -> anyhow::Result<()> {
         let message = format!("`gpus: {}` with `device: cpu`", config.gpus);
         return Err(UsageError::new(message, "keep one of them").into());
     }
-    match (wanted(config), without_kernels(config)) {
+    match (wanted(config), config.without_kernels()) {
         (Some(n), Some((what, instead))) => {
             let message = format!("`{}`: {what} is not supported there yet", asked(config, n));
             Err(UsageError::new(message, format!("{instead}`device: cpu`")).into())
         }
         _ => Ok(()),
     }
-}
-
-/// What has no kernels yet, by the configuration and the adapter it goes on with; and what to set instead.
-fn without_kernels(config: &Config) -> Option<(String, &'static str)> {
-    config.without_kernels().or_else(|| {
-        let folder = Path::new(config.lora_model_dir.as_ref()?);
-        let text = std::fs::read(folder.join("adapter_config.json")).ok()?;
-        let value: serde_json::Value = serde_json::from_slice(&text).ok()?;
-        let what = || format!("the DoRA adapter of `lora_model_dir: {}`", folder.display());
-        (value["use_dora"] == true).then(|| (what(), ""))
-    })
 }
 
 /// The devices that were opened, if they have kernels for the base. Errors: they were asked for, and have none.
@@ -94,7 +82,7 @@ fn automatic(config: &Config) -> Option<Group> {
             return None;
         }
     }
-    if let Some((what, _)) = without_kernels(config) {
+    if let Some((what, _)) = config.without_kernels() {
         say(&format!("note: computing on the CPU, as {what} is not supported on a card yet"));
         return None;
     }
@@ -141,32 +129,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn going_on_with_dora_is_refused_where_a_card_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let write = |dora: bool| {
-            let text = format!("{{\"peft_type\": \"LORA\", \"use_dora\": {dora}}}");
-            std::fs::write(dir.path().join("adapter_config.json"), text).unwrap();
-        };
-        let config = Config {
-            device: Device::Cuda(0),
-            lora_model_dir: Some(dir.path().display().to_string()),
-            ..Config::default()
-        };
-        write(false);
-        assert!(refuse(&config).is_ok());
-        write(true);
-        assert!(refuse(&config).unwrap_err().to_string().contains("DoRA adapter of"));
-    }
-
-    #[test]
     fn several_cards_are_no_matter_of_the_processor() {
-        let on = |device, gpus, peft_use_dora| Config { device, gpus, peft_use_dora, ..Config::default() };
+        let on = |device, gpus, float32| Config { device, gpus, float32, ..Config::default() };
         let said = |config: Config| refuse(&config).err().map(|e| e.to_string()).unwrap_or_default();
         assert!(said(on(Device::Cpu, 2, false)).starts_with("`gpus: 2` with `device: cpu`"));
         assert_eq!(said(on(Device::Cpu, 1, true)), "");
         // Asked for in number, they may not be done without.
         assert_eq!(said(on(Device::Auto, 1, true)), "");
-        assert!(said(on(Device::Auto, 2, true)).starts_with("`gpus: 2`: `peft_use_dora`"));
+        assert!(said(on(Device::Auto, 2, true)).starts_with("`gpus: 2`: computing in f32"));
         #[cfg(not(feature = "cuda"))]
         assert!(open(&on(Device::Auto, 2, false)).unwrap_err().to_string().contains("no CUDA kernels"));
     }

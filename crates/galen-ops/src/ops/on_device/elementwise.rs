@@ -3,7 +3,7 @@
 use super::{Matrix, only, take, wanted};
 use crate::device::{self, Accelerator, DeviceTensor, Number, to_bf16};
 use crate::error::Result;
-use crate::ops::{Gated, RmsNorm, Rope};
+use crate::ops::{Gated, RmsNorm, Rope, SelectRows};
 use crate::quant::QuantMatrix;
 use crate::tape::Launched;
 use std::sync::Arc;
@@ -86,6 +86,18 @@ pub fn gated(op: Gated, on: &Accelerator, inputs: &[&DeviceTensor]) -> Launched 
         let Some(dy) = only(grads) else { return Ok(vec![None, None]) };
         let both = device::gated_backward(&place, op.activation, (&gate, &up), &dy)?;
         Ok(wanted(&place, both.into(), needs))
+    };
+    Ok((vec![DeviceTensor::new(on, y)], Box::new(back)))
+}
+
+/// Of the residual stream.
+pub fn select_rows(op: &SelectRows, on: &Accelerator, inputs: &[&DeviceTensor]) -> Launched {
+    let [x] = take("select_rows", inputs)?;
+    let y = device::gather_rows(on, x, &op.rows)?;
+    let (place, rows, tokens) = (on.clone(), Arc::clone(&op.rows), x.rows);
+    let back = move |grads, needs: &[bool]| {
+        let Some(dy) = only(grads) else { return Ok(vec![None]) };
+        Ok(wanted(&place, vec![device::scatter_rows(&place, &dy, &rows, tokens)?], needs))
     };
     Ok((vec![DeviceTensor::new(on, y)], Box::new(back)))
 }

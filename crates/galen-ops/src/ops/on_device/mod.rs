@@ -4,12 +4,14 @@
 mod attention;
 mod elementwise;
 mod head;
+mod magnitude;
 mod projection;
 
 pub(super) use attention::attention;
-pub(super) use elementwise::{add, gated, rms_norm, rope};
+pub(super) use elementwise::{add, gated, rms_norm, rope, select_rows};
 pub use elementwise::{embed, logits};
 pub(super) use head::log_probs;
+pub(super) use magnitude::{adapted_norms, magnitude};
 pub(super) use projection::projections;
 
 use crate::device::{Accelerator, DeviceMatrix, DeviceTensor, Memory};

@@ -4,10 +4,10 @@ use super::elementwise::{norm_backward, norm_forward};
 use super::{Matrix, unsupported, wanted};
 use crate::device::{
     Accelerator, Backend as _, DeviceBranch, DeviceDropout, DeviceMatrix, DeviceTensor, DeviceWeight, Memory,
-    Number, gated_backward, gated_forward, projection_backward, projection_forward, to_bf16,
+    Number, dropout, gated_backward, gated_forward, projection_backward, projection_forward, to_bf16,
 };
 use crate::error::{Result, shape_error};
-use crate::ops::{Dropout, Projections, Prologue};
+use crate::ops::{Dropout, DroppedPart, Projections, Prologue};
 use crate::tape::Launched;
 use std::sync::Arc;
 
@@ -87,6 +87,7 @@ fn mask(on: &Accelerator, dropout: &Dropout) -> Result<DeviceDropout<Memory>> {
         base,
         threshold,
         keep,
+        drop: 0.0,
     })
 }
 
@@ -95,11 +96,31 @@ fn forward(prologue: &Prologue, on: &Accelerator, own: &[Matrix]) -> Result<Matr
         (Prologue::Plain, [x]) => Ok(x.clone()),
         (Prologue::Norm(norm), [x]) => norm_forward(norm, on, x),
         (Prologue::Gated(gated), [gate, up]) => gated_forward(on, gated.activation, gate, up),
-        (Prologue::Dropped { .. }, _) => {
-            Err(unsupported("DoRA's dropout", on, "`peft_use_dora: false`, or "))
+        (Prologue::Dropped { inner, dropout, part }, own) => {
+            part_of(on, &mask(on, dropout)?, *part, &forward(inner, on, own)?)
         }
         _ => shape_error("prologue", format!("{} inputs", own.len())),
     }
+}
+
+/// The part of x, or of a gradient on its way back.
+fn part_of(on: &Accelerator, mask: &DeviceDropout<Memory>, part: DroppedPart, x: &Matrix) -> Result<Matrix> {
+    match part {
+        DroppedPart::Kept => dropout(on, x, mask),
+        DroppedPart::Taken => dropout(on, x, &mask.taken()),
+    }
+}
+
+/// Gradients of the prologue's inputs from that of x.
+fn backward(prologue: &Prologue, on: &Accelerator, own: &[Matrix], dx: Matrix) -> Result<Vec<Matrix>> {
+    Ok(match (prologue, own) {
+        (Prologue::Norm(norm), [x]) => vec![norm_backward(norm, on, x, &dx)?],
+        (Prologue::Gated(gated), [gate, up]) => gated_backward(on, gated.activation, (gate, up), &dx)?.into(),
+        (Prologue::Dropped { inner, dropout, part }, own) => {
+            backward(inner, on, own, part_of(on, &mask(on, dropout)?, *part, &dx)?)?
+        }
+        _ => vec![dx],
+    })
 }
 
 impl Kept {
@@ -137,13 +158,7 @@ impl Kept {
         }
         if let Some(dx) = dx {
             let dx = if number == Number::F32 { to_bf16(on, &dx, 1.0)? } else { dx };
-            let found = match (&self.prologue, &self.own[..]) {
-                (Prologue::Norm(norm), [x]) => vec![norm_backward(norm, on, x, &dx)?],
-                (Prologue::Gated(gated), [gate, up]) => {
-                    gated_backward(on, gated.activation, (gate, up), &dx)?.into()
-                }
-                _ => vec![dx],
-            };
+            let found = backward(&self.prologue, on, &self.own, dx)?;
             for (out, found) in out.iter_mut().zip(wanted(on, found, needs)) {
                 *out = found;
             }
