@@ -1,13 +1,14 @@
 //! Every operation's values and directional derivatives against its f64 twin in `galen_testkit::reference`.
 
 use crate::random::{Random, direction, dot, numbers, widen};
-use galen_ops::Op;
+use candle_core::Tensor;
 use galen_ops::ops::{
     Activation, Add, Attention, AttentionShape, Branch, Compute, Dropout, DropoutKey, DroppedPart, Frozen,
     Gated, LogProbHead, Magnitude, Projection, Projections, Prologue, RmsNorm, Rope, RopeTable, SelectRows,
 };
 use galen_ops::quant::{QuantMatrix, WeightDtype};
 use galen_ops::tensor::{f32_tensor, f32_view};
+use galen_ops::{Op, Result, Saved};
 use galen_testkit::reference::{
     add_ref, attention_ref, directional, dropout_ref, gated_ref, log_prob_head_ref, lora_ref, projection_ref,
     rms_norm_ref, rope_ref, select_rows_ref,
@@ -339,6 +340,34 @@ fn kept(tokens: usize, inputs: usize) -> Vec<bool> {
     ones.iter().map(|m| *m > 0.0).collect()
 }
 
+/// A magnitude over given norms.
+struct OverNorms(Magnitude, Tensor);
+
+impl Op for OverNorms {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn forward(&self, inputs: &[&Tensor]) -> Result<(Vec<Tensor>, Saved)> {
+        self.0.forward(&[inputs, &[&self.1]].concat())
+    }
+
+    fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+        self.0.infer(&[inputs, &[&self.1]].concat())
+    }
+
+    fn backward(
+        &self,
+        saved: &Saved,
+        grads: Vec<Option<Tensor>>,
+        needs: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let mut found = self.0.backward(saved, grads, &[needs, &[false]].concat())?;
+        assert!(found.pop().is_some_and(|norms| norms.is_none()), "norms have no gradient");
+        Ok(found)
+    }
+}
+
 /// Norms are constants: the twin's do not follow its inputs.
 #[test]
 fn magnitudes_over_constant_norms() {
@@ -356,12 +385,14 @@ fn magnitudes_over_constant_norms() {
         };
         for (compute, tolerance) in [(Compute::F32, EXACT), (Compute::Bf16, ROUNDED)] {
             let bias = bias.clone().map(Into::into);
-            let op = Magnitude { norms: norms.clone().into(), bias, compute };
+            let constant = f32_tensor(norms.clone(), outputs).expect("a tensor");
+            let op = OverNorms(Magnitude { bias, compute }, constant);
             let x = [input(r, &[tokens, outputs]), input(r, &[outputs])];
             check_within(tolerance, &format!("magnitude {compute:?} [{tokens}, {outputs}]"), &op, &x, &twin);
         }
     }
-    let op = Magnitude { norms: [0.0, 2.0].into(), bias: None, compute: Compute::F32 };
+    let norms = f32_tensor(vec![0.0, 2.0], 2).expect("a tensor");
+    let op = OverNorms(Magnitude { bias: None, compute: Compute::F32 }, norms);
     let (h, m) = (f32_tensor(vec![3.0, 4.0], (1, 2)), f32_tensor(vec![1.0, 1.0], 2));
     let (h, m) = (h.expect("a tensor"), m.expect("a tensor"));
     let y = op.infer(&[&h, &m]).expect("it runs").remove(0);

@@ -15,22 +15,22 @@ use galen_train::rollout::{
 use galen_train::{Cadence, Error, Outcome, Result, Run, TrainSettings, checkpoint};
 use galen_types::{Origin, TokenizedPrompt};
 use serde_json::Value;
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tempfile::tempdir;
 
 /// Likes tokens of even number; fails at one of its calls in training.
 struct Even {
-    calls: Cell<usize>,
+    calls: AtomicUsize,
     fails_at: Option<usize>,
-    seen: RefCell<Vec<Vec<u32>>>,
+    seen: Mutex<Vec<Vec<u32>>>,
 }
 
 impl Even {
     fn new(fails_at: Option<usize>) -> Self {
-        Self { calls: Cell::new(0), fails_at, seen: RefCell::default() }
+        Self { calls: AtomicUsize::new(0), fails_at, seen: Mutex::default() }
     }
 }
 
@@ -41,8 +41,8 @@ impl Judge for Even {
 
     fn score(&self, part: Part, answers: &[JudgedAnswer]) -> std::result::Result<Scores, String> {
         if part == Part::Train {
-            *self.seen.borrow_mut() = answers.iter().map(|a| a.ids.to_vec()).collect();
-            let call = self.calls.replace(self.calls.get() + 1);
+            *self.seen.lock().expect("whole") = answers.iter().map(|a| a.ids.to_vec()).collect();
+            let call = self.calls.fetch_add(1, Ordering::Relaxed);
             if self.fails_at == Some(call) {
                 return Err("reward `even`: `judge` was killed".into());
             }
@@ -160,7 +160,7 @@ fn a_reward_that_fails_costs_no_step_and_no_answer() {
         assert_eq!(newest, (sampling > 0).then_some(2 * sampling as u64));
         let mended = Even::new(None);
         let got = run(&model, &mended, dir.path(), None).expect("a run");
-        assert_eq!(mended.calls.get(), 3 - sampling, "nothing is judged twice");
+        assert_eq!(mended.calls.into_inner(), 3 - sampling, "nothing is judged twice");
         assert!(bits(&got) == bits(&want), "sampling {sampling}: the adapter differs");
         assert_eq!(completions(dir.path()), completions(want_dir.path()));
         assert!(!dir.path().join("pending_rollouts.json").exists());
@@ -190,6 +190,6 @@ fn answers_that_wait_are_judged_and_not_drawn_again() {
         std::fs::write(dir.path().join("pending_rollouts.json"), broken).expect("a file");
         let judge = Even::new(Some(0));
         assert!(run(&model, &judge, dir.path(), None).is_err());
-        assert_eq!(*judge.seen.borrow(), *failing.seen.borrow(), "{broken}");
+        assert_eq!(*judge.seen.lock().expect("whole"), *failing.seen.lock().expect("whole"), "{broken}");
     }
 }

@@ -47,16 +47,18 @@ pub struct Placed {
     on: Accelerator,
     /// By block, in the order of its entries.
     places: Vec<Vec<Place>>,
-    /// f32.
+    /// Whether it is trained there.
+    trained: bool,
+    /// f32; nothing where nobody reads them.
     values: Memory,
-    /// f32, in the same places.
+    /// f32, in the same places, where it is trained.
     gradients: Memory,
     /// bf16: what products read.
     rounded: Memory,
 }
 
 impl Placed {
-    fn new(adapter: &Adapter, on: &Accelerator) -> Result<Self> {
+    fn new(adapter: &Adapter, on: &Accelerator, trained: bool) -> Result<Self> {
         let method = adapter.method();
         let (mut places, mut at) = (Vec::new(), 0);
         for layer in adapter.layers() {
@@ -79,11 +81,14 @@ impl Placed {
             on: on.clone(),
             places,
             values: on.zeros(0)?,
-            gradients: on.zeros(4 * at)?,
+            trained,
+            gradients: on.zeros(if trained { 4 * at } else { 0 })?,
             rounded: on.zeros(0)?,
         };
         let values = placed.spread(adapter.buffers());
-        placed.values = on.upload_floats(&values)?;
+        if trained || placed.places.iter().flatten().any(|p| p.vectors > 0) {
+            placed.values = on.upload_floats(&values)?;
+        }
         let rounded: Vec<u8> = values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect();
         placed.rounded = on.upload(&rounded)?;
         Ok(placed)
@@ -163,10 +168,16 @@ impl Placed {
 }
 
 impl Adapter {
-    /// Puts the values on an accelerator, where passes on it then find them. The host's stay as they are until
-    /// [`Adapter::fetch`]. Errors: a method without kernels, no memory.
+    /// Puts the values on an accelerator to be trained there. The host's stay as they are until [`Adapter::fetch`]. Errors: sizes
+    /// without kernels, no memory.
     pub fn place(&mut self, on: &Accelerator) -> Result<()> {
-        self.placed = Some(Placed::new(self, on)?.into());
+        self.placed = Some(Placed::new(self, on, true)?.into());
+        Ok(())
+    }
+
+    /// The same to answer or to be compared with: without room for gradients.
+    pub fn place_frozen(&mut self, on: &Accelerator) -> Result<()> {
+        self.placed = Some(Placed::new(self, on, false)?.into());
         Ok(())
     }
 
@@ -177,7 +188,7 @@ impl Adapter {
 
     /// Takes over the accelerator's values; waits for them.
     pub fn fetch(&mut self) -> Result<()> {
-        let Some(placed) = self.placed.clone() else { return Ok(()) };
+        let Some(placed) = self.placed.clone().filter(|p| p.trained) else { return Ok(()) };
         let all = placed.on.download_floats(&placed.values)?;
         placed.gather(&all, self.buffers_mut());
         Ok(())

@@ -2,7 +2,7 @@
 
 use crate::tiny::{VOCABULARY, hugging_face, llama};
 use crate::training::{adapter, furthest, lora};
-use galen_adapter::Adapter;
+use galen_adapter::{Adapter, AdapterConfig};
 use galen_kernels::place::OnHost;
 use galen_model::{Completion, Model, Pass, PassOptions, Precision, RolloutPrompt, Rollouts, Sampling};
 use galen_model::{Session, StepKernels, log_prob};
@@ -24,11 +24,15 @@ fn text(n: usize, seed: u64) -> Vec<u32> {
 
 /// The same model and adapter on the CPU and on a device.
 fn both(model: &dyn Fn(Compute) -> Model) -> [(Model, Adapter); 2] {
+    both_with(model, lora(8))
+}
+
+fn both_with(model: &dyn Fn(Compute) -> Model, config: AdapterConfig) -> [(Model, Adapter); 2] {
     let cpu = model(Compute::Bf16);
-    let here = adapter(&cpu, lora(8));
+    let here = adapter(&cpu, config);
     let placed = model(Compute::Bf16).onto(&device()).unwrap();
     let mut there = here.clone();
-    there.place(placed.device().unwrap()).unwrap();
+    there.place_frozen(placed.device().unwrap()).unwrap();
     [(cpu, here), (placed, there)]
 }
 
@@ -54,8 +58,8 @@ fn passed(model: &Model, adapter: &Adapter, ids: &[u32], prompt: usize) -> Vec<f
     Pass::forward(model, hook(adapter), &batch, PassOptions::default()).unwrap().logps.0
 }
 
-fn agrees(name: &str, model: &dyn Fn(Compute) -> Model) {
-    let [(cpu, here), (placed, there)] = both(model);
+fn agrees(name: &str, model: &dyn Fn(Compute) -> Model, config: AdapterConfig) {
+    let [(cpu, here), (placed, there)] = both_with(model, config);
     let exact = model(Compute::F32);
     let (ids, prompt) = (text(90, 5), 70);
     for adapted in [false, true] {
@@ -81,10 +85,11 @@ fn agrees(name: &str, model: &dyn Fn(Compute) -> Model) {
 
 #[test]
 fn generation_says_what_passes_and_the_cpu_say() {
-    agrees("bf16", &|compute| llama(WeightDtype::BF16, Precision::Stored, compute));
-    agrees("q4_1", &|compute| llama(WeightDtype::Q4_1, Precision::Stored, compute));
-    for family in ["qwen2", "qwen3", "gemma3"] {
-        agrees(family, &|compute| hugging_face(family, compute));
+    agrees("bf16", &|compute| llama(WeightDtype::BF16, Precision::Stored, compute), lora(8));
+    agrees("q4_1", &|compute| llama(WeightDtype::Q4_1, Precision::Stored, compute), lora(5));
+    for (family, method) in [("qwen2", "dora"), ("qwen3", "lora"), ("gemma3", "lora")] {
+        let config = AdapterConfig { method: method.into(), ..lora(8) };
+        agrees(family, &|compute| hugging_face(family, compute), config);
     }
 }
 
@@ -125,8 +130,8 @@ fn a_sequence_does_not_depend_on_those_beside_it() {
 #[test]
 fn every_sequence_has_its_own_adapter() {
     let [_, (model, first)] = both(&|compute| llama(WeightDtype::BF16, Precision::Stored, compute));
-    let mut second = crate::training::adapter(&model, galen_adapter::AdapterConfig { seed: 8, ..lora(3) });
-    second.place(model.device().unwrap()).unwrap();
+    let mut second = crate::training::adapter(&model, AdapterConfig { seed: 8, ..lora(3) });
+    second.place_frozen(model.device().unwrap()).unwrap();
     let ids = text(20, 9);
     let hooks = [Some(&first), None, Some(&second)];
     let alone: Vec<_> = hooks.iter().map(|a| told(&model, *a, &ids, 19)).collect();

@@ -69,7 +69,7 @@ pub(super) fn open_any_adapter(
     let over = Over { config: &model.config, modules: &module_shapes(model) };
     let (mut adapter, _) = galen_export::open_adapter(&path, over, seed)?;
     if let Some(on) = model.device() {
-        adapter.place(on)?;
+        adapter.place_frozen(on)?;
     }
     Ok((adapter, path))
 }

@@ -114,7 +114,7 @@ impl Making<'_> {
         for model in [self.model].into_iter().chain(self.others) {
             let mut start = self.adapter.clone();
             if let Some(card) = model.device() {
-                start.place(card)?;
+                start.place_frozen(card)?;
             }
             starts.push(start);
         }

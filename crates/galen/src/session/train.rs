@@ -185,7 +185,7 @@ pub fn train(
         let rows = prepared.rows.samples(config.report_samples as usize);
         let mut answering = outcome.adapter.clone();
         if let Some(on) = model.device() {
-            answering.place(on)?;
+            answering.place_frozen(on)?;
         }
         summary.samples = Some(samples(&rows, &model, &answering, &base.tokenizer)?);
     }
