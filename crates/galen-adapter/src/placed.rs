@@ -65,13 +65,15 @@ impl Placed {
             let mut own = Vec::new();
             for e in &layer.entries {
                 let (r, inputs, outputs) = (e.r, e.shape.inputs, e.shape.outputs);
-                if inputs % PIECE != 0 {
-                    let what =
-                        format!("`{}` has {inputs} inputs, which are not whole pieces of 8", e.shape.module);
-                    return Err(Error::Config(format!("{what}\nhint: `--device cpu`")));
-                }
                 // The pair of a low-rank branch comes first.
                 let vectors = method.parameters(r, inputs, outputs).len().saturating_sub(2);
+                if inputs % PIECE != 0 || (vectors > 0 && outputs % PIECE != 0) {
+                    let what = format!(
+                        "`{}` has {inputs} inputs and {outputs} outputs, which are not whole pieces of 8",
+                        e.shape.module
+                    );
+                    return Err(Error::Config(format!("{what}\nhint: `--device cpu`")));
+                }
                 own.push(Place { r, padded: r.next_multiple_of(PIECE), inputs, outputs, vectors, at });
                 at = own.last().map_or(at, Place::end);
             }
@@ -97,6 +99,11 @@ impl Placed {
     /// Where it lies.
     pub fn on(&self) -> &Accelerator {
         &self.on
+    }
+
+    /// Whether there is room for gradients.
+    pub fn is_trained(&self) -> bool {
+        self.trained
     }
 
     /// Values of each buffer, those that only fill pieces included: a multiple of 8.
@@ -152,13 +159,12 @@ impl Placed {
 
     /// A block's matrices, in order.
     fn leaves(&self, layer: usize) -> impl Iterator<Item = DeviceTensor> {
-        let leaf = |at: usize, rows, cols| {
-            let (values, gradient) = (self.rounded.part(2 * at), self.gradients.part(4 * at));
-            DeviceTensor::leaf(&self.on, (rows, cols), values, gradient)
+        let gradient = move |at: usize| self.trained.then(|| self.gradients.part(4 * at));
+        let leaf = move |at: usize, rows, cols| {
+            DeviceTensor::leaf(&self.on, (rows, cols), self.rounded.part(2 * at), gradient(at))
         };
-        let vector = |at: usize, n| {
-            let (values, gradient) = (self.values.part(4 * at), self.gradients.part(4 * at));
-            DeviceTensor::vector_leaf(&self.on, n, values, gradient)
+        let vector = move |at: usize, n| {
+            DeviceTensor::vector_leaf(&self.on, n, self.values.part(4 * at), gradient(at))
         };
         self.places.get(layer).into_iter().flatten().flat_map(move |p| {
             let pair = [leaf(p.at, p.padded, p.inputs), leaf(p.b(), p.outputs, p.padded)];
@@ -209,7 +215,10 @@ impl Adapter {
     ) -> galen_ops::Result<impl Iterator<Item = DeviceTensor>> {
         match &self.placed {
             Some(placed) if placed.on.is(on) => Ok(placed.leaves(layer)),
-            _ => Err(galen_ops::Error::Device(format!("the adapter does not lie on `{}`", on.name()))),
+            _ => Err(galen_ops::Error::Device(format!(
+                "the adapter does not lie on `{}`\nhint: `--device cpu`; please report this",
+                on.name()
+            ))),
         }
     }
 }

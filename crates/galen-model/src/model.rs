@@ -4,7 +4,7 @@ use crate::arch::{self, Architecture};
 use crate::block::{Block, MODULES};
 use crate::cache::{Cache, KvLayer};
 use crate::weights::{ModelConfig, Weights, WeightsError};
-use galen_ops::device::{Accelerator, KvPool, KvSequence, KvShape};
+use galen_ops::device::{Accelerator, KvPool, KvSequence, KvShape, PAGE_TOKENS};
 use galen_ops::hook::{Bases, Site};
 use galen_ops::ops::{AttentionShape, Compute, Frozen, Projection, RopeTable};
 use galen_ops::quant::{Dots, QuantMatrix};
@@ -213,6 +213,11 @@ impl Model {
     /// Where its passes run; none: on the CPU.
     pub fn device(&self) -> Option<&Accelerator> {
         self.device.as_ref().map(|(on, _)| on)
+    }
+
+    /// Tokens that the memory of a sequence's keys and values grows by.
+    pub fn page_tokens(&self) -> usize {
+        if self.device.is_some() { PAGE_TOKENS } else { 1 }
     }
 
     /// An empty sequence's keys and values.

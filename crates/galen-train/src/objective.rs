@@ -11,6 +11,10 @@ use galen_ops::tensor::f32_view;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Between two looks at whether other devices' threads have ended.
+const WAIT: Duration = Duration::from_micros(50);
 
 /// Rows and what is learned from them. The loop asks for a step's gradient and for a validation; everything else (order of
 /// rows, optimiser, checkpoints, log) is its own.
@@ -96,6 +100,14 @@ impl<'a> Place<'a> {
             let threads: Vec<_> = (1..self.devices()).map(|i| scope.spawn(move || of_device(i))).collect();
             // This thread has the first device, so that what is timed of a step is seen here.
             let first = of_device(0);
+            // This thread may be the pool's only one, and the others want its work.
+            while threads.iter().any(|t| !t.is_finished()) {
+                match rayon::yield_now() {
+                    Some(rayon::Yield::Executed) => {}
+                    Some(rayon::Yield::Idle) => std::thread::sleep(WAIT),
+                    None => break,
+                }
+            }
             let joined = threads.into_iter().map(|t| {
                 t.join().unwrap_or_else(|_| {
                     Err(galen_ops::Error::Device("a device's thread ended before its work".into()).into())

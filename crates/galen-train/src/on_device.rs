@@ -35,8 +35,12 @@ pub struct OnDevice<'a> {
 
 /// The adapter's buffers; it was placed before.
 fn placed(adapter: &Adapter) -> Result<&Placed> {
-    let none = || galen_ops::Error::Device("the adapter does not lie on an accelerator".into());
-    adapter.placed().ok_or_else(|| Error::Ops(none()))
+    let wrong = |what: &str| Error::Ops(galen_ops::Error::Device(format!("the adapter {what}")));
+    match adapter.placed() {
+        Some(placed) if placed.is_trained() => Ok(placed),
+        Some(_) => Err(wrong("was not placed to be trained")),
+        None => Err(wrong("does not lie on an accelerator")),
+    }
 }
 
 impl Moments {

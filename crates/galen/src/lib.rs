@@ -44,12 +44,15 @@ pub fn run() -> u8 {
 fn start(cli: cli::Cli) -> anyhow::Result<()> {
     progress::set_verbosity(cli.globals.verbose);
     if let Some(flag) = cli.globals.misplaced(&cli.command) {
-        let message = format!("`{flag}`: this command computes on the CPU");
-        return Err(error::UsageError::new(
-            message,
-            "leave it out: cards serve commands that train or answer (docs/cuda.md); for `galen synth` set `device` of its native engine",
-        )
-        .into());
+        let (message, hint) = if cli.command.answers_on_a_card() {
+            ("this command answers on one card", "choose it with `--device cuda:N`")
+        } else {
+            (
+                "this command computes on the CPU",
+                "leave it out: cards serve commands that train or answer (docs/cuda.md); for `galen synth` set `device` of its native engine",
+            )
+        };
+        return Err(error::UsageError::new(format!("`{flag}`: {message}"), hint).into());
     }
     if let Err(e) = galen_ops::check_isa() {
         let text = e.to_string();

@@ -33,7 +33,9 @@ pub fn magnitudes_and_their_norms(device: &Device) -> std::result::Result<(), St
     for dtype in WeightDtype::with_kernels() {
         check(device, Case { dtype, ..SMALL })?;
     }
-    for (n, k, rank, tokens) in [(8, 32, 8, 1), (40, 96, 16, 64), (1032, 64, 136, 65), (16, 512, 64, 130)] {
+    for (n, k, rank, tokens) in
+        [(8, 32, 1, 1), (40, 96, 16, 64), (1032, 64, 136, 65), (16, 512, 64, 130), (24, 64, 3, 7)]
+    {
         for bias in [false, true] {
             check(device, Case { dtype: WeightDtype::BF16, n, k, rank, tokens, bias })?;
         }
@@ -43,7 +45,11 @@ pub fn magnitudes_and_their_norms(device: &Device) -> std::result::Result<(), St
 
 pub fn check(device: &Device, case: Case) -> std::result::Result<(), String> {
     let on = Launches(device, Path::Kernels);
-    norms(&on, case).and_then(|()| magnitude(&on, case)).map_err(|e| format!("{case:?}: {e}"))
+    norms(&on, case).and_then(|()| magnitude(&on, case)).map_err(|e| format!("{case:?}: {e}"))?;
+    if device.has_library() {
+        norms(&Launches(device, Path::Library), case).map_err(|e| format!("{case:?} by the library: {e}"))?;
+    }
+    Ok(())
 }
 
 fn norms(on: &Launches, case: Case) -> Result<()> {

@@ -136,6 +136,14 @@ pub fn check_dropout(device: &Device, tokens: usize, c: usize) -> Result<(), Str
         if y != narrow(&want) {
             return Err(format!("dropout of {p} is another than the CPU's"));
         }
+        // What it took: rounded once, of the same mask.
+        let (keep, mut taken) = (1.0 / (1.0 - p), vec![0u16; tokens * c]);
+        let launch = Launch::new("dropout", [(tokens * c).div_ceil(8 * 256), 1, 1]).input(&x).input(&rows);
+        let launch = launch.input(&positions).long(base).long((f64::from(p) * 4_294_967_296.0) as u64);
+        device.run(launch.float(1.0 - keep).float(1.0).int(tokens).int(c).output(&mut taken))?;
+        let rest: Vec<f64> =
+            widen(&x).iter().zip(&want).map(|(x, kept)| f64::from(*x) - f64::from(*kept)).collect();
+        close(&format!("what dropout of {p} took"), &widen(&taken), &rest, BF16, 1e-6)?;
     }
     Ok(())
 }

@@ -36,11 +36,11 @@ fn models(group: &Group) -> Vec<Model> {
 }
 
 fn placed(model: &Model) -> Adapter {
-    placed_with(model, 0.0)
+    placed_with(model, lora(8))
 }
 
-fn placed_with(model: &Model, dropout: f32) -> Adapter {
-    let mut adapter = adapter(model, AdapterConfig { dropout, ..lora(8) });
+fn placed_with(model: &Model, config: AdapterConfig) -> Adapter {
+    let mut adapter = adapter(model, config);
     adapter.place(model.device().unwrap()).unwrap();
     adapter
 }
@@ -54,22 +54,23 @@ fn values(adapter: &Adapter) -> Vec<f32> {
 /// follows from the row, wherever it is.
 #[test]
 fn devices_make_the_step_of_one() {
-    step_of_one(0.0, &[2, 3, 8]);
-    step_of_one(0.25, &[2]);
+    step_of_one(lora(8), &[2, 3, 8]);
+    step_of_one(AdapterConfig { dropout: 0.25, ..lora(8) }, &[2]);
+    step_of_one(AdapterConfig { method: "dora".into(), dropout: 0.25, ..lora(3) }, &[2]);
 }
 
-fn step_of_one(dropout: f32, devices_of: &[usize]) {
+fn step_of_one(config: AdapterConfig, devices_of: &[usize]) {
     let rows = rows(&[(24, 9), (60, 4), (24, 30), (0, 17), (0, 40)]);
     let batches: Vec<Vec<&Tokenized>> = rows.iter().map(|r| vec![r]).collect();
     let settings = settings();
     let lone = models(&devices(1)).remove(0);
-    let alone = placed_with(&lone, dropout);
+    let alone = placed_with(&lone, config.clone());
     let want = step_gradient(&Place::new(&lone, &alone, &settings), &batches).unwrap();
     let wanted = gradients(&alone);
     for &n in devices_of {
         let group = devices(n);
         let models = models(&group);
-        let own = placed_with(&models[0], dropout);
+        let own = placed_with(&models[0], config.clone());
         let mut moments = AdamW::new(settings.adamw, own.buffers().map(<[f32]>::len));
         let together = OnDevice::over(&own, &moments, &models[1..], Some(&group)).unwrap();
         let at = Place { others: together.others(), ..Place::new(&models[0], &own, &settings) };

@@ -43,6 +43,10 @@ fn decomposed(device: &Device) -> Result<(), String> {
     dora::check(device, dora::Case { tokens: 70, k: 64, ..dora::SMALL })
 }
 
+fn masked(device: &Device) -> Result<(), String> {
+    elementwise::check_dropout(device, 4, 16)
+}
+
 fn rows(device: &Device) -> Result<(), String> {
     operations::check_rows(device, 5, 16)
 }
@@ -248,6 +252,62 @@ const FAULTS: &[Fault] = &[
         from: "for (int t = part * blockIdx.y; t < end; ++t) {",
         to: "for (int t = part * blockIdx.y; t < end - 1; ++t) {",
         check: decomposed,
+    },
+    Fault {
+        what: "a norm is of its neighbour's change",
+        unit: "dora",
+        file: "dora.cu",
+        from: "const bf16* own = b + row * ldb;",
+        to: "const bf16* own = b + (row ^ 1) * ldb;",
+        check: decomposed,
+    },
+    Fault {
+        what: "the change's product with the weight has the wrong sign",
+        unit: "dora",
+        file: "dora.cu",
+        from: "cross = 2 * s * total(cross, scratch);",
+        to: "cross = -2 * s * total(cross, scratch);",
+        check: decomposed,
+    },
+    Fault {
+        what: "threads' sums are written over while others read them",
+        unit: "dora",
+        file: "dora.cu",
+        from: "sum += scratch[i];\n    __syncthreads();",
+        to: "sum += scratch[i];",
+        check: decomposed,
+    },
+    Fault {
+        what: "the gradient goes past the magnitude",
+        unit: "dora",
+        file: "dora.cu",
+        from: "d.v[j] *= g.v[j];",
+        to: "",
+        check: decomposed,
+    },
+    Fault {
+        what: "a part is left out of the magnitude's gradient",
+        unit: "dora",
+        file: "dora.cu",
+        from: "for (int p = 0; p < n_parts; ++p) sum",
+        to: "for (int p = 0; p < n_parts - 1; ++p) sum",
+        check: decomposed,
+    },
+    Fault {
+        what: "what dropout took lacks what was dropped",
+        unit: "dropout",
+        file: "dropout.cu",
+        from: "(drop == 0 ? 0 : v.v[j] * drop)",
+        to: "0",
+        check: masked,
+    },
+    Fault {
+        what: "another row is picked",
+        unit: "plain",
+        file: "plain.cu",
+        from: "const float* from = x + int64_t(index[blockIdx.x]) * c;",
+        to: "const float* from = x + int64_t(index[blockIdx.x ^ 1]) * c;",
+        check: rows,
     },
     Fault {
         what: "a row's second gradient is left out",

@@ -3,6 +3,7 @@
 
 mod compile;
 mod devices;
+mod dora;
 mod faults;
 mod generation;
 mod policy;

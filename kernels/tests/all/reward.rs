@@ -1,8 +1,11 @@
 //! Reward models on a device: hidden states of last tokens come to the host, where the head is, and their gradients go back.
 
+use crate::dora::{copy_checkpoint, layout};
 use crate::tiny::llama;
-use crate::training::{adapter, check_gradients, furthest, gradients, lora, pairs, settings};
-use galen_adapter::Adapter;
+use crate::training::{
+    adapter, bits, check_gradients, device, furthest, gradients, lora, of_runs, pairs, run, settings,
+};
+use galen_adapter::{Adapter, AdapterConfig};
 use galen_data::pack::Sharing;
 use galen_kernels::place::OnHost;
 use galen_loss::Reward;
@@ -11,9 +14,10 @@ use galen_ops::device::{Accelerator, Group};
 use galen_ops::ops::Compute;
 use galen_ops::quant::WeightDtype;
 use galen_optim::{AdamW, global_norm};
-use galen_train::preference::{PairRows, RewardPairs};
-use galen_train::{Objective as _, OnDevice, Place, StepGradient};
-use galen_types::TokenizedPair;
+use galen_train::preference::{PairRows, RewardPairs, rewards};
+use galen_train::{Objective as _, OnDevice, Outcome, Place, StepGradient, TrainSettings};
+use galen_types::{Tokenized, TokenizedPair};
+use std::path::Path;
 
 const HIDDEN: usize = 128;
 
@@ -34,7 +38,7 @@ fn step(at: &Place, rows: &[TokenizedPair]) -> StepGradient {
 #[test]
 fn a_step_of_a_reward_model() {
     let (rows, settings) = (pairs(), settings());
-    let on = Accelerator::new("cuda:0", OnHost::default());
+    let on = device();
     let [exact, rounded] = [Compute::F32, Compute::Bf16].map(model);
     let placed = model(Compute::Bf16).onto(&on).unwrap();
     let here = scorer(&exact);
@@ -80,4 +84,56 @@ fn devices_share_a_reward_model() {
     let (one, two) = (run(1), run(2));
     assert!((one.0 - two.0).abs() <= 1e-5 * one.0, "norm {} for {}", two.0, one.0);
     assert!(furthest(&two.1, &one.1) <= 2e-6 && furthest(&two.2, &one.2) <= 1e-4);
+}
+
+/// With magnitudes and dropout. The head and its moments are in the checkpoints as the processor writes them.
+#[test]
+fn a_run_that_was_stopped_goes_on_to_the_same_bits() {
+    let rows = pairs();
+    let settings = TrainSettings { micro_batch_size: 1, gradient_accumulation_steps: 1, ..of_runs().1 };
+    let [exact, cpu] = [Compute::F32, Compute::Bf16].map(model);
+    let placed = model(Compute::Bf16).onto(&device()).unwrap();
+    let config = AdapterConfig { method: "dora".into(), dropout: 0.25, ..lora(5) };
+    let start = adapter(&exact, config).with_score_head(HIDDEN, 0.1);
+    let go = |model: &Model, dir: &Path, settings: &TrainSettings, stop| -> Outcome {
+        let mut objective = RewardPairs {
+            rows: PairRows { train: &rows, validation: &rows },
+            loss: Reward::default(),
+            sharing: Sharing::WithinRow,
+        };
+        run((model, start.clone()), &mut objective, dir, settings.clone(), stop)
+    };
+    let [whole, parts, again, here, there] = [(); 5].map(|()| tempfile::tempdir().unwrap());
+    let want = go(&placed, whole.path(), &settings, None);
+    assert!(want.reports.len() == 3 && want.adapter.placed().is_none());
+    let stopped = go(&placed, parts.path(), &settings, Some(1));
+    assert!(stopped.interrupted && bits(&stopped) != bits(&want));
+    let first = parts.path().join("checkpoint-1");
+    copy_checkpoint(&first, there.path());
+    assert!(bits(&go(&placed, parts.path(), &settings, None)) == bits(&want), "resuming gives other bits");
+    let recomputed = TrainSettings { gradient_checkpointing: true, ..settings.clone() };
+    assert!(
+        bits(&go(&placed, again.path(), &recomputed, None)) == bits(&want),
+        "recomputing gives other bits"
+    );
+
+    go(&cpu, here.path(), &settings, Some(1));
+    assert_eq!(layout(&first), layout(&here.path().join("checkpoint-1")));
+    let on_cpu = go(&cpu, there.path(), &settings, None);
+    let head = |o: &Outcome| o.adapter.score_head().unwrap().to_vec();
+    let far = furthest(&head(&on_cpu), &head(&want));
+    assert!(far <= 3e-2, "the processor goes on to a head {far:.1e} from the device's");
+    assert!(furthest(&head(&want), start.score_head().unwrap()) > 1e-3, "the head has not moved");
+
+    // Rewards of the trained model, as another run asks for them.
+    let sequences: Vec<&Tokenized> = rows.iter().flat_map(|pair| pair.sequences()).collect();
+    let mut trained = want.adapter.clone();
+    let exact = rewards(&exact, &trained, &sequences).unwrap();
+    trained.place_frozen(placed.device().unwrap()).unwrap();
+    let far = furthest(&rewards(&placed, &trained, &sequences).unwrap(), &exact);
+    assert!(far <= 2e-2, "rewards {far:.1e} from the processor's");
+    let margins = |r: &[f32]| r.chunks(2).map(|pair| f64::from(pair[0] - pair[1])).collect::<Vec<_>>();
+    let loss = margins(&exact).iter().map(|m| (-m).exp().ln_1p()).sum::<f64>() / rows.len() as f64;
+    let validated = want.state.last.unwrap().eval_loss;
+    assert!((validated - loss).abs() <= 2e-2 * loss, "eval_loss {validated} for {loss}");
 }

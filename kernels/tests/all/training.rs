@@ -67,7 +67,7 @@ pub fn settings() -> TrainSettings {
     }
 }
 
-fn device() -> Accelerator {
+pub fn device() -> Accelerator {
     Accelerator::new("cuda:0", OnHost::default())
 }
 
@@ -122,7 +122,7 @@ pub fn check_gradients(
 }
 
 /// A step's gradient, then the step: norm, clipping, AdamW, and what the next step computes with.
-fn whole_step(name: &str, model: &dyn Fn(Compute) -> Model, config: AdapterConfig) {
+pub fn whole_step(name: &str, model: &dyn Fn(Compute) -> Model, config: AdapterConfig) {
     whole_step_on(device(), name, model, config);
 }
 
@@ -198,17 +198,6 @@ fn a_step_over_nf4_with_dropout() {
     let model = |compute| llama(WeightDtype::F32, Precision::Nf4, compute);
     whole_step("nf4", &model, lora(8));
     whole_step("nf4, dropout", &model, AdapterConfig { dropout: 0.25, ..lora(8) });
-}
-
-/// Norms of the adapted rows are formed there; the base reads what dropout took, the adapted weight what it kept; biases stay as they
-/// are.
-#[test]
-fn a_step_of_weight_decomposed_adapters() {
-    let dora = |r| AdapterConfig { method: "dora".into(), ..lora(r) };
-    whole_step("dora", &|compute| llama(WeightDtype::Q8_0, Precision::Stored, compute), dora(5));
-    let dropped = AdapterConfig { dropout: 0.25, ..dora(8) };
-    whole_step("dora, dropout", &|compute| llama(WeightDtype::BF16, Precision::Stored, compute), dropped);
-    whole_step("dora, biases", &|compute| hugging_face("qwen2", compute), dora(8));
 }
 
 /// Every product with a weight by the library, those in blocks decoded in front of it.
@@ -311,21 +300,22 @@ fn a_step_from_labelled_answers() {
     preference_step("kto", &step);
 }
 
-/// Told of a run; stops it after a step.
-struct Told<'a>(&'a AtomicBool, Option<u64>);
+/// Told of a run on a device of that name; stops it after a step.
+struct Told<'a>(&'a AtomicBool, Option<u64>, &'a str);
 
 impl Observer for Told<'_> {
     fn step(&mut self, report: &StepReport, _: u64) {
-        assert_eq!(report.device, "cuda:0");
+        assert_eq!(report.device, self.2);
         self.0.store(self.1 == Some(report.step), Ordering::Relaxed);
     }
     fn validation(&mut self, _: u64, _: &Validation) {}
     fn note(&mut self, _: &str) {}
 }
 
-fn run(
-    model: &Model,
-    rows: &[Tokenized],
+/// A run from the beginning or from the newest checkpoint in `dir`.
+pub fn run(
+    (model, adapter): (&Model, Adapter),
+    objective: &mut dyn Objective,
     dir: &Path,
     settings: TrainSettings,
     stop_after: Option<u64>,
@@ -336,16 +326,32 @@ fn run(
         model,
         others: &[],
         group: None,
-        adapter: adapter(model, lora(8)),
+        adapter,
         base: BaseRecord { name: Some("made-up/base".into()), revision: None },
         held_out: None,
-        objective: &mut Sft { train: rows, validation: &rows[..2] },
+        objective,
         settings,
         dir: dir.into(),
         fingerprint: BTreeMap::new(),
         stop: &flag,
     };
-    run.run(newest.as_ref().map(|(_, p)| p.as_path()), &mut Told(&flag, stop_after)).unwrap()
+    let name = model.device().map_or("cpu", Accelerator::name);
+    run.run(newest.as_ref().map(|(_, p)| p.as_path()), &mut Told(&flag, stop_after, name)).unwrap()
+}
+
+pub fn bits(outcome: &Outcome) -> Vec<u32> {
+    outcome.adapter.buffers().flatten().map(|v| v.to_bits()).collect()
+}
+
+/// Rows of runs, and how these train.
+pub fn of_runs() -> (Vec<Tokenized>, TrainSettings) {
+    let settings = TrainSettings {
+        micro_batch_size: 2,
+        gradient_accumulation_steps: 1,
+        eval: Cadence::Steps(2),
+        ..settings()
+    };
+    (rows(&[(12, 3), (12, 9), (0, 11), (0, 6)]), settings)
 }
 
 /// Checkpoints, resuming, recomputation and validation see what the device has.
@@ -353,23 +359,20 @@ fn run(
 fn a_run_that_was_stopped_goes_on_to_the_same_bits() {
     let on = device();
     let model = llama(WeightDtype::Q8_0, Precision::Stored, Compute::Bf16).onto(&on).unwrap();
-    let rows = rows(&[(12, 3), (12, 9), (0, 11), (0, 6)]);
-    let settings = TrainSettings {
-        micro_batch_size: 2,
-        gradient_accumulation_steps: 1,
-        eval: Cadence::Steps(2),
-        ..settings()
+    let (rows, settings) = of_runs();
+    let run = |dir: &Path, settings: TrainSettings, stop_after| {
+        let mut objective = Sft { train: &rows, validation: &rows[..2] };
+        run((&model, adapter(&model, lora(8))), &mut objective, dir, settings, stop_after)
     };
-    let bits = |o: &Outcome| o.adapter.buffers().flatten().map(|v| v.to_bits()).collect::<Vec<_>>();
     let [whole, parts, again] = [(); 3].map(|()| tempfile::tempdir().unwrap());
-    let want = run(&model, &rows, whole.path(), settings.clone(), None);
+    let want = run(whole.path(), settings.clone(), None);
     assert!(want.reports.len() == 3 && want.adapter.placed().is_none());
-    let stopped = run(&model, &rows, parts.path(), settings.clone(), Some(1));
+    let stopped = run(parts.path(), settings.clone(), Some(1));
     assert!(stopped.interrupted && bits(&stopped) != bits(&want));
-    let got = run(&model, &rows, parts.path(), settings.clone(), None);
+    let got = run(parts.path(), settings.clone(), None);
     assert!(bits(&got) == bits(&want), "resuming gives other bits");
     let recomputed = TrainSettings { gradient_checkpointing: true, ..settings.clone() };
-    let got = run(&model, &rows, again.path(), recomputed, None);
+    let got = run(again.path(), recomputed, None);
     assert!(bits(&got) == bits(&want), "recomputing gives other bits");
     // The last validation, on the CPU.
     let cpu = llama(WeightDtype::Q8_0, Precision::Stored, Compute::F32);
@@ -394,4 +397,11 @@ fn what_is_not_supported_is_an_error_with_a_remedy() {
     assert!(absent.contains("does not lie on `cuda:0`"), "{absent}");
     adapter.place(&on).unwrap();
     assert_eq!(step(&adapter), None);
+    // It has no room for gradients: none may be written, and nobody steps it.
+    let mut frozen = adapter.clone();
+    frozen.place_frozen(&on).unwrap();
+    assert_eq!(step(&frozen), None);
+    let moments = AdamW::new(settings().adamw, frozen.buffers().map(<[f32]>::len));
+    let refused = OnDevice::new(&frozen, &moments).err().unwrap().to_string();
+    assert!(refused.contains("was not placed to be trained"), "{refused}");
 }

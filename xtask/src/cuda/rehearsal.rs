@@ -90,7 +90,8 @@ fn train(target: &Path, galen: &Path, folder: &Path) -> Result<(), String> {
         steps(&out.join("log.jsonl"))
     };
     let one = run("one", &["--set", "gradient_accumulation_steps=2"])?;
-    let two = run("two", &["--gpus", "2"])?;
+    // The pool's one thread works for both.
+    let two = run("two", &["--gpus", "2", "--threads", "1"])?;
     let close = |(a, b): (&(f64, String), &(f64, String))| (a.0 - b.0).abs() <= 1e-3 * a.0;
     if one.len() != 3 || two.len() != 3 || !one.iter().zip(&two).all(close) || two[2].0 >= two[0].0 {
         return Err(format!("losses of one card {one:?}, of two {two:?}"));
@@ -134,6 +135,41 @@ fn answer(galen: &Path, folder: &Path, model: &Path) -> Result<(), String> {
         return Err(format!("a card answers {card:?}, the processor {cpu:?}"));
     }
     println!("ok   answering on a card: {card:?}, on the processor {cpu:?}");
+    batch(galen, folder, model)
+}
+
+/// Several requests at a time, each of two answers, under the adapter and without it.
+fn batch(galen: &Path, folder: &Path, model: &Path) -> Result<(), String> {
+    let request = |i: u32| {
+        let who = if i.is_multiple_of(2) { "taught" } else { "base" };
+        let messages = json!([{"role": "user", "content": format!("add {i}")}]);
+        json!({"custom_id": i.to_string(), "method": "POST", "url": "/v1/chat/completions",
+            "body": {"model": who, "messages": messages, "max_tokens": 4, "temperature": 1, "seed": i, "n": 2}})
+    };
+    let requests: String = (0..4).map(|i| format!("{}\n", request(i))).collect();
+    let (input, output) = (folder.join("requests.jsonl"), folder.join("answers.jsonl"));
+    fs::write(&input, requests).map_err(|e| format!("{}: {e}", input.display()))?;
+    let _ = fs::remove_file(&output);
+    let mut run = Command::new(galen);
+    run.args(["run-batch", "--offline", "--device", "cuda:0", "--served-model-name", "base", "-i"])
+        .arg(&input);
+    run.arg("-o").arg(&output).arg("--model").arg(model).arg("--adapter");
+    run.arg(format!("taught={}", folder.join("one").display()));
+    run_it(over(&mut run, folder))?;
+    let text = fs::read_to_string(&output).map_err(|e| format!("{}: {e}", output.display()))?;
+    let mut answers = 0;
+    for line in text.lines() {
+        let row: Value = serde_json::from_str(line).map_err(|e| e.to_string())?;
+        let choices = row["response"]["body"]["choices"].as_array().map_or(0, Vec::len);
+        if row["response"]["status_code"] != 200 || choices != 2 {
+            return Err(format!("galen run-batch on a card: {row}"));
+        }
+        answers += choices;
+    }
+    if answers != 8 {
+        return Err(format!("{answers} answers of 8"));
+    }
+    println!("ok   {answers} answers of a batch under two adapters on a card");
     Ok(())
 }
 

@@ -50,6 +50,8 @@ struct Shared {
     grammars: Grammars,
     limits: Limits,
     kernels: StepKernels,
+    /// Tokens that a sequence's memory grows by.
+    page_tokens: usize,
     /// The bound on tokens whose keys and values are held.
     most_reserved_tokens: u64,
 }
@@ -98,6 +100,7 @@ impl Native {
             tokenizer,
             limits: Limits { vocab_size, max_model_tokens, max_sequences: options.max_sequences.max(1) },
             kernels: options.kernels,
+            page_tokens: model.page_tokens(),
             most_reserved_tokens: options.cache_bytes / token_bytes,
         });
         (Self { shared: shared.clone() }, Worker::new(model, shared, loader))
@@ -129,7 +132,7 @@ impl Engine for Native {
             // Where nothing is asked for, what the cache has room for is enough.
             let held = (shared.most_reserved_tokens / n as u64) as usize;
             let (ids, max_tokens) = shared.limits.admit(&*served.encode, input, &options, held)?;
-            let reserved = ((ids.len() + max_tokens) * n) as u64;
+            let reserved = ((ids.len() + max_tokens).next_multiple_of(shared.page_tokens) * n) as u64;
             if reserved > shared.most_reserved_tokens {
                 let most = shared.most_reserved_tokens;
                 let what = format!(

@@ -46,7 +46,8 @@ pub enum CudaError {
     /// An allocation that does not fit.
     #[error(
         "the card has no memory for {bytes} more bytes ({free} of {total} are free)\nhint: lower `micro_batch_size` or \
-         `sequence_len`, set `gradient_checkpointing: true`, load the base in 4 bits, or end what else runs on the card"
+         `sequence_len`, set `gradient_checkpointing: true`, load the base in 4 bits, or end what else runs on the card; to answer, fewer \
+         sequences at a time (`--max-num-seqs`, `--cache-mib`), or `--device cpu`"
     )]
     OutOfMemory {
         /// Bytes asked for.

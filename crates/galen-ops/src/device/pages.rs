@@ -61,11 +61,13 @@ impl KvPool {
         }
         match state.free.pop() {
             Some(number) => Ok(Arc::new(Page { number, pool: Arc::clone(self) })),
-            None => shape_error("kv_cache", "no page is left"),
+            None => {
+                shape_error("kv_cache", "no page is left\nhint: fewer sequences at a time, or `--device cpu`")
+            }
         }
     }
 
-    /// Twice the pages, or one more where there is no memory for those.
+    /// Twice the pages, or fewer more where there is no memory for those.
     fn grow(&self, state: &mut State) -> Result<()> {
         let room = |pages: usize| {
             let bytes = pages.checked_mul(self.shape.page_bytes());
@@ -75,7 +77,10 @@ impl KvPool {
             Ok((pages, self.on.alloc(bytes)?))
         };
         let had = state.pages;
-        let (pages, memory) = room((2 * had).max(4)).or_else(|_: Error| room(had + 1))?;
+        let (pages, memory) = room((2 * had).max(4))
+            .or_else(|_: Error| room(had + had / 2 + 1))
+            .or_else(|_| room(had + had / 8 + 1))
+            .or_else(|_| room(had + 1))?;
         if let Some(old) = &state.memory {
             let pairs: Vec<i32> = (0..had as i32).flat_map(|i| [i, i]).collect();
             let pairs = self.on.upload(&int_bytes(&pairs))?;
@@ -90,7 +95,7 @@ impl KvPool {
     /// What is put on the queue over its memory, which does not move meanwhile: another thread's sequence may want to grow it.
     fn with<T>(&self, work: impl FnOnce(&Memory) -> Result<T>) -> Result<T> {
         let state = self.lock();
-        let none = || Error::Device("a cache without pages".into());
+        let none = || Error::Device("a cache without pages\nhint: `--device cpu`; please report this".into());
         work(state.memory.as_ref().ok_or_else(none)?)
     }
 }

@@ -19,11 +19,16 @@ impl DeviceTensor {
         Self { on: on.clone(), matrix, gradient: None }
     }
 
-    /// A trainable leaf: bf16 `[rows, cols]` without gaps, `cols` a multiple of 8, and where its gradient is added. So leaves of
-    /// one buffer have their gradients in one buffer, which a tape never holds.
-    pub fn leaf(on: &Accelerator, (rows, cols): (usize, usize), values: Memory, gradient: Memory) -> Self {
+    /// An adapter's leaf: bf16 `[rows, cols]` without gaps, `cols` a multiple of 8, and where its gradient is added, if it is trained. So
+    /// leaves of one buffer have their gradients in one buffer, which a tape never holds.
+    pub fn leaf(
+        on: &Accelerator,
+        (rows, cols): (usize, usize),
+        values: Memory,
+        gradient: Option<Memory>,
+    ) -> Self {
         let matrix = DeviceMatrix { buffer: values, rows, cols, stride: cols, number: Number::Bf16 };
-        Self { on: on.clone(), matrix, gradient: Some(gradient) }
+        Self { on: on.clone(), matrix, gradient }
     }
 
     /// `rows` of its rows from `first` on: the same memory. Errors: rows beyond the last.
@@ -37,10 +42,10 @@ impl DeviceTensor {
     }
 
     /// As [`Self::leaf`], one row of f32 values. Both have room for whole pieces of 8.
-    pub fn vector_leaf(on: &Accelerator, cols: usize, values: Memory, gradient: Memory) -> Self {
+    pub fn vector_leaf(on: &Accelerator, cols: usize, values: Memory, gradient: Option<Memory>) -> Self {
         let stride = cols.next_multiple_of(8);
         let matrix = DeviceMatrix { buffer: values, rows: 1, cols, stride, number: Number::F32 };
-        Self { on: on.clone(), matrix, gradient: Some(gradient) }
+        Self { on: on.clone(), matrix, gradient }
     }
 
     /// Where it lies.
@@ -89,7 +94,7 @@ impl Value {
         match self {
             Self::Device(tensor) => Ok(tensor),
             Self::Host(_) => {
-                Err(Error::Device("a value of the CPU's where one of an accelerator belongs".into()))
+                Err(Error::Device("a value of the CPU's where one of an accelerator belongs\nhint: `--device cpu`; please report this".into()))
             }
         }
     }

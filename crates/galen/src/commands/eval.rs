@@ -14,7 +14,8 @@ use galen_eval::{
     ChatMessage, ChoiceRequest, ChoiceScore, EvalOptions, EvalReport, GenerateRequest, Generation,
     OutputType, PromptOptions, QuestionScore, RunMeta, ScoreError, Scorer, Task, TaskResult, evaluate,
 };
-use galen_model::LoadOptions;
+use galen_model::{LoadOptions, Model};
+use galen_ops::device::Accelerator;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -226,7 +227,7 @@ fn score(mut args: Args, globals: &Globals) -> anyhow::Result<()> {
         results.push((meta.clone(), scored));
     }
     let mut report = EvalReport::new(&name, &results);
-    report.config = config_of(&args, &base);
+    report.config = config_of(&args, &base, &model);
     if let Some(out) = &args.out {
         report.write(out)?;
     }
@@ -262,10 +263,10 @@ pub fn score_task(
     Ok(result)
 }
 
-fn config_of(args: &Args, base: &Base) -> serde_json::Map<String, serde_json::Value> {
+fn config_of(args: &Args, base: &Base, model: &Model) -> serde_json::Map<String, serde_json::Value> {
     let value = json!({
         "galen": env!("CARGO_PKG_VERSION"),
-        "kernel_path": galen_ops::isa().name(),
+        "kernel_path": model.device().map_or(galen_ops::isa().name(), Accelerator::arithmetic),
         "model_sha256": base.resolved.sha256,
         "apply_chat_template": args.apply_chat_template,
         "system_instruction": args.system_instruction,

@@ -4,16 +4,16 @@ use crate::cli::Globals;
 use crate::commands::eval::score_task;
 use crate::config;
 use crate::progress::{bytes, duration, say};
-use crate::session::{self, Base, ModelScorer, Start, Trained, hub_bars};
+use crate::session::{self, Base, ModelScorer, Start, Trained, hub_bars, open_adapter};
 use crate::signals::Stop;
 use crate::stdout;
 use anyhow::Context as _;
-use galen_adapter::{Adapter, load_peft};
+use galen_adapter::Adapter;
 use galen_data::recipe::icd10cm::{Recipe, build};
 use galen_eval::{EvalOptions, EvalReport, PromptOptions, RunMeta, Sample, Task, TaskResult};
 use galen_hub::Options;
+use galen_train::peak_rss_bytes;
 use galen_train::report::{Compared, MeasuredRow, SampleRow};
-use galen_train::{module_shapes, peak_rss_bytes};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -77,7 +77,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
         ..EvalOptions::default()
     };
     // The adapter is read back from its files: what is measured is what is shipped.
-    let (adapter, _) = load_peft(&dir, &module_shapes(&model), config.seed)?;
+    let (adapter, _) = open_adapter(&dir.display().to_string(), &model, config.seed, globals.offline)?;
     let mut results = Vec::new();
     for (name, adapter) in [("base", None), ("adapter", Some(&adapter))] {
         let mut scorer = ModelScorer {

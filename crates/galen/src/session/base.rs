@@ -109,6 +109,9 @@ impl Base {
         here: impl FnOnce(&Self, LoadOptions) -> anyhow::Result<Model>,
     ) -> anyhow::Result<Model> {
         let Some(on) = super::device::for_answers(device, &self.weights)? else { return here(self, load) };
+        if load.compute == Compute::F32 {
+            say(&format!("note: `{}` computes in bf16, where the processor would in f32", on.name()));
+        }
         let load =
             LoadOptions { precision: load.precision, compute: Compute::Bf16, ..LoadOptions::default() };
         Ok(self.model(load)?.onto(&on)?)

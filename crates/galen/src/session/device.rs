@@ -2,9 +2,9 @@
 
 use crate::config::{Config, Device};
 use crate::error::UsageError;
-use crate::progress::say;
+use crate::progress::{bytes, say};
 use galen_model::Weights;
-use galen_ops::device::{Accelerator, Group};
+use galen_ops::device::{Accelerator, Backend as _, Group};
 
 /// Opens what `device` and `gpus` name; nothing for the processor. Errors: a card that is not there or does not fit, a build
 /// without kernels, a configuration they have nothing for.
@@ -66,7 +66,19 @@ pub fn for_base(device: Option<Group>, config: &Config, base: &Weights) -> anyho
 pub fn for_answers(device: Option<Device>, base: &Weights) -> anyhow::Result<Option<Accelerator>> {
     let config = Config { device: device.unwrap_or_default(), ..Config::default() };
     let opened = for_base(open(&config)?, &config, base)?;
-    Ok(opened.and_then(|group| group.members().first().cloned()))
+    let Some(on) = opened.and_then(|group| group.members().first().cloned()) else { return Ok(None) };
+    match on.free_bytes() {
+        // Keys and values come on top; what is asked for by name is tried all the same.
+        Some(free) if config.device == Device::Auto && base.nbytes() as u64 > free => {
+            let (needed, free) = (bytes(base.nbytes() as u64), bytes(free));
+            say(&format!(
+                "note: computing on the CPU, as the weights take {needed} and `{}` has {free} free",
+                on.name()
+            ));
+            Ok(None)
+        }
+        _ => Ok(Some(on)),
+    }
 }
 
 /// The first card, where it can be had.

@@ -180,6 +180,8 @@ pub fn train(
         return Err(signal.into());
     }
     let _span = span("write run");
+    galen_adapter::save_peft(&outcome.adapter, &record, &dir)?;
+    base.tokenizer.save_to(&dir, template.as_ref().map(ChatTemplate::source))?;
     let mut summary = summarise(config, &base, &prepared, &outcome, eval_losses, &hashes, &dir);
     if config.report_samples > 0 {
         let rows = prepared.rows.samples(config.report_samples as usize);
@@ -189,8 +191,6 @@ pub fn train(
         }
         summary.samples = Some(samples(&rows, &model, &answering, &base.tokenizer)?);
     }
-    galen_adapter::save_peft(&outcome.adapter, &record, &dir)?;
-    base.tokenizer.save_to(&dir, template.as_ref().map(ChatTemplate::source))?;
     write_reports(&dir, &summary, template.is_some())?;
     Ok(Trained { base, model, template, outcome, summary })
 }

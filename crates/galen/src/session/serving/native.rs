@@ -4,6 +4,7 @@ use super::super::adapters::open_adapter;
 use super::super::base::Base;
 use super::encoder::{Encoder, adapter_encoder};
 use super::{Asked, Kernels, Serving};
+use crate::progress::say;
 use galen_engine::{Encode, LoadedAdapter, Loader, Native, NativeOptions};
 use galen_model::tokenizer::Tokenizer;
 use galen_model::{Model, StepKernels};
@@ -27,6 +28,9 @@ pub(super) fn open(asked: Asked) -> anyhow::Result<Serving> {
         Kernels::Passes => (StepKernels::PassesApart, Base::model_for_passes),
     };
     let model = base.answering(Some(options.device), *load, here)?;
+    if model.device().is_some() && options.kernels.is_some() {
+        say("note: `kernels` has no effect on a card, whose steps have one way");
+    }
     let computes = match model.device() {
         Some(on) => on.arithmetic().to_owned(),
         None => format!("{:?} {:?} {kernels:?}", galen_ops::isa(), load.compute),

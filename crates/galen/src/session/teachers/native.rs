@@ -24,7 +24,7 @@ const PARAMS: &[Param] = &[
         Kind::Text,
         "a template by name or file; default: the adapter's, else the model's own",
     ),
-    Param::with("device", Kind::Text, "auto", "where: `auto`, `cpu` or `cuda:N`"),
+    Param::with("device", Kind::Text, "\"auto\"", "where: `auto`, `cpu` or `cuda:N`"),
     Param::with("max_batch", Kind::Count, "16", "rows computed together"),
     Param::optional(
         "kernels",
