@@ -55,7 +55,7 @@ pub fn copy_checkpoint(from: &Path, to: &Path) {
     }
 }
 
-/// Stopped and gone on with, recomputed, on the processor from the device's own checkpoint; then from its adapter anew.
+/// Stopped and gone on with, there and on the processor from the device's own checkpoint.
 #[test]
 fn a_run_that_was_stopped_goes_on_to_the_same_bits() {
     let model = |compute| llama(WeightDtype::Q8_0, Precision::Stored, compute);
@@ -66,7 +66,7 @@ fn a_run_that_was_stopped_goes_on_to_the_same_bits() {
         let mut objective = Sft { train: &rows, validation: &rows[..2] };
         run((model, start.clone()), &mut objective, dir, settings.clone(), stop)
     };
-    let [whole, parts, again, here, there, on] = [(); 6].map(|()| tempfile::tempdir().unwrap());
+    let [whole, parts, here, there] = [(); 4].map(|()| tempfile::tempdir().unwrap());
     let want = go(&placed, &start, whole.path(), &settings, None);
     let stopped = go(&placed, &start, parts.path(), &settings, Some(1));
     assert!(stopped.interrupted && bits(&stopped) != bits(&want));
@@ -76,10 +76,6 @@ fn a_run_that_was_stopped_goes_on_to_the_same_bits() {
         bits(&go(&placed, &start, parts.path(), &settings, None)) == bits(&want),
         "resuming gives other bits"
     );
-    let recomputed = TrainSettings { gradient_checkpointing: true, ..settings.clone() };
-    let got = go(&placed, &start, again.path(), &recomputed, None);
-    assert!(bits(&got) == bits(&want), "recomputing gives other bits");
-
     // The processor writes the same tensors, and reads the device's.
     go(&cpu, &start, here.path(), &settings, Some(1));
     assert_eq!(layout(&first), layout(&here.path().join("checkpoint-1")));
@@ -88,12 +84,9 @@ fn a_run_that_was_stopped_goes_on_to_the_same_bits() {
     let far = furthest(&values(&on_cpu), &values(&want));
     assert!(far <= 3e-2, "the processor goes on to values {far:.1e} from the device's");
 
-    // A new run from the trained adapter: it has the trained magnitudes.
+    // A new run would begin with the trained magnitudes.
     let (trained, _) = load_peft(&whole.path().join("checkpoint-3"), &module_shapes(&placed), 7).unwrap();
     let same = trained.tensors().zip(want.adapter.tensors()).all(|(a, b)| a == b);
     assert!(same && trained.method().name() == "dora", "the files hold another adapter");
     assert!(furthest(&values(&want), &start.buffers().flatten().copied().collect::<Vec<f32>>()) > 1e-3);
-    let further = go(&placed, &trained, on.path(), &settings, None);
-    let [last, next] = [&want, &further].map(|o| o.reports.last().unwrap().loss);
-    assert!(next < last, "going on: loss {next} after {last}");
 }

@@ -87,7 +87,7 @@ fn give(dir: &Path, prompts: usize) {
     let random = &mut Random::new(8);
     let answers: Vec<Value> = (0..prompts * GROUP)
         .map(|i| {
-            let ids: Vec<u32> = (0..1 + i % 5).map(|_| random.below(VOCABULARY) as u32).collect();
+            let ids: Vec<u32> = (0..=i % 5).map(|_| random.below(VOCABULARY) as u32).collect();
             json!({"logps": vec![0u32; ids.len()], "ids": ids, "stopped": true})
         })
         .collect();

@@ -63,16 +63,12 @@ pub fn adapted_norms(weight: &Frozen, a: &[f32], b: &[f32], scale: f32) -> Resul
 
 /// The same of matrices wherever they lie; there the norms lie too, `[out]` on the CPU.
 pub fn adapted_norms_of(weight: &Frozen, a: &Value, b: &Value, scale: f32) -> Result<Value> {
-    match (a, b) {
-        (Value::Device(a), Value::Device(b)) => {
-            on_device::adapted_norms(a.on(), weight, a, b, scale).map(Value::from)
-        }
-        _ => {
-            let norms = adapted_norms(weight, &f32_view(a.host()?)?, &f32_view(b.host()?)?, scale)?;
-            let n = norms.len();
-            f32_tensor(norms, n).map(Value::from)
-        }
+    if let (Value::Device(a), Value::Device(b)) = (a, b) {
+        return on_device::adapted_norms(a.on(), weight, a, b, scale).map(Value::from);
     }
+    let norms = adapted_norms(weight, &f32_view(a.host()?)?, &f32_view(b.host()?)?, scale)?;
+    let n = norms.len();
+    f32_tensor(norms, n).map(Value::from)
 }
 
 /// `x W^T`.
