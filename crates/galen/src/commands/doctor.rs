@@ -210,7 +210,7 @@ fn text(d: &Doctor) -> String {
         d.kernels.cuda.driver.as_ref().map_or_else(|| "no driver".to_owned(), |v| format!("driver {v}"));
     line("cuda", format!("{built}, {driver}"));
     for card in &d.kernels.cuda.cards {
-        line("cuda: card", format!("{card} (for training, `--device cuda:N`; all else runs on the CPU)"));
+        line("cuda: card", format!("{card} (`--device cuda:N`, to train and to answer)"));
     }
     if let Some(products) = &d.kernels.cuda.products {
         line("cuda products", products.clone());
