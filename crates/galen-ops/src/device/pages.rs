@@ -196,10 +196,8 @@ impl KvExtension {
     fn new(pool: Arc<KvPool>, seen: Seen, lists: [Vec<i32>; 3]) -> Result<Self> {
         // One upload for all.
         let all = pool.on.upload(&int_bytes(&lists.concat()))?;
-        let [slots, tables, lengths] = {
-            let [a, b, _] = [lists[0].len(), lists[1].len(), 0].map(|n| 4 * n);
-            [all.part(0), all.part(a), all.part(a + b)]
-        };
+        let [n_slots, n_tables, _] = lists.each_ref().map(|list| size_of::<i32>() * list.len());
+        let [slots, tables, lengths] = [0, n_slots, n_slots + n_tables].map(|at| all.part(at));
         Ok(Self { pool, seen, slots, tables, lengths, plans: Mutex::default() })
     }
 
