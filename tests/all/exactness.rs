@@ -353,7 +353,7 @@ fn dropout_does_not_depend_on_packing_or_order() {
         let logps = |order: &[usize], training: bool, epoch: u64| -> Vec<Vec<f32>> {
             let chosen: Vec<&Tokenized> = order.iter().map(|i| &rows[*i]).collect();
             let batch = pack(&chosen, None).expect("a batch");
-            let options = PassOptions { training, checkpointing: false, epoch, temperature: None };
+            let options = PassOptions { training, epoch, ..PassOptions::default() };
             let pass = Pass::forward(&model, Some(&adapter), &batch, options).expect("a pass");
             let mut by_row = vec![Vec::new(); rows.len()];
             for (target, logp) in batch.targets().iter().zip(&pass.logps.0) {

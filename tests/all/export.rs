@@ -328,6 +328,12 @@ fn an_adapter_folder_goes_out_byte_for_byte() {
     std::fs::write(out.join("thesis.txt"), "mine").expect("a file");
     let error = export(peft, &source, &Options::default(), &out).expect_err("a foreign file").to_string();
     assert!(error.contains("thesis.txt") && out.join("thesis.txt").exists(), "{error}");
+    // An adapter of somebody else's has the very names.
+    let error = export(peft, &source, &Options::default(), &from).expect_err("another's adapter").to_string();
+    assert!(
+        error.contains("that no export wrote") && from.join("adapter_model.safetensors").exists(),
+        "{error}"
+    );
 }
 
 #[test]

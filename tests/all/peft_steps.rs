@@ -4,7 +4,7 @@ use crate::goldens::path;
 use crate::support::{adapter, lora, real, row, settings};
 use galen_adapter::{Adapter, AdapterConfig, Init};
 use galen_model::{Model, Precision, Weights};
-use galen_optim::{AdamW, AdamWConfig, clip_factor, global_norm};
+use galen_optim::{AdamW, AdamWConfig, Faster, clip_factor, global_norm};
 use galen_testkit::fuzz::Random;
 use galen_train::{Place, step_gradient};
 use galen_types::Tokenized;
@@ -52,15 +52,22 @@ fn ten_dora_steps_follow_peft() {
     steps_follow_peft("dora", "dora_steps.json");
 }
 
+/// `goldens/loraplus_steps.py`: the same start, stepped by PEFT's LoRA+.
+#[test]
+fn six_loraplus_steps_follow_peft() {
+    steps_follow_peft("dora", "loraplus_steps.json");
+}
+
 fn steps_follow_peft(method: &str, steps: &str) {
     let Some(file) = real("smollm2-135m-instruct", "SmolLM2-135M-Instruct.Q4_1.gguf") else { return };
     let text = std::fs::read_to_string(path("peft_steps.json")).expect("the golden file");
     let golden: Value = serde_json::from_str(&text).expect("the golden file is JSON");
     let weights = Weights::open(&file).expect("the model opens");
     let model = Model::load(&weights, Precision::Stored).expect("the model loads");
-    let number = |key: &str| golden[key].as_f64().expect("a number");
     let own = std::fs::read_to_string(path(steps)).expect("the golden file");
     let own: Value = serde_json::from_str(&own).expect("the golden file is JSON");
+    // What a file does not say is as in `peft_steps.py`.
+    let number = |key: &str| own[key].as_f64().or(golden[key].as_f64()).expect("a number");
     let config = AdapterConfig {
         method: method.into(),
         init: Init::Kaiming,
@@ -95,6 +102,8 @@ fn steps_follow_peft(method: &str, steps: &str) {
     let config =
         AdamWConfig { eps: number("eps"), weight_decay: number("weight_decay"), ..AdamWConfig::default() };
     let mut optimizer = AdamW::new(config, lengths);
+    let ratio = own["loraplus_lr_ratio"].as_f64();
+    optimizer.faster = ratio.map(|ratio| Faster { ratio, ranges: adapter.faster() });
     for (k, step) in own["steps"].as_array().expect("steps").iter().enumerate() {
         let batch: Vec<&Tokenized> = rows[k % 5 * 4..k % 5 * 4 + 4].iter().collect();
         let ours = step_gradient(&Place::new(&model, &adapter, &settings()), &[batch]).expect("a step");

@@ -398,4 +398,68 @@ fn the_watchdog_stops_a_run_whose_loss_stays_high() {
         TrainSettings { loss_watchdog_threshold: Some(0.01), loss_watchdog_patience: 4, ..Lab::settings() };
     let error = lab.run(dir.path(), settings, false, &mut Watch::default()).err().expect("a stop");
     assert!(matches!(error, Error::Watchdog { step: 4, patience: 4, .. }), "{error}");
+    // What it stopped at is there to be looked at, and to go on from.
+    assert_eq!(log(dir.path()).iter().filter(|row| row["loss"].is_number()).count(), 4);
+    assert_eq!(checkpoint::list(dir.path()).pop().map(|(step, _)| step), Some(4));
+}
+
+/// A line that a full disk cut off within a character.
+#[test]
+fn a_torn_log_is_no_obstacle() {
+    let lab = Lab::new();
+    let dir = tempdir().expect("a directory");
+    lab.until(dir.path(), 3, false);
+    let path = dir.path().join("log.jsonl");
+    let mut bytes = std::fs::read(&path).expect("a log");
+    let whole = bytes.len();
+    bytes.extend(b"{\"step\": 4, \"note\": \"\xe5\x92");
+    std::fs::write(&path, &bytes).expect("a torn line");
+    lab.until(dir.path(), 4, true);
+    let after = std::fs::read(&path).expect("a log");
+    assert!(after.starts_with(&bytes[..whole]) && std::str::from_utf8(&after).is_ok());
+}
+
+/// The best checkpoint comes along into another folder, or its absence is said before anything is trained.
+#[test]
+fn the_best_so_far_comes_along_into_another_folder() {
+    let lab = Lab::new();
+    let [old, new] = [(); 2].map(|()| tempdir().expect("a directory"));
+    let settings = TrainSettings {
+        load_best_model_at_end: true,
+        // Nothing is better than the first.
+        metric_for_best_model: galen_train::BestMetric { name: "eval_loss".into(), greater_is_better: true },
+        learning_rate: 5e-2,
+        ..Lab::settings()
+    };
+    let mut watch = Watch { stop_after: Some(6), ..Watch::default() };
+    let stopped = lab.run(old.path(), settings.clone(), false, &mut watch).expect("a run");
+    let best = stopped.state.best.as_ref().map(|(step, _)| *step).expect("a best");
+    assert!(stopped.interrupted && best < 6, "{best}");
+    let from = old.path().join("checkpoint-6");
+    let go = |settings: TrainSettings| {
+        let run = Run {
+            model: &lab.model,
+            others: &[],
+            group: None,
+            adapter: lab.adapter(),
+            base: BaseRecord { name: None, revision: None },
+            held_out: None,
+            objective: &mut Sft { train: &lab.train, validation: &lab.validation },
+            settings,
+            dir: new.path().into(),
+            fingerprint: lab.fingerprint.clone(),
+            stop: &AtomicBool::new(false),
+        };
+        run.run(Some(&from), &mut Told(&AtomicBool::new(false), None, &mut vec![], &mut vec![]))
+    };
+    let gone_on = go(settings.clone()).expect("a run");
+    let (kept, _) = load_peft(&old.path().join(format!("checkpoint-{best}")), &module_shapes(&lab.model), 0)
+        .expect("the best checkpoint");
+    assert_eq!(gone_on.state.best.as_ref().map(|(step, _)| *step), Some(best));
+    assert!(values(&gone_on.adapter) == values(&kept));
+    for folder in [&old, &new] {
+        std::fs::remove_dir_all(folder.path().join(format!("checkpoint-{best}"))).expect("removes");
+    }
+    let e = go(settings).err().expect("a refusal").to_string();
+    assert!(e.contains("the best checkpoint so far") && e.contains("load_best_model_at_end"), "{e}");
 }

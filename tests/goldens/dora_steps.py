@@ -23,7 +23,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 STEPS = 10
 
 
-def main(folder: str) -> None:
+def adamw(model, named: dict):
+    return torch.optim.AdamW(named.values(), lr=LR, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
+
+
+def train(folder: str, optimizer_of, n_steps: int, out: Path) -> None:
+    """`optimizer_of`: from the PEFT model and its trainables by name."""
     torch.set_num_threads(2)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
@@ -43,9 +48,9 @@ def main(folder: str) -> None:
     total = lambda params, end: sum(p.detach().double().abs().sum().item() for k, p in params.items() if k.endswith(end))
     sums = lambda: {"sum_abs_a": total(pairs, "A"), "sum_abs_b": total(pairs, "B"), "sum_m": total(magnitudes, "")}
     start = sums()
-    optimizer = torch.optim.AdamW(named.values(), lr=LR, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
+    optimizer = optimizer_of(model, named)
     steps = []
-    for k in range(STEPS):
+    for k in range(n_steps):
         loss, count = loss_of(model, rows, k % BATCHES)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(named.values(), 1.0)
@@ -55,8 +60,8 @@ def main(folder: str) -> None:
         print(f"step {k + 1}: loss {loss.item():.6f}, gradient norm {norm.item():.6f}", flush=True)
     with torch.no_grad():
         after = {"losses": [loss_of(model, rows, b)[0].item() for b in range(BATCHES)], **sums()}
-    Path(__file__).with_suffix(".json").write_text(json.dumps({"steps": steps, "start": start, "after": after}, indent=1) + "\n")
+    out.write_text(json.dumps({"steps": steps, "start": start, "after": after}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    train(sys.argv[1], adamw, STEPS, Path(__file__).with_suffix(".json"))

@@ -141,6 +141,16 @@ impl Adapter {
         self.buffers().map(<[f32]>::len).sum()
     }
 
+    /// Where the values lie that LoRA+ has learn faster, by block.
+    pub fn faster(&self) -> Vec<Vec<Range<usize>>> {
+        let of_entry = |e: &Entry| {
+            let parameters = self.method.parameters(e.r, e.shape.inputs, e.shape.outputs);
+            let ranges = parameters.into_iter().zip(e.ranges.clone());
+            ranges.filter(|(p, _)| p.faster).map(|(_, range)| range).collect::<Vec<_>>()
+        };
+        self.layers.iter().map(|layer| layer.entries.iter().flat_map(of_entry).collect()).collect()
+    }
+
     /// The method.
     pub fn method(&self) -> &'static dyn Method {
         self.method

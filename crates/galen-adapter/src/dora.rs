@@ -30,7 +30,7 @@ impl Method for Dora {
 
     fn parameters(&self, r: usize, inputs: usize, outputs: usize) -> Vec<Parameter> {
         let mut pair = Lora.parameters(r, inputs, outputs);
-        pair.push(Parameter { suffix: "lora_magnitude_vector", dims: vec![outputs] });
+        pair.push(Parameter { suffix: "lora_magnitude_vector", dims: vec![outputs], faster: true });
         pair
     }
 

@@ -22,8 +22,8 @@ impl Method for Lora {
 
     fn parameters(&self, r: usize, inputs: usize, outputs: usize) -> Vec<Parameter> {
         vec![
-            Parameter { suffix: "lora_A.weight", dims: vec![r, inputs] },
-            Parameter { suffix: "lora_B.weight", dims: vec![outputs, r] },
+            Parameter { suffix: "lora_A.weight", dims: vec![r, inputs], faster: false },
+            Parameter { suffix: "lora_B.weight", dims: vec![outputs, r], faster: true },
         ]
     }
 

@@ -12,6 +12,8 @@ pub struct Parameter {
     pub suffix: &'static str,
     /// Rows and columns, or a vector's length.
     pub dims: Vec<usize>,
+    /// Whether LoRA+ (Hayou et al. 2024) has it learn faster: B, and vectors.
+    pub faster: bool,
 }
 
 impl Parameter {

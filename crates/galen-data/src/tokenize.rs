@@ -220,8 +220,7 @@ pub(crate) fn encode(
     if row.append_eos() {
         let Some((eos, _)) = encoder.eos() else {
             return Err(fail(
-                "it has no end-of-sequence token, which must follow the text; name one under \
-                             `special_tokens: {eos_token: ...}`"
+                "it has no end-of-sequence token, which must follow the text; its `tokenizer_config.json` is to name one as `eos_token`"
                     .to_owned(),
             ));
         };

@@ -106,7 +106,7 @@ fn ours(case: &Value, encoder: &Encoder) -> BTreeMap<(u64, &'static str), Tokeni
         }
         return out;
     }
-    let labelled = into_labelled(rows).expect("labelled");
+    let (labelled, _) = into_labelled(rows).expect("labelled");
     let labels: Vec<bool> = labelled.iter().map(|l| l.label).collect();
     assert_eq!(Value::from(labels), case["labels"], "{}", case["name"]);
     let rendered: Vec<_> = labelled

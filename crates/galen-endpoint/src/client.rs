@@ -70,6 +70,21 @@ impl From<String> for Failure {
     }
 }
 
+/// An answer that is not what was asked for.
+#[derive(Debug, Clone)]
+pub enum Unread {
+    /// Another try may give it, as after a broken connection.
+    Again(String),
+    /// No other try will.
+    Never(Failure),
+}
+
+impl From<String> for Unread {
+    fn from(what: String) -> Self {
+        Self::Again(what)
+    }
+}
+
 /// One try.
 enum Tried<T> {
     Answer(T),
@@ -108,12 +123,12 @@ impl Client {
     }
 
     /// The answer to `body`, JSON, posted to the address with `path` behind it. `read` makes of its text what is wanted;
-    /// what it cannot read is asked for again, as a broken connection is.
+    /// what it cannot read says whether it is asked for again.
     pub fn post<T>(
         &self,
         path: &str,
         body: &str,
-        read: impl Fn(&str) -> Result<T, String>,
+        read: impl Fn(&str) -> Result<T, Unread>,
     ) -> Result<T, Failure> {
         let mut retry = 0;
         loop {
@@ -172,7 +187,7 @@ impl Client {
         }
     }
 
-    fn try_once<T>(&self, path: &str, body: &str, read: &impl Fn(&str) -> Result<T, String>) -> Tried<T> {
+    fn try_once<T>(&self, path: &str, body: &str, read: &impl Fn(&str) -> Result<T, Unread>) -> Tried<T> {
         let Address { url, .. } = &self.options.address;
         let mut request = self
             .agent
@@ -204,7 +219,8 @@ impl Client {
             };
             return match read(&self.redacted(text)) {
                 Ok(answer) => Tried::Answer(answer),
-                Err(what) => Tried::Later(what, asked),
+                Err(Unread::Again(what)) => Tried::Later(what, asked),
+                Err(Unread::Never(failure)) => Tried::Never(failure),
             };
         }
         let text = String::from_utf8_lossy(&bytes);

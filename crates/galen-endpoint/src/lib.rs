@@ -8,7 +8,7 @@ mod client;
 mod retry;
 
 pub use address::Address;
-pub use client::{Client, ClientOptions, Failure, Fault};
+pub use client::{Client, ClientOptions, Failure, Fault, Unread};
 pub use retry::Schedule;
 
 /// The key in the environment variable `variable`. Errors, in words: it is not set, or cannot be a key.

@@ -46,6 +46,13 @@ impl Limits {
             let field = if ids.len() >= limit { field } else { "max_tokens" };
             return Err(EngineError::TooLong { field, prompt: ids.len(), answer, limit });
         }
+        if options.max_tokens.is_none() && answer == 0 {
+            let what = format!(
+                "the prompt has {} tokens, and the cache has room for {held} with the answer",
+                ids.len()
+            );
+            return Err(EngineError::Invalid { field, what });
+        }
         Ok((ids, answer))
     }
 

@@ -51,6 +51,16 @@ impl<T: Deref<Target = Tokenizer> + Clone> Continuation<T> {
         }
     }
 
+    /// The same; where it `goes_on` from the prompt's text, and does not begin as an answer does, a leading space is kept.
+    #[must_use]
+    pub fn going_on(self, goes_on: bool) -> Self {
+        if !goes_on {
+            return self;
+        }
+        let text = StopText::new(TextStream::after(self.tokenizer.clone(), true, &self.seen));
+        Self { text, ..self }
+    }
+
     /// The same, held to a schema.
     #[must_use]
     pub(crate) fn constrained(self, constraint: Option<Constraint>) -> Self {
@@ -74,7 +84,7 @@ impl<T: Deref<Target = Tokenizer> + Clone> Continuation<T> {
         }
         let id = self.sampling.next(changed.as_deref().unwrap_or(logits), &self.seen, self.drawn as u64);
         self.drawn += 1;
-        if self.tokenizer.eos_ids().contains(&id) {
+        if !self.options.ignore_eos && self.tokenizer.eos_ids().contains(&id) {
             return self.end(Finish::Stop);
         }
         self.seen.push(id);

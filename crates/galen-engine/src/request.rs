@@ -14,6 +14,13 @@ pub enum Input {
     Chat(Vec<Value>),
 }
 
+impl Input {
+    /// Whether what is generated goes on from the input's text: an answer in a chat begins anew.
+    pub fn goes_on(&self) -> bool {
+        !matches!(self, Self::Chat(_))
+    }
+}
+
 /// How inputs become token ids under one model or adapter: its tokenizer and chat template.
 pub trait Encode: Send + Sync {
     /// Ids of a text or of messages. Errors, in words for the one who asked: no chat template, or one that refuses.
@@ -39,6 +46,8 @@ pub struct Options {
     pub logprobs: Option<usize>,
     /// Completions of each input.
     pub n: usize,
+    /// A token that ends sequences is taken like another.
+    pub ignore_eos: bool,
     /// A JSON schema that answers are to satisfy.
     pub schema: Option<Value>,
 }
@@ -55,6 +64,7 @@ impl Default for Options {
             stop: Vec::new(),
             logprobs: None,
             n: 1,
+            ignore_eos: false,
             schema: None,
         }
     }

@@ -1,43 +1,22 @@
 //! Jinja templates of tasks, with limits: they come from files others wrote.
 
-use crate::literal;
 use fancy_regex::Regex;
-use minijinja::value::{Value, ValueKind};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
+use galen_data::template::sandbox::{Sandbox, about_to_build};
+use minijinja::{Error, ErrorKind};
 
-/// Instructions one rendering may use; published tasks need a few hundred.
-const FUEL: u64 = 1_000_000;
-/// Bytes of one template.
-const MAX_TEMPLATE: usize = 1 << 20;
-
-/// The templates' environment: strict about missing fields, Python's methods and spelling of values.
-pub(crate) struct Templates(Environment<'static>);
+/// The templates' environment, with lm-evaluation-harness' own filter.
+pub(crate) struct Templates(Sandbox);
 
 impl Templates {
     pub fn new() -> Self {
-        let mut env = Environment::new();
-        env.set_undefined_behavior(UndefinedBehavior::Strict);
-        env.set_keep_trailing_newline(true);
-        env.set_auto_escape_callback(|_| AutoEscape::None);
-        env.set_fuel(Some(FUEL));
-        env.set_recursion_limit(64);
-        env.set_unknown_method_callback(python_method);
-        env.set_formatter(|out, _, value| {
-            if value.is_undefined() {
-                return Err(Error::from(ErrorKind::UndefinedError));
-            }
-            out.write_str(&literal::python_str(value)).map_err(|_| Error::from(ErrorKind::WriteFailure))
-        });
-        env.add_filter("regex_replace", regex_replace);
-        Self(env)
+        let mut sandbox = Sandbox::new();
+        sandbox.add_text_filter("regex_replace", regex_replace);
+        Self(sandbox)
     }
 
     /// `Err` with the reason when the text is not a template.
     pub fn check(&self, source: &str) -> Result<(), String> {
-        if source.len() > MAX_TEMPLATE {
-            return Err(format!("{} bytes is too long for a template (limit {MAX_TEMPLATE})", source.len()));
-        }
-        self.0.template_from_str(source).map(|_| ()).map_err(|e| reason(&e))
+        self.0.check(source)
     }
 
     pub fn render(
@@ -49,40 +28,8 @@ impl Templates {
         if !source.contains('{') {
             return Ok(source.to_owned());
         }
-        self.0.render_str(source, row).map_err(|e| reason(&e))
+        self.0.render(source, row)
     }
-}
-
-fn reason(error: &Error) -> String {
-    let mut text = error.to_string();
-    if let Some(at) = text.find(" (in <string>") {
-        text.truncate(at);
-    }
-    text
-}
-
-/// `list.index` and what minijinja-contrib knows of Python's methods.
-fn python_method(
-    state: &minijinja::State<'_, '_>,
-    value: &Value,
-    method: &str,
-    args: &[Value],
-) -> Result<Value, Error> {
-    if method == "index"
-        && let [wanted] = args
-    {
-        let place = match (value.kind(), value.as_str(), wanted.as_str()) {
-            (ValueKind::String, Some(text), Some(part)) => {
-                text.find(part).map(|at| text[..at].chars().count())
-            }
-            (ValueKind::Seq | ValueKind::Iterable, ..) => value.try_iter()?.position(|item| item == *wanted),
-            _ => None,
-        };
-        return place.map(Value::from).ok_or_else(|| {
-            Error::new(ErrorKind::InvalidOperation, format!("`{wanted}` is not in the list"))
-        });
-    }
-    minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args)
 }
 
 fn regex_replace(text: &str, pattern: &str, replacement: &str) -> Result<String, Error> {
@@ -92,7 +39,13 @@ fn regex_replace(text: &str, pattern: &str, replacement: &str) -> Result<String,
     // Python writes groups `\1`, the regex crate `$1`; a literal `$` must not become a group.
     let groups = Regex::new(r"\\(\d+)").map_err(fail)?;
     let replacement = replacement.replace('$', "$$");
+    let copies = groups.find_iter(&replacement).count();
     let replacement = groups.replace_all(&replacement, "$${$1}");
+    // A group is part of its match, and matches do not overlap.
+    let matches = regex.find_iter(text).count();
+    let most =
+        (1 + copies).saturating_mul(text.len()).saturating_add(matches.saturating_mul(replacement.len()));
+    about_to_build(most)?;
     regex.try_replacen(text, 0, &*replacement).map(std::borrow::Cow::into_owned).map_err(fail)
 }
 
@@ -134,5 +87,12 @@ mod tests {
         let deep = format!("{{{{ {}1{} }}}}", "(".repeat(100_000), ")".repeat(100_000));
         assert!(render(&deep, json!({})).is_err());
         assert!(render("{% include '/etc/passwd' %}", json!({})).is_err());
+        // Texts that double, lists that hold themselves twice, and a replacement of every character by many.
+        let doubling = "{% set ns = namespace(x='aaaaaaaa') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x }}";
+        let lists = "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}";
+        let replaced = "{% set ns = namespace(x='aaaaaaaa') %}{% for i in range(60) %}{% set ns.x = ns.x|regex_replace('a', 'aaaaaaaa') %}{% endfor %}{{ ns.x|length }}";
+        for template in [doubling, lists, replaced] {
+            assert!(render(template, json!({})).unwrap_err().contains("than is allowed"), "{template}");
+        }
     }
 }

@@ -57,6 +57,8 @@ impl Drop for Unfinished {
 
 /// What `galen verify` leaves in a folder; it goes with what it speaks of.
 const PROOF: &str = "verify.json";
+/// What says that a folder is an export, whose names are those of everybody's models: without it nothing is replaced.
+const MARK: &str = ".galen-export";
 
 /// Writes a file. `out` may exist.
 pub(crate) fn file<T>(out: &Path, write: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
@@ -77,7 +79,7 @@ pub(crate) fn file<T>(out: &Path, write: impl FnOnce(&Path) -> Result<T>) -> Res
     Ok(written)
 }
 
-/// Writes a folder. One that exists is replaced where all its files are `owned`, by two renames.
+/// Writes a folder. One that an export wrote is replaced where all its files are `owned`, by two renames.
 pub(crate) fn folder<T>(
     out: &Path,
     owned: impl Fn(&str) -> bool,
@@ -91,6 +93,8 @@ pub(crate) fn folder<T>(
     let temporary = folder_beside(out).map_err(at(&dir))?;
     let unfinished_folder = Unfinished::new(temporary.path());
     let written = write(temporary.path()).map_err(unfinished_folder.named(out))?;
+    let mark = temporary.path().join(MARK);
+    std::fs::write(&mark, concat!("galen ", env!("CARGO_PKG_VERSION"), "\n")).map_err(at(&mark))?;
     for entry in std::fs::read_dir(temporary.path()).map_err(at(out))? {
         let path = entry.map_err(at(out))?.path();
         File::open(&path).and_then(|f| f.sync_all()).map_err(at(&path))?;
@@ -128,13 +132,21 @@ fn refuse_foreign(out: &Path, owned: impl Fn(&str) -> bool) -> Result<()> {
         let what = format!("{}: a file is in the way of the folder", out.display());
         return cannot(what, "give `--out` the name of a folder");
     }
+    let hint = "choose another `--out`, or move it away";
+    let (mut names, mut marked) = (0, false);
     for entry in std::fs::read_dir(out).map_err(at(out))? {
         let entry = entry.map_err(at(out))?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if entry.path().is_dir() || !(owned(&name) || name == PROOF) {
+        if entry.path().is_dir() || !(owned(&name) || name == PROOF || name == MARK) {
             let what = format!("{}: the folder holds `{name}`, which no export wrote", out.display());
-            return cannot(what, "choose another `--out`, or move it away");
+            return cannot(what, hint);
         }
+        names += 1;
+        marked |= name == MARK;
+    }
+    if names > 0 && !marked {
+        let what = format!("{}: the folder holds a model or an adapter that no export wrote", out.display());
+        return cannot(what, hint);
     }
     Ok(())
 }

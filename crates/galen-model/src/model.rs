@@ -3,23 +3,13 @@
 use crate::arch::{self, Architecture};
 use crate::block::{Block, MODULES};
 use crate::cache::{Cache, KvLayer};
+use crate::precision::Precision;
 use crate::weights::{ModelConfig, Weights, WeightsError};
 use galen_ops::device::{Accelerator, KvPool, KvSequence, KvShape, PAGE_TOKENS};
 use galen_ops::hook::{Bases, Site};
 use galen_ops::ops::{AttentionShape, Compute, Frozen, Projection, RopeTable};
 use galen_ops::quant::{Dots, QuantMatrix};
 use std::sync::Arc;
-
-/// How a base is held in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Precision {
-    /// As its file has it.
-    #[default]
-    Stored,
-    /// Projections quantised to NF4 with double quantisation (Dettmers et al. 2023); blocks that the file has
-    /// quantised already stay as they are.
-    Nf4,
-}
 
 /// Where products with frozen weights read them, when they are computed in bfloat16. The bits are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -137,15 +127,8 @@ impl Model {
             let mut projections = Vec::with_capacity(MODULES.len());
             for (_, module) in MODULES {
                 let stored = weights.matrix(&name(&format!("{module}.weight")))?;
-                let matrix = match options.precision {
-                    Precision::Nf4 if stored.dtype().block_size() == 1 => {
-                        let values = stored.to_f32();
-                        stored.data().release();
-                        QuantMatrix::quantize_nf4(stored.rows(), stored.cols(), &values)
-                            .map_err(|e| fail(format!("`{}`: {e}", name(module))))?
-                    }
-                    _ => stored,
-                };
+                let matrix =
+                    options.precision.hold(stored).map_err(|e| fail(format!("`{}`: {e}", name(module))))?;
                 let is_qkv = ["q_proj", "k_proj", "v_proj"].iter().any(|p| module.ends_with(p));
                 let bias = if architecture.qkv_bias() && is_qkv {
                     Some(weights.vector(&name(&format!("{module}.bias")))?.into())

@@ -12,10 +12,13 @@ use crate::scores::Scores;
 use candle_core::Tensor;
 use galen_ops::device::Value;
 use galen_ops::hook::{HookContext, ProjectionHook};
-use galen_ops::ops::{LogProbHead, RmsNorm, RopeTable, embed, embed_on};
+use galen_ops::ops::{
+    DropoutKey, EmbeddingNoise, LogProbHead, RmsNorm, RopeTable, embed, embed_on, embedding_noise_on,
+};
 use galen_ops::profile::{Phase, scope, span};
 use galen_ops::{Error, Result, Tape, Traced};
 use galen_types::{PackedBatch, Segment, Target, TokenLogProbs};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// How a pass runs.
@@ -29,6 +32,32 @@ pub struct PassOptions {
     pub epoch: u64,
     /// Log-probabilities of the logits divided by this; nothing for 1.
     pub temperature: Option<f32>,
+    /// Noise on the embeddings of training, for rows without prefixes in common.
+    pub noise: Option<Noise>,
+}
+
+/// How large noise on embeddings is (NEFTune's alpha, Jain et al. 2024), and what it is drawn from besides its place.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Noise {
+    /// Over `sqrt(L C)`, L being the tokens of a row: the bound of a value.
+    pub alpha: f32,
+    /// Run seed.
+    pub seed: u64,
+}
+
+impl Noise {
+    fn over(self, context: &HookContext, width: usize) -> EmbeddingNoise {
+        let (rows, positions) = (context.rows.clone(), context.positions.clone());
+        let mut lengths = HashMap::new();
+        for (row, position) in rows.iter().zip(&*positions) {
+            let length: &mut u32 = lengths.entry(*row).or_default();
+            *length = (*length).max(position + 1);
+        }
+        let factor = |row| self.alpha / (lengths[row] as f32 * width as f32).sqrt();
+        let factors = rows.iter().map(factor).collect();
+        let key = DropoutKey { seed: self.seed, epoch: context.epoch, module: 0, rows, positions };
+        EmbeddingNoise { key, factors }
+    }
 }
 
 /// What every block of a pass shares.
@@ -198,9 +227,15 @@ impl<'a> Chain<'a> {
         let mut hidden = {
             let _span = span("embedding");
             let (table, ids, scale) = (&model.embedding, batch.ids(), model.embedding_scale);
-            match model.device() {
-                None => Value::from(embed(table, ids, scale)?),
-                Some(on) => embed_on(on, table, ids, scale)?.into(),
+            let noise = options.noise.filter(|n| options.training && n.alpha > 0.0);
+            let noise = noise.map(|n| n.over(&shared.context, table.cols()));
+            match (model.device(), noise) {
+                (None, None) => Value::from(embed(table, ids, scale)?),
+                (None, Some(noise)) => noise.apply(&embed(table, ids, scale)?)?.into(),
+                (Some(on), None) => embed_on(on, table, ids, scale)?.into(),
+                (Some(on), Some(noise)) => {
+                    embedding_noise_on(on, embed_on(on, table, ids, scale)?, &noise)?.into()
+                }
             }
         };
         let mut links = Vec::new();

@@ -5,7 +5,7 @@ use galen_ops::ops::softmax_weights;
 /// How tokens are drawn. The default is greedy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
-    /// Divides the logits; 0 takes the most likely token.
+    /// Divides the logits; 0, or less than a millionth, takes the most likely token.
     pub temperature: f32,
     /// Keep the k most likely; 0 keeps all.
     pub top_k: usize,
@@ -36,7 +36,7 @@ impl Sampling {
             penalised = self.penalise(logits, seen);
             &penalised
         };
-        if self.temperature <= 0.0 {
+        if self.temperature < COLDEST {
             return argmax(logits);
         }
         let mut weights = Vec::new();
@@ -100,6 +100,9 @@ impl Sampling {
         (order, mass)
     }
 }
+
+/// Below it the most likely token is taken: a division by less would overflow.
+const COLDEST: f32 = 1e-6;
 
 /// Tokens sorted at first where a filter goes by probability.
 const FIRST_SORTED: usize = 256;
@@ -166,6 +169,10 @@ mod tests {
         assert_eq!(Sampling::default().next(&LOGITS, &[], 0), 1);
         let penalised = Sampling { repeat_penalty: 2.0, ..Sampling::default() };
         assert_eq!(penalised.next(&LOGITS, &[1], 0), 2);
+        // A temperature whose inverse is no number.
+        for temperature in [1e-40, 1e-30, 1e-7] {
+            assert_eq!(Sampling { temperature, ..Sampling::default() }.next(&LOGITS, &[], 0), 1);
+        }
     }
 
     #[test]

@@ -352,3 +352,54 @@ fn llama_cpp_goldens() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+fn streamed(mut stream: galen_model::tokenizer::TextStream<&Tokenizer>, ids: &[u32]) -> Vec<String> {
+    let mut pieces: Vec<String> = ids.iter().map(|id| stream.push(*id).expect("decodes")).collect();
+    pieces.push(stream.finish().expect("decodes"));
+    pieces
+}
+
+/// A byte that begins a character which never comes turns those before it into what is no text; what follows is there all
+/// the same.
+#[test]
+fn a_stream_goes_on_after_bytes_that_are_no_text() {
+    let tokenizer = small("llama-spm");
+    let byte = |b: u8| {
+        (0..tokenizer.vocab_size() as u32).find(|id| tokenizer.token(*id) == Some(format!("<0x{b:02X}>")))
+    };
+    let [line, lead] = [b'\n', 0xf0].map(|b| byte(b).expect("a token for each byte"));
+    let tail = ids(&tokenizer, "Hello there");
+    let all: Vec<u32> = [line, lead].into_iter().chain(tail.iter().copied()).collect();
+    let text = streamed(tokenizer.stream(false), &all).concat();
+    assert!(text.starts_with('\n') && text.ends_with("Hello there"), "{text:?}");
+}
+
+/// SentencePiece drops the first space of a text; a text that goes on is not at its beginning.
+#[test]
+fn a_stream_after_a_prompt_keeps_its_leading_space() {
+    for name in ["llama-spm", "gemma3", "smollm2"] {
+        let tokenizer = small(name);
+        let (prompt, all) = (ids(&tokenizer, "The cat"), ids(&tokenizer, "The cat has it"));
+        assert_eq!(all[..prompt.len()], prompt, "{name}");
+        let stream = galen_model::tokenizer::TextStream::after(&tokenizer, true, &prompt);
+        assert_eq!(streamed(stream, &all[prompt.len()..]).concat(), " has it", "{name}");
+    }
+}
+
+/// What a token's bytes are said to be is what it adds to a text: Gemma's runs of spaces too, which are added tokens.
+#[test]
+fn bytes_of_tokens_are_those_of_the_text() {
+    for name in ["gemma3", "llama-spm", "smollm2", "gpt-2"] {
+        let tokenizer = small(name);
+        for text in texts().into_iter().filter(|t| !t.contains('\u{2581}')) {
+            let ids = ids(&tokenizer, &text);
+            let bytes: Vec<u8> =
+                ids.iter().flat_map(|id| tokenizer.token_bytes(*id).expect("a token")).collect();
+            let said = String::from_utf8(bytes).expect("whole characters");
+            // SentencePiece's own first space.
+            let said = if name == "llama-spm" { said.replace(' ', "") } else { said };
+            let text = if name == "llama-spm" { text.replace(' ', "") } else { text };
+            assert_eq!(said, text, "{name}");
+        }
+    }
+}

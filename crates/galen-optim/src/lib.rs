@@ -7,6 +7,6 @@ mod adamw;
 mod clip;
 mod schedule;
 
-pub use adamw::{AdamW, AdamWConfig};
+pub use adamw::{AdamW, AdamWConfig, Faster};
 pub use clip::{clip_factor, global_norm};
 pub use schedule::{SCHEDULES, Schedule, ScheduleKind};

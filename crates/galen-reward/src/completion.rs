@@ -48,7 +48,7 @@ pub struct Completion<'a> {
     pub prompt: Prompt<'a>,
     /// Its text, without special tokens.
     pub text: &'a str,
-    /// Its tokens as sampled, the end-of-sequence token included.
+    /// Its tokens as sampled, the end-of-sequence token included; empty for a text that comes from elsewhere.
     pub token_ids: &'a [u32],
     /// Why it ended.
     pub finish: Finish,
@@ -60,13 +60,13 @@ pub struct Completion<'a> {
 
 impl Completion<'_> {
     /// The object a reward program or endpoint is sent:
-    /// `{"id", "prompt", "completion", "tokens", "finish_reason", "row"}`.
+    /// `{"id", "prompt", "completion", "tokens", "finish_reason", "row"}`; `tokens` is null where they are not known.
     pub fn to_request(&self, id: u64) -> Value {
         json!({
             "id": id,
             "prompt": self.prompt.to_json(),
             "completion": self.text,
-            "tokens": self.token_ids.len(),
+            "tokens": (!self.token_ids.is_empty()).then_some(self.token_ids.len()),
             "finish_reason": self.finish.name(),
             "row": self.row,
         })

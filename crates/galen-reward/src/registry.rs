@@ -23,6 +23,11 @@ pub trait Reward: Send + Sync {
         Ok(())
     }
 
+    /// Whether it looks at a completion's tokens: a text without them cannot be judged.
+    fn reads_tokens(&self) -> bool {
+        false
+    }
+
     /// Where it is computed.
     fn turn(&self) -> Turn {
         Turn::Caller

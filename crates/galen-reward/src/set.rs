@@ -96,6 +96,11 @@ impl<'a> RewardSet<'a> {
         self.functions.iter().map(|f| (f.label.as_str(), f.weight))
     }
 
+    /// The label of a reward that looks at tokens, if one does.
+    pub fn reads_tokens(&self) -> Option<&str> {
+        self.functions.iter().find(|f| f.reward.reads_tokens()).map(|f| f.label.as_str())
+    }
+
     /// Starts programs, so that one that cannot start is known before anything is sampled.
     pub fn start(&self) -> Result<(), RewardError> {
         self.functions.iter().try_for_each(|f| f.reward.start())

@@ -251,8 +251,14 @@ impl Ask {
         prompt: &str,
     ) -> Result<Vec<(String, f64)>, Stop> {
         let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
-        let options =
-            Options { sampling, max_tokens: Some(1), logprobs: Some(TOP_TOKENS), ..Options::default() };
+        let options = Options {
+            sampling,
+            max_tokens: Some(1),
+            logprobs: Some(TOP_TOKENS),
+            // Where an end is the likeliest, the letters behind it count all the same.
+            ignore_eos: true,
+            ..Options::default()
+        };
         let mut answer = self.submit(cx, self.input(cx, row, prompt)?, options)?;
         tally.usage[0] += answer.prompt_tokens as u64;
         tally.usage[2] += 1;

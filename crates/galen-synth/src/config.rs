@@ -222,7 +222,7 @@ fn engines(
             Err(e) => {
                 keep(e);
                 // It is named all the same: steps that ask it have no fault.
-                out.push(EngineSpec { name, kind: "", given: Map::new() });
+                out.push(EngineSpec { name, kind: "", logprobs: true, given: Map::new() });
             }
         }
     }
@@ -251,7 +251,7 @@ fn engine(
         );
     };
     Options::new(name, network, place, &given, kind.params)?;
-    Ok(EngineSpec { name: name.to_owned(), kind: kind.name, given })
+    Ok(EngineSpec { name: name.to_owned(), kind: kind.name, logprobs: kind.logprobs, given })
 }
 
 fn taxonomy(options: &Options<'_>, network: Network) -> Result<Option<Arc<Taxonomy>>, ConfigError> {

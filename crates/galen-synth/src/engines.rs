@@ -16,6 +16,8 @@ pub struct EngineKind {
     pub doc: &'static str,
     /// Its parameters, in groups that several share.
     pub params: &'static [&'static [Param]],
+    /// Whether it gives log-probabilities.
+    pub logprobs: bool,
 }
 
 /// An engine of a configuration, not opened.
@@ -25,6 +27,8 @@ pub struct EngineSpec {
     pub name: String,
     /// The name of its kind.
     pub kind: &'static str,
+    /// Whether that gives log-probabilities.
+    pub logprobs: bool,
     /// Its parameters, checked against the kind's.
     pub given: Map<String, Value>,
 }

@@ -201,6 +201,11 @@ impl Setup<'_> {
         Ok(name)
     }
 
+    /// Whether the engine of that name gives log-probabilities.
+    pub(crate) fn gives_logprobs(&self, engine: &str) -> bool {
+        self.engines.iter().any(|e| e.name == engine && e.logprobs)
+    }
+
     /// An error about a parameter whose text may end with a hint.
     pub(crate) fn wrong(&self, param: &str, text: &str) -> ConfigError {
         let (what, hint) =
@@ -246,7 +251,7 @@ mod tests {
         let mut prompts = Prompts::new(|_| ());
         crate::PROMPTS.iter().for_each(|(name, source)| prompts.add(name, source));
         let prompts = RefCell::new(prompts);
-        let engines = [EngineSpec { name: "t".into(), kind: "native", given: Map::new() }];
+        let engines = [EngineSpec { name: "t".into(), kind: "native", logprobs: true, given: Map::new() }];
         let taxonomy = std::sync::Arc::new(crate::taxonomy::Taxonomy::default());
         for entry in STEPS {
             let mut read: Vec<&str> = Vec::new();

@@ -326,11 +326,26 @@ fn an_option_that_would_be_ignored_is_refused() {
         (json!({"type": "judge", "filter": "none"}), "`steps[0].filter`: has no effect"),
         (json!({"type": "dedup", "against_field": "x"}), "`steps[0].against_field`: has no effect"),
         (json!({"type": "generate", "prompt": "x", "gather": true, "schema": {}}), "beside `schema`"),
+        // Texts of rows have no tokens: each would be of length 0.
+        (json!({"type": "verify", "checks": [{"length": {"max": 9}}]}), "`length` looks at tokens"),
+        (
+            json!({"type": "verify", "checks": [{"repetition": {"ngram_size": 2, "max_penalty": -1}}]}),
+            "`repetition` looks at tokens",
+        ),
+        (
+            json!({"type": "judge_options", "by": "logprobs", "known": "right"}),
+            "`logprobs` are not given by engine `t`",
+        ),
     ] {
         let config = json!({"seeds": "s.jsonl", "output_dir": "o", "steps": [step], "engines": {"t": {"type": "scripted"}}});
-        let errors = Pipeline::parse(&config, &[&KIND], Network::Offline).err().expect("an error");
+        let kind = galen_synth::EngineKind { logprobs: false, ..KIND };
+        let kind: &'static galen_synth::EngineKind = Box::leak(Box::new(kind));
+        let errors = Pipeline::parse(&config, &[kind], Network::Offline).err().expect("an error");
         assert!(errors[0].to_string().contains(said), "{}", errors[0]);
     }
+    let words = json!([{"type": "verify", "checks": [{"length": {"max": 2, "unit": "characters"}}]}]);
+    let out = run(json!([{"text": "ab"}, {"text": "abcdefgh"}]), words, none);
+    assert_eq!(out.texts("text"), ["ab"]);
 }
 
 #[test]

@@ -77,6 +77,20 @@ pub fn save(
     Ok(target)
 }
 
+/// A checkpoint of another folder, under a temporary name until all of it is there.
+pub fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    let temporary = galen_files::folder_beside(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let copy = temporary.path().join(entry.file_name());
+        std::fs::copy(entry.path(), &copy)?;
+        File::open(&copy)?.sync_all()?;
+    }
+    sync_folder(temporary.path())?;
+    std::fs::rename(temporary.keep(), to)?;
+    to.parent().map_or(Ok(()), sync_folder)
+}
+
 /// A buffer of moments, turned into bytes only while it is written: the file's copy would be the largest of a step.
 struct Moments<'a>(&'a [f32], [usize; 1]);
 
@@ -153,13 +167,13 @@ pub fn load_state(checkpoint: &Path) -> Result<RunState> {
 /// The same, of a run that was started with these settings and hashes: errors name the first that differs.
 pub fn load_state_of(checkpoint: &Path, fingerprint: &BTreeMap<String, String>) -> Result<RunState> {
     let saved = load_state(checkpoint)?;
-    let absent = String::from("(absent)");
+    // A key that there was not yet when the run was started was not set.
+    let unset = String::from("null");
     for name in saved.fingerprint.keys().chain(fingerprint.keys()) {
-        let (was, is) = (saved.fingerprint.get(name), fingerprint.get(name));
+        let [was, is] = [&saved.fingerprint, fingerprint].map(|of| of.get(name).unwrap_or(&unset));
         if was == is {
             continue;
         }
-        let (was, is) = (was.unwrap_or(&absent), is.unwrap_or(&absent));
         let what = match name.strip_prefix("sha256 of the ") {
             Some(input) => format!(
                 "the {input} is not what the run was started with (sha256 `{was}`, now `{is}`)\nhint: bring it back as it was, or start anew with --overwrite"

@@ -19,19 +19,16 @@ impl Log {
     pub fn open(path: &Path, step: u64) -> Result<Self> {
         let fail = |e: std::io::Error| run_error(path.display(), e.to_string());
         if path.exists() {
-            let old = std::fs::read_to_string(path).or_else(|e| run_error(path.display(), e.to_string()))?;
-            let keep: String = old
-                .lines()
-                .filter(|line| {
-                    serde_json::from_str::<Value>(line)
-                        .ok()
-                        .and_then(|row| row["step"].as_u64())
-                        .is_some_and(|s| s <= step)
-                })
-                .flat_map(|line| [line, "\n"])
-                .collect();
+            // What was cut off need not be text.
+            let old = std::fs::read(path).or_else(|e| run_error(path.display(), e.to_string()))?;
+            let of = |line: &[u8]| serde_json::from_slice::<Value>(line).ok()?["step"].as_u64();
+            let mut keep = Vec::with_capacity(old.len());
+            for line in old.split(|b| *b == b'\n').filter(|line| of(line).is_some_and(|s| s <= step)) {
+                keep.extend_from_slice(line);
+                keep.push(b'\n');
+            }
             if keep != old {
-                galen_files::replace(path, keep.as_bytes()).or_else(fail)?;
+                galen_files::replace(path, &keep).or_else(fail)?;
             }
         }
         let file = OpenOptions::new().create(true).append(true).open(path);

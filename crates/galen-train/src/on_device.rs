@@ -7,14 +7,15 @@
 use crate::error::{Error, Result};
 use galen_adapter::{Adapter, Placed};
 use galen_model::Model;
-use galen_ops::device::{Group, Memory, adamw, square_sum};
+use galen_ops::device::{Backend as _, Group, Memory, adamw, square_sum};
 use galen_optim::AdamW;
 use galen_types::AdamWStep;
 
-/// The moments beside an adapter's own buffers.
+/// The moments beside an adapter's own buffers, and which values learn faster: a byte each, where any do.
 struct Moments {
     m: Memory,
     v: Memory,
+    faster: Option<Memory>,
 }
 
 /// A further device: the same model and the same adapter, there.
@@ -49,7 +50,15 @@ impl Moments {
         let upload = |moments: &[Vec<f32>]| {
             placed.on().upload_floats(&placed.spread(moments.iter().map(Vec::as_slice)))
         };
-        Ok(Self { m: upload(&optimizer.m)?, v: upload(&optimizer.v)? })
+        let faster = optimizer.faster.as_ref().map(|faster| {
+            let mut marks: Vec<Vec<f32>> = optimizer.m.iter().map(|m| vec![0.0; m.len()]).collect();
+            for (marks, ranges) in marks.iter_mut().zip(&faster.ranges) {
+                ranges.iter().for_each(|range| marks[range.clone()].fill(1.0));
+            }
+            let marks = placed.spread(marks.iter().map(Vec::as_slice));
+            placed.on().upload(&marks.iter().map(|mark| u8::from(*mark > 0.0)).collect::<Vec<_>>())
+        });
+        Ok(Self { m: upload(&optimizer.m)?, v: upload(&optimizer.v)?, faster: faster.transpose()? })
     }
 }
 
@@ -109,10 +118,10 @@ impl<'a> OnDevice<'a> {
         factor: f32,
     ) -> Result<AdamWStep> {
         let step = optimizer.next_step(learning_rate, factor);
-        for (adapter, Moments { m, v }) in self.adapters(adapter).zip(&self.moments) {
+        for (adapter, Moments { m, v, faster }) in self.adapters(adapter).zip(&self.moments) {
             let placed = placed(adapter)?;
             let buffers = [placed.values(), placed.gradients(), m, v];
-            adamw(placed.on(), placed.len(), buffers, Some(placed.rounded()), step)?;
+            adamw(placed.on(), placed.len(), buffers, Some(placed.rounded()), faster.as_ref(), step)?;
         }
         Ok(step)
     }
@@ -138,7 +147,7 @@ impl<'a> OnDevice<'a> {
     pub fn fetch(&self, adapter: &mut Adapter, optimizer: &mut AdamW) -> Result<()> {
         adapter.fetch()?;
         let placed = placed(adapter)?;
-        for Moments { m, v } in self.moments.iter().take(1) {
+        for Moments { m, v, .. } in self.moments.iter().take(1) {
             for (from, to) in [(m, &mut optimizer.m), (v, &mut optimizer.v)] {
                 let all = placed.on().download_floats(from)?;
                 placed.gather(&all, to.iter_mut().map(Vec::as_mut_slice));

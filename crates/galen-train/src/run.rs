@@ -12,7 +12,7 @@ use galen_adapter::{Adapter, BaseRecord, ModuleShape, load_peft};
 use galen_model::{Model, ModuleSize};
 use galen_ops::device::{Accelerator, Group};
 use galen_ops::profile::span;
-use galen_optim::{AdamW, Schedule, clip_factor, global_norm};
+use galen_optim::{AdamW, Faster, Schedule, clip_factor, global_norm};
 use galen_types::StepReport;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -93,10 +93,13 @@ impl Run<'_> {
         let schedule = self.settings.schedule();
         let lengths: Vec<usize> = self.adapter.buffers().map(<[f32]>::len).collect();
         let mut optimizer = AdamW::new(self.settings.adamw, lengths);
+        optimizer.faster =
+            self.settings.loraplus_lr_ratio.map(|ratio| Faster { ratio, ranges: self.adapter.faster() });
         let mut state = RunState { fingerprint: self.fingerprint.clone(), ..RunState::default() };
         if let Some(path) = resume {
             state = self.restore(path, &mut optimizer)?;
             self.objective.restore(&state.objective)?;
+            self.bring_best(path, &state)?;
             observer.note(&format!("resuming after step {} from {}", state.step, path.display()));
         }
         if let Some(on) = self.model.device() {
@@ -154,6 +157,11 @@ impl Run<'_> {
                 }
             }
             stop_early |= matches!(remark, Remark::Stop(_));
+            if let Err(e) = self.watch(report.loss, &mut state) {
+                self.fetch(device.as_ref(), &mut optimizer)?;
+                checkpoint::save(&self.dir, &self.adapter, &self.base, &optimizer, &state)?;
+                return Err(e);
+            }
             reports.push(report);
             interrupted = self.stop.load(Ordering::Relaxed) && !last;
             let best = state.best.as_ref().map(|(s, _)| *s);
@@ -273,7 +281,6 @@ impl Run<'_> {
         state.hacking.step(&metrics);
         let remark = self.objective.remark(step, &metrics);
         state.objective = self.objective.state();
-        self.watch(loss, state)?;
         let seconds = start.elapsed().as_secs_f64();
         let report = StepReport {
             step,
@@ -339,6 +346,23 @@ impl Run<'_> {
             observer.note(&format!("the best validation followed step {best}: its adapter is the result"));
         }
         Ok(())
+    }
+
+    /// Takes the best checkpoint along where a run goes on in another folder: its values may be the result.
+    fn bring_best(&self, resumed: &Path, state: &RunState) -> Result<()> {
+        let wanted = self.settings.load_best_model_at_end;
+        let Some(best) = state.best.as_ref().map(|(step, _)| *step).filter(|_| wanted) else { return Ok(()) };
+        let name = format!("checkpoint-{best}");
+        let to = self.dir.join(&name);
+        if best == state.step || to.is_dir() {
+            return Ok(());
+        }
+        let from = resumed.parent().unwrap_or(Path::new(".")).join(name);
+        let fail = |e: std::io::Error| {
+            let hint = "bring it beside the checkpoint, or set `load_best_model_at_end: false`";
+            run_error(from.display(), format!("the best checkpoint so far: {e}\nhint: {hint}"))
+        };
+        checkpoint::copy(&from, &to).or_else(fail)
     }
 
     fn read_adapter(&mut self, checkpoint: &Path) -> Result<()> {

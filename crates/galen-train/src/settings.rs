@@ -13,8 +13,11 @@ pub struct TrainSettings {
     pub total_steps: u64,
     /// `Some(sequence_len)`: fill bins of that many tokens.
     pub packing: Option<usize>,
-    /// Compute what rows of a batch begin with in common once. Off where dropout gives each row its own mask.
+    /// Compute what rows of a batch begin with in common once. Off where dropout or noise gives each row
+    /// something of its own.
     pub share_prefixes: bool,
+    /// Noise on the embeddings of supervised training: NEFTune's alpha.
+    pub neftune_noise_alpha: Option<f64>,
     /// Keep only each block's input and run blocks again in backward.
     pub gradient_checkpointing: bool,
     /// Shape of the learning rate; its total is set by the run.
@@ -25,6 +28,8 @@ pub struct TrainSettings {
     pub warmup_steps: u64,
     /// Optimiser.
     pub adamw: AdamWConfig,
+    /// LoRA+: the learning rate of B over that of A.
+    pub loraplus_lr_ratio: Option<f64>,
     /// Clip the global norm here; 0 never clips.
     pub max_grad_norm: f64,
     /// Steps made with the same rows running: the inner iterations of policy gradients, else 1.
@@ -100,11 +105,13 @@ impl TrainSettings {
             total_steps: 1,
             packing: None,
             share_prefixes: true,
+            neftune_noise_alpha: None,
             gradient_checkpointing: false,
             lr_scheduler: "constant".into(),
             learning_rate,
             warmup_steps: 0,
             adamw: AdamWConfig::default(),
+            loraplus_lr_ratio: None,
             max_grad_norm: 0.0,
             num_iterations: 1,
             seed: 1,

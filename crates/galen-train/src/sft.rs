@@ -5,7 +5,7 @@ use crate::objective::{Objective, Place, StepGradient, Validation};
 use crate::settings::TrainSettings;
 use galen_data::pack::{MIN_SHARED_TOKENS, pack, plan_batches};
 use galen_loss::{sft, sft_gradient};
-use galen_model::{Model, Pass, PassOptions};
+use galen_model::{Model, Noise, Pass, PassOptions};
 use galen_ops::hook::ProjectionHook;
 use galen_ops::profile::span;
 use galen_types::Tokenized;
@@ -45,12 +45,15 @@ impl Objective for Sft<'_> {
 pub fn step_gradient(at: &Place, micro_batches: &[Vec<&Tokenized>]) -> Result<StepGradient> {
     let rows = || micro_batches.iter().flatten();
     let supervised: usize = rows().map(|r| r.supervised_tokens()).sum();
-    let share = at.settings.share_prefixes && at.adapter.config.dropout == 0.0;
+    let noise = at.settings.neftune_noise_alpha.filter(|alpha| *alpha > 0.0);
+    let noise = noise.map(|alpha| Noise { alpha: alpha as f32, seed: at.settings.seed });
+    let share = at.settings.share_prefixes && at.adapter.config.dropout == 0.0 && noise.is_none();
     let options = PassOptions {
         training: true,
         checkpointing: at.settings.gradient_checkpointing,
         epoch: at.epoch,
-        temperature: None,
+        noise,
+        ..PassOptions::default()
     };
     let (mut out, all) = at.each(micro_batches, |at, batch, out| {
         let batch = {

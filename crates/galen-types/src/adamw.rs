@@ -15,4 +15,6 @@ pub struct AdamWStep {
     pub eps: f32,
     /// `1 - learning rate * weight decay`.
     pub decay: f32,
+    /// The step size and the decay of values that learn at a multiple of the rate.
+    pub faster: (f32, f32),
 }

@@ -5,7 +5,7 @@ use super::support::{close, narrow, values, widen};
 use crate::{Device, Launch};
 use candle_core::{Device as Candle, Tensor};
 use galen_ops::Op;
-use galen_ops::ops::{Activation, Dropout, DropoutKey, Gated, RmsNorm, Rope, RopeTable};
+use galen_ops::ops::{Activation, Dropout, DropoutKey, EmbeddingNoise, Gated, RmsNorm, Rope, RopeTable};
 use galen_ops::quant::WeightDtype;
 
 fn tensor(values: &[f32], rows: usize) -> Tensor {
@@ -148,6 +148,23 @@ pub fn check_dropout(device: &Device, tokens: usize, c: usize) -> Result<(), Str
     Ok(())
 }
 
+pub fn check_embedding_noise(device: &Device, tokens: usize, c: usize) -> Result<(), String> {
+    let mut x = values(1, tokens * c);
+    let rows: Vec<u64> = (0..tokens as u64).map(|t| t / 3 + (1 << 40)).collect();
+    let positions: Vec<u32> = (0..tokens as u32).map(|t| t % 3).collect();
+    let factors: Vec<f32> = (0..tokens).map(|t| 0.5 / (t + 1) as f32).collect();
+    let (seed, epoch, module) = (7, 2, 0);
+    let key =
+        DropoutKey { seed, epoch, module, rows: rows.clone().into(), positions: positions.clone().into() };
+    let noise = EmbeddingNoise { key, factors: factors.clone().into() };
+    let want = Tensor::from_vec(x.clone(), (tokens, c), &Candle::Cpu).unwrap();
+    let want = noise.apply(&want).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let launch = Launch::new("embedding_noise", [(tokens * c).div_ceil(8 * 256), 1, 1]).inout(&mut x);
+    let launch = launch.input(&rows).input(&positions).input(&factors);
+    device.run(launch.long(mix(mix(mix(seed) ^ epoch) ^ module)).int(tokens).int(c))?;
+    if x == want { Ok(()) } else { Err("noise on embeddings is another than the CPU's".to_owned()) }
+}
+
 pub fn check_plain(device: &Device) -> Result<(), String> {
     let x = values(1, 24 * 40);
     let mut y = vec![0u16; x.len()];
@@ -224,13 +241,14 @@ pub fn rotary_embedding(device: &Device) -> Result<(), String> {
     Ok(())
 }
 
-/// Gated activations and dropout.
+/// Gated activations, dropout and noise.
 pub fn gates_and_masks(device: &Device) -> Result<(), String> {
     for n in [8, 2048, 2056] {
         check_gated(device, n)?;
     }
     for (tokens, c) in [(1, 8), (10, 264)] {
         check_dropout(device, tokens, c)?;
+        check_embedding_noise(device, tokens, c)?;
     }
     Ok(())
 }

@@ -70,6 +70,7 @@ pub fn small(device: &Device) -> Result<(), String> {
     elementwise::check_rope(device, 2, 1, 64)?;
     elementwise::check_gated(device, 24)?;
     elementwise::check_dropout(device, 2, 16)?;
+    elementwise::check_embedding_noise(device, 2, 16)?;
     elementwise::check_plain(device)?;
     training::check_lora_gradient(device, 70, 3, 12, 64)?;
     training::check_adamw(device, 8)?;

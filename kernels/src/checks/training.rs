@@ -177,20 +177,27 @@ pub fn check_adamw(device: &Device, n: usize) -> Result<(), String> {
     let (mut m, mut v) = (vec![0f32; n], vec![0f32; n]);
     let mut wx: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
     let (mut wm, mut wv) = (vec![0f64; n], vec![0f64; n]);
-    let (b1, b2, lr, wd, eps, factor) = (0.9f64, 0.999f64, 0.01f64, 0.1f64, 1e-8f64, 0.5f64);
+    let (b1, b2, wd, eps, factor) = (0.9f64, 0.999f64, 0.1f64, 1e-8f64, 0.5f64);
+    // LoRA+: every fifth value at four times the rate.
+    let rates = [0.01f64, 0.04];
+    let faster: Vec<u8> = (0..n).map(|i| u8::from(i % 5 == 0)).collect();
     let mut copy = vec![0u16; n];
     for t in 1..=3 {
         let g = values(10 + t as u64, n);
         let mut grad = g.clone();
-        let (step, root) = (lr / (1.0 - b1.powi(t)), (1.0 - b2.powi(t)).sqrt());
+        let root = (1.0 - b2.powi(t)).sqrt();
+        let [step, faster_step] = rates.map(|lr| lr / (1.0 - b1.powi(t)));
         let launch = Launch::new("adamw", [n.div_ceil(1024), 1, 1]).inout(&mut x).inout(&mut grad);
         let launch = launch.inout(&mut m).inout(&mut v).output(&mut copy).long(n as u64);
-        let numbers = [factor, b1, 1.0 - b1, b2, 1.0 - b2, step, root, eps, 1.0 - lr * wd];
-        device.run(numbers.iter().fold(launch, |l, f| l.float(*f as f32)))?;
+        let numbers = [factor, b1, 1.0 - b1, b2, 1.0 - b2, step, root, eps, 1.0 - rates[0] * wd];
+        let launch = numbers.iter().fold(launch, |l, f| l.float(*f as f32)).input(&faster);
+        device.run(launch.float(faster_step as f32).float((1.0 - rates[1] * wd) as f32))?;
         for i in 0..n {
             let g = f64::from(g[i]) * factor;
             wm[i] = b1 * wm[i] + (1.0 - b1) * g;
             wv[i] = b2 * wv[i] + (1.0 - b2) * g * g;
+            let lr = rates[usize::from(faster[i])];
+            let step = lr / (1.0 - b1.powi(t));
             wx[i] = wx[i] * (1.0 - lr * wd) - step * wm[i] / (wv[i].sqrt() / root + eps);
         }
         if grad.iter().any(|g| *g != 0.0) {

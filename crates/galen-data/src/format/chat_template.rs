@@ -262,6 +262,23 @@ impl Chat {
         Ok((tools, template_kwargs))
     }
 
+    /// A `system` field beside the turns is the system turn of rows that have none; the entry may leave system turns out.
+    pub(super) fn system_turn(&self, fields: &Fields, messages: &mut Vec<Message>, train: bool) {
+        if let Some(Value::String(system)) = fields.get("system")
+            && messages.first().is_some_and(|m| m.role != "system")
+            && !system.is_empty()
+        {
+            let fields = Map::from_iter([
+                ("role".to_owned(), "system".into()),
+                ("content".to_owned(), system.clone().into()),
+            ]);
+            messages.insert(0, Message { role: "system".to_owned(), fields, train });
+        }
+        if self.drop_system && messages.len() > 1 && messages[0].role == "system" {
+            messages.remove(0);
+        }
+    }
+
     /// Whether the entry leaves system turns out.
     pub(super) fn drops_system(&self) -> bool {
         self.drop_system
@@ -282,21 +299,7 @@ impl RowFormat for Chat {
         for (i, turn) in turns.into_iter().enumerate() {
             messages.push(self.message(turn, i, &origin)?);
         }
-        // A `system` field beside the turns is the system turn of rows that have none.
-        if let Some(Value::String(system)) = fields.get("system")
-            && messages.first().is_some_and(|m| m.role != "system")
-            && !system.is_empty()
-        {
-            let fields = Map::from_iter([
-                ("role".to_owned(), "system".into()),
-                ("content".to_owned(), system.clone().into()),
-            ]);
-            let train = self.train_roles.iter().any(|r| r == "system");
-            messages.insert(0, Message { role: "system".to_owned(), fields, train });
-        }
-        if self.drop_system && messages.len() > 1 && messages[0].role == "system" {
-            messages.remove(0);
-        }
+        self.system_turn(&fields, &mut messages, self.train_roles.iter().any(|r| r == "system"));
         self.finish(&mut fields, messages, origin)
     }
 }

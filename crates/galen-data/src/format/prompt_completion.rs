@@ -53,6 +53,7 @@ impl RowFormat for PromptCompletion {
             message.train &= i >= prompt.len();
             messages.push(message);
         }
+        self.chat.system_turn(&fields, &mut messages, false);
         self.chat.finish(&mut fields, messages, origin)
     }
 }

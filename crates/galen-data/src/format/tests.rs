@@ -168,6 +168,11 @@ fn chats() {
          format!(r#"{{"role":"user","content":"q"}} [{tool}]"#)),
         (json!({}), json!({"prompt": [{"role": "user", "content": "q"}], "completion": [{"role": "assistant", "content": "a"}]}),
          r#"{"role":"user","content":"q"} [{"role":"assistant","content":"a"}]"#.to_owned()),
+        (json!({}), json!({"system": "S", "prompt": [{"role": "user", "content": "q"}], "completion": [{"role": "assistant", "content": "a"}]}),
+         r#"{"role":"system","content":"S"} {"role":"user","content":"q"} [{"role":"assistant","content":"a"}]"#.to_owned()),
+        (json!({"drop_system_message": true}), json!({"prompt": [{"role": "system", "content": "S"}, {"role": "user", "content": "q"}],
+            "completion": [{"role": "assistant", "content": "a"}]}),
+         r#"{"role":"user","content":"q"} [{"role":"assistant","content":"a"}]"#.to_owned()),
         (json!({}), json!({"messages": [{"role": "system", "content": ""}, {"role": "user", "content": "q", "name": "n"}]}),
          r#"{"role":"system","content":""} {"role":"user","content":"q","name":"n"}"#.to_owned()),
     ];

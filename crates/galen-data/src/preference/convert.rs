@@ -81,11 +81,13 @@ fn ranked_pairs(row: Ranked, ranked: RankedPairs, out: &mut Vec<Pair>) {
 const UNPAIRED_TOGETHER: usize = 1000;
 
 /// Labelled answers (KTO). Pairs come apart into a good and a bad answer: of each thousand rows first the chosen, then
-/// the rejected ones, as TRL orders them. A ranked list gives its best and its worst.
+/// the rejected ones, as TRL orders them. A ranked list gives its best and its worst; also gives where rows stand whose answers
+/// are all tied.
 ///
 /// Error: the first row without an answer.
-pub fn into_labelled(rows: Vec<Preference>) -> Result<Vec<Labelled>, DataError> {
+pub fn into_labelled(rows: Vec<Preference>) -> Result<(Vec<Labelled>, Vec<String>), DataError> {
     let mut out = Vec::with_capacity(rows.len());
+    let mut all_tied = Vec::new();
     let (mut good, mut bad) = (Vec::new(), Vec::new());
     for row in rows {
         if good.len() == UNPAIRED_TOGETHER || matches!(row, Preference::Labelled(_)) {
@@ -101,7 +103,9 @@ pub fn into_labelled(rows: Vec<Preference>) -> Result<Vec<Labelled>, DataError> 
                 );
             }
             row => {
-                for pair in into_pairs(vec![row], RankedPairs::BestWorst)?.pairs {
+                let PairsMade { pairs, tied } = into_pairs(vec![row], RankedPairs::BestWorst)?;
+                all_tied.extend(tied);
+                for pair in pairs {
                     let Pair { origin, prompt, chosen, rejected, .. } = pair;
                     let labelled = |completion: Answer, label| Labelled {
                         origin: origin.clone(),
@@ -117,7 +121,7 @@ pub fn into_labelled(rows: Vec<Preference>) -> Result<Vec<Labelled>, DataError> 
     }
     out.append(&mut good);
     out.append(&mut bad);
-    Ok(out)
+    Ok((out, all_tied))
 }
 
 /// Prompts to sample answers for (GRPO, RLOO); the answers of other rows are left out.

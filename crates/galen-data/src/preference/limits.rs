@@ -155,8 +155,9 @@ impl LengthLimits {
         let what = format!("`{len}` tokens of prompt are more than the `{max}` there is room for");
         match self.excess {
             ExcessLength::Drop => Ok(Err(Drop::TooLong(what))),
-            ExcessLength::Raise => Err(DataError::file(origin.to_string(), what)
-                .with_hint("raise `sequence_len`, or set `excess_length_strategy: drop`")),
+            ExcessLength::Raise => Err(DataError::file(origin.to_string(), what).with_hint(
+                "raise `max_prompt_length` or `sequence_len`, or set `excess_length_strategy: drop`",
+            )),
             ExcessLength::Truncate => Ok(Ok((ids.split_off(len - max), true))),
         }
     }

@@ -199,6 +199,7 @@ fn rows_of_another_kind_are_refused_or_converted() {
     ];
     let unpaired: Vec<_> = into_labelled(rows.clone())
         .unwrap()
+        .0
         .iter()
         .map(|l| (l.origin.line(), l.completion.clone(), l.label))
         .collect();
@@ -215,7 +216,7 @@ fn rows_of_another_kind_are_refused_or_converted() {
     assert_eq!(into_prompts(rows).len(), 4);
     // TRL unpairs a thousand rows at a time.
     let many = (0..1500).map(|i| Preference::Pair(pair(i, "q", "y", "n", Boundary::Cut))).collect();
-    let labels: Vec<bool> = into_labelled(many).unwrap().iter().map(|l| l.label).collect();
+    let labels: Vec<bool> = into_labelled(many).unwrap().0.iter().map(|l| l.label).collect();
     assert_eq!(labels, [vec![true; 1000], vec![false; 1000], vec![true; 500], vec![false; 500]].concat());
 }
 

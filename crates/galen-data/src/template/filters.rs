@@ -177,6 +177,13 @@ fn indent(text: &str, width: usize, first: bool, blank: bool) -> Result<Value, E
 fn methods(state: &State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
     match value.as_str() {
         Some(text) => text_methods(state, value, text, method, args),
+        None if method == "index" && matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) => {
+            let (wanted,) = from_args::<(Value,)>(args)?;
+            let place = value.try_iter()?.position(|item| item == wanted);
+            place.map(Value::from).ok_or_else(|| {
+                Error::new(ErrorKind::InvalidOperation, format!("`{wanted}` is not in the list"))
+            })
+        }
         None => minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args),
     }
 }

@@ -14,6 +14,7 @@ mod mask;
 pub mod prompt;
 mod python;
 mod renderer;
+pub mod sandbox;
 mod source;
 
 pub use answer::{render_answer, render_labelled, render_pair, render_prompt_row};

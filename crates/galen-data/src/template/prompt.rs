@@ -237,7 +237,7 @@ fn values(variables: &Map<String, Json>) -> Value {
 }
 
 /// Bytes of text in the variables, about.
-fn size(variables: &Map<String, Json>) -> usize {
+pub(super) fn size(variables: &Map<String, Json>) -> usize {
     fn of(value: &Json) -> usize {
         match value {
             Json::String(s) => s.len(),
@@ -253,7 +253,7 @@ fn thread<T>() -> Result<T, PromptError> {
     Err(PromptError("a rendering thread could not be started, or died".into()))
 }
 
-fn no_thread() -> Error {
+pub(super) fn no_thread() -> Error {
     limits::refused("a rendering thread could not be started, or died")
 }
 

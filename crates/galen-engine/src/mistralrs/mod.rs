@@ -193,7 +193,8 @@ impl Engine for Mistralrs {
         let n = options.n;
         let mut prompts = Vec::with_capacity(request.inputs.len());
         for input in &request.inputs {
-            prompts.push(shared.limits.admit(&*shared.encode, input, &options, usize::MAX)?);
+            let (ids, most) = shared.limits.admit(&*shared.encode, input, &options, usize::MAX)?;
+            prompts.push((ids, input.goes_on(), most));
         }
         let schema = options.schema.as_ref().map(|s| shared.grammars.constraint(s)).transpose();
         let invalid = |what| EngineError::Invalid { field: "response_format", what };
@@ -205,11 +206,12 @@ impl Engine for Mistralrs {
             .open
             .fetch_update(Relaxed, Relaxed, |open| Some(open + choices as u64).filter(|sum| *sum <= most));
         taken.map_err(|_| EngineError::QueueFull)?;
-        let (events, answer) = Answer::new(prompts.iter().map(|(ids, _)| ids.len()).sum(), choices);
-        for (i, (prompt, max_tokens)) in prompts.into_iter().enumerate() {
+        let (events, answer) = Answer::new(prompts.iter().map(|(ids, ..)| ids.len()).sum(), choices);
+        for (i, (prompt, goes_on, max_tokens)) in prompts.into_iter().enumerate() {
             for which in 0..n {
                 let tokenizer = shared.tokenizer.clone();
                 let continuation = Continuation::new(tokenizer, &prompt, options.clone(), which, max_tokens)
+                    .going_on(goes_on)
                     .constrained(constraint.as_ref().map(Constraint::again));
                 let counts = shared.counts.clone();
                 let choice = i * n + which;

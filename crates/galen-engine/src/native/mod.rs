@@ -129,8 +129,9 @@ impl Engine for Native {
         shared.queue.has_room(request.inputs.len())?;
         let mut prompts = Vec::with_capacity(request.inputs.len());
         for input in &request.inputs {
-            // Where nothing is asked for, what the cache has room for is enough.
+            // Where nothing is asked for, what the cache has room for is enough: in whole pages.
             let held = (shared.most_reserved_tokens / n as u64) as usize;
+            let held = held / shared.page_tokens * shared.page_tokens;
             let (ids, max_tokens) = shared.limits.admit(&*served.encode, input, &options, held)?;
             let reserved = ((ids.len() + max_tokens).next_multiple_of(shared.page_tokens) * n) as u64;
             if reserved > shared.most_reserved_tokens {
@@ -140,15 +141,16 @@ impl Engine for Native {
                 );
                 return Err(invalid("max_tokens", what));
             }
-            prompts.push((ids, max_tokens, reserved));
+            prompts.push((ids, input.goes_on(), max_tokens, reserved));
         }
         let schema = options.schema.as_ref().map(|s| shared.grammars.constraint(s)).transpose();
         let constraint = schema.map_err(|what| invalid("response_format", what))?;
         let prompt_tokens = prompts.iter().map(|(ids, ..)| ids.len()).sum();
         let (events, answer) = Answer::new(prompt_tokens, prompts.len() * n);
-        let jobs = prompts.into_iter().enumerate().map(|(i, (prompt, max_tokens, reserved))| Job {
+        let jobs = prompts.into_iter().enumerate().map(|(i, (prompt, goes_on, max_tokens, reserved))| Job {
             served: served.clone(),
             prompt,
+            goes_on,
             options: options.clone(),
             constraint: constraint.as_ref().map(Constraint::again),
             max_tokens,

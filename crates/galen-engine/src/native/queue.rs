@@ -14,6 +14,8 @@ use tokio::sync::mpsc::UnboundedSender;
 pub(super) struct Job {
     pub served: Arc<Served>,
     pub prompt: Vec<u32>,
+    /// See [`crate::Input::goes_on`].
+    pub goes_on: bool,
     pub options: Arc<Options>,
     /// From its beginning.
     pub constraint: Option<Constraint>,

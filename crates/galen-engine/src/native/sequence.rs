@@ -38,6 +38,7 @@ pub(super) fn begin<'a>(
     for i in 0..n {
         let options = job.options.clone();
         let continuation = Continuation::new(tokenizer, &job.prompt, options, i, job.max_tokens)
+            .going_on(job.goes_on)
             .constrained(job.constraint.as_ref().map(Constraint::again));
         let own = if i + 1 == n { session.take() } else { session.clone() };
         let Some(session) = own else { continue };

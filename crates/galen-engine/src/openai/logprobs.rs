@@ -32,6 +32,10 @@ pub(super) fn shape(kind: Kind, tokens: &[TokenLogprobs], offset: usize) -> Valu
                     // Tokens that read alike: the likeliest stays.
                     map.entry(name(bytes)).or_insert_with(|| finite(*logprob).into());
                 }
+                // What was drawn is among them, as a further one where it is not likely enough.
+                if !t.top.is_empty() {
+                    map.entry(name(&t.bytes)).or_insert_with(|| finite(t.logprob).into());
+                }
                 Value::Object(map)
             };
             json!({
@@ -65,6 +69,17 @@ fn name(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A client looks the drawn token up among the likeliest, where it need not be.
+    #[test]
+    fn what_was_drawn_is_among_the_likeliest() {
+        let token =
+            TokenLogprobs { id: 7, bytes: b"x".to_vec(), logprob: -3.0, top: vec![(1, b"a".to_vec(), -0.1)] };
+        let said = shape(Kind::Text, &[token.clone()], 0);
+        assert_eq!(said["top_logprobs"][0], json!({"a": -0.1f32, "x": -3.0}));
+        let said = shape(Kind::Text, &[TokenLogprobs { top: vec![], ..token }], 0);
+        assert_eq!(said["top_logprobs"][0], json!({}), "none were asked for");
+    }
 
     #[test]
     fn parts_of_characters_have_names_and_count_once() {

@@ -5,7 +5,6 @@ use crate::request::{Input, Options, Request};
 use galen_model::Sampling;
 use serde_json::{Value, json};
 
-/// Largest number of prompts of a request.
 /// Most prompts of a request.
 pub const MAX_PROMPTS: usize = 128;
 /// Likeliest tokens whose log-probabilities can be asked for, as OpenAI has it.
@@ -59,6 +58,7 @@ pub fn read(kind: Kind, body: Value) -> Result<Call, ApiError> {
         logprobs: logprobs(kind, fields)?,
         n: fields.count("n", 1..=128)?.unwrap_or(1) as usize,
         schema: if kind == Kind::Chat { schema(fields)? } else { None },
+        ignore_eos: fields.flag("ignore_eos")?.unwrap_or(false),
     };
     let stream = fields.flag("stream")?.unwrap_or(false);
     let include_usage = stream_options(fields, stream)?;

@@ -7,11 +7,13 @@ impl Tokenizer {
     /// The bytes of one token of a text, exactly: a token may be part of a character. `None` for an id without a token.
     pub fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
         let token = self.token(id)?;
-        let special = self.inner.get_added_tokens_decoder().contains_key(&id);
-        if special {
+        let byte_level = self.inner.get_decoder().is_some_and(is_byte_level);
+        // An added token is written as it reads, but for spaces where the vocabulary writes them so.
+        let added = self.inner.get_added_tokens_decoder().get(&id).map(|t| t.special);
+        if added == Some(true) || (added.is_some() && byte_level) {
             return Some(token.into_bytes());
         }
-        if self.inner.get_decoder().is_some_and(is_byte_level) {
+        if byte_level {
             let bytes: Option<Vec<u8>> = token.chars().map(byte_of).collect();
             return Some(bytes.unwrap_or_else(|| token.into_bytes()));
         }

@@ -25,6 +25,12 @@ impl<T: Deref<Target = Tokenizer>> TextStream<T> {
         Self { tokenizer, skip_special, ids: Vec::new(), done: 0 }
     }
 
+    /// After `ids`, which are given out already: what follows keeps its leading space.
+    pub fn after(tokenizer: T, skip_special: bool, ids: &[u32]) -> Self {
+        let ids = ids[ids.len().saturating_sub(MAX_HELD)..].to_vec();
+        Self { tokenizer, skip_special, done: ids.len(), ids }
+    }
+
     /// The text that `id` completes; empty while a character is unfinished.
     pub fn push(&mut self, id: u32) -> Result<String, String> {
         self.ids.push(id);
@@ -43,8 +49,10 @@ impl<T: Deref<Target = Tokenizer>> TextStream<T> {
         if !all && now.ends_with(char::REPLACEMENT_CHARACTER) {
             return Ok(String::new());
         }
-        let Some(new) = now.strip_prefix(before.as_str()) else { return Ok(String::new()) };
-        let new = new.to_string();
+        // Bytes that are no text change how those before them read, which are given out: the rest follows all the same.
+        let same = |(a, b): &(char, char)| a == b;
+        let common = before.chars().zip(now.chars()).take_while(same).map(|(c, _)| c.len_utf8()).sum();
+        let new = now[common..].to_owned();
         if !new.is_empty() {
             self.ids.drain(..self.done);
         }

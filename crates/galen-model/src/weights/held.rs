@@ -2,17 +2,14 @@
 
 use super::Weights;
 use crate::block::MODULES;
-use crate::model::Precision;
-
-/// Bits of a weight in NF4 with double quantisation: 4, and a scale of 8 bits each 64, and one of 32 each 16,384.
-const NF4_BITS: f64 = 4.127;
+use crate::precision::Precision;
 
 /// Bytes of the frozen weights by where they lie once loaded, norms left out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HeldBytes {
     /// Projections, and a head of its own, read from the mapped file.
     pub mapped: u64,
-    /// Projections on the heap: rows in another order than the file's, or NF4 made at load.
+    /// Projections on the heap: rows in another order than the file's, or quantised at load.
     pub heap: u64,
     /// The embedding in the mapped file.
     pub embedding: u64,
@@ -30,13 +27,12 @@ impl Weights {
             for (_, module) in MODULES {
                 let name = format!("model.layers.{layer}.{module}.weight");
                 let Ok(stored) = self.stored(&name) else { continue };
-                if precision == Precision::Nf4 && stored.dtype.block_size() == 1 {
-                    let weights: usize = stored.shape.iter().product();
-                    held.heap += (weights as f64 * NF4_BITS / 8.0) as u64;
-                } else if self.permuted_heads(&name).is_some() {
-                    held.heap += stored.bytes.len() as u64;
+                let Ok(shape) = <[usize; 2]>::try_from(&stored.shape[..]) else { continue };
+                let (bytes, in_file) = precision.held(stored.dtype, shape, stored.bytes.len() as u64);
+                if in_file && self.permuted_heads(&name).is_none() {
+                    held.mapped += bytes;
                 } else {
-                    held.mapped += stored.bytes.len() as u64;
+                    held.heap += bytes;
                 }
             }
         }

@@ -304,7 +304,7 @@ pub(crate) fn read_json(path: &Path) -> Result<Value> {
     parse_json(path, bytes.as_slice())
 }
 
-/// Parses JSON bytes of at most 64 MiB. `path` is for messages.
+/// Parses JSON bytes of at most 8 MiB. `path` is for messages.
 pub fn parse_json(path: &Path, bytes: &[u8]) -> Result<Value> {
     if bytes.len() > MAX_JSON_BYTES {
         return Err(WeightsError::corrupt(path, format!("{} bytes of JSON", bytes.len())));

@@ -10,6 +10,7 @@ mod cache;
 pub mod choice;
 mod dropout;
 mod elementwise;
+mod embedding_noise;
 mod gemm;
 mod group;
 mod head;
@@ -34,6 +35,7 @@ pub use elementwise::{
     gated_backward, gated_forward, head_norm_backward, head_norm_forward, rms_norm_backward,
     rms_norm_forward, rope, sum, to_bf16,
 };
+pub use embedding_noise::embedding_noise;
 pub use gemm::{Gemm, Library, Lying, SCRATCH_BYTES, Scratch, Way};
 pub use group::{AllReduce, Group};
 pub use head::{HeadState, Scores, log_prob_backward, log_prob_forward, logits};

@@ -4,14 +4,14 @@ use crate::error::{Result, shape_error};
 use crate::ops::for_rows;
 use std::sync::Arc;
 
-/// Keys of a mask: every bit is a function of (seed, epoch, module, row, position, feature).
+/// Keys of a mask, or of noise: every bit is a function of (seed, epoch, module, row, position, feature).
 #[derive(Debug, Clone)]
 pub struct DropoutKey {
     /// Run seed.
     pub seed: u64,
     /// Pass over the data.
     pub epoch: u64,
-    /// Which projection of which layer.
+    /// Which projection of which layer; 0 where there is but one.
     pub module: u64,
     /// Data-set row of each token.
     pub rows: Arc<[u64]>,
@@ -29,18 +29,24 @@ pub struct Dropout {
 }
 
 /// splitmix64 (Steele, Lea and Flood 2014): a bijection that passes for random when keyed by a counter.
-fn mix(mut z: u64) -> u64 {
+pub(super) fn mix(mut z: u64) -> u64 {
     z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
 }
 
+impl DropoutKey {
+    /// Hash of seed, epoch and module.
+    pub(super) fn base(&self) -> u64 {
+        mix(mix(mix(self.seed) ^ self.epoch) ^ self.module)
+    }
+}
+
 impl Dropout {
     /// Hash of seed, epoch and module; below what a feature's hash makes it zero; factor of what is kept.
     pub(super) fn numbers(&self) -> (u64, u64, f32) {
-        let base = mix(mix(mix(self.key.seed) ^ self.key.epoch) ^ self.key.module);
-        (base, (f64::from(self.p) * 4_294_967_296.0) as u64, 1.0 / (1.0 - self.p))
+        (self.key.base(), (f64::from(self.p) * 4_294_967_296.0) as u64, 1.0 / (1.0 - self.p))
     }
 
     /// `x`, or a gradient, under the mask: rows of `width` features, one for each token of the keys.

@@ -92,6 +92,10 @@ impl Length {
 }
 
 impl Reward for Length {
+    fn reads_tokens(&self) -> bool {
+        matches!(self.unit, Unit::Tokens)
+    }
+
     fn score(&self, completions: &[Completion<'_>]) -> Result<Vec<Option<f64>>, RewardError> {
         let length = |c: &Completion<'_>| match self.unit {
             Unit::Tokens => c.token_ids.len(),

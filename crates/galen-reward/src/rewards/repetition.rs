@@ -63,6 +63,10 @@ impl Repetition {
 }
 
 impl Reward for Repetition {
+    fn reads_tokens(&self) -> bool {
+        matches!(self.unit, Unit::Tokens)
+    }
+
     fn score(&self, completions: &[Completion<'_>]) -> Result<Vec<Option<f64>>, RewardError> {
         let one = |c: &Completion<'_>| match self.unit {
             Unit::Tokens => self.reward(c.token_ids),

@@ -35,6 +35,10 @@ struct SoftOverlong {
 }
 
 impl Reward for SoftOverlong {
+    fn reads_tokens(&self) -> bool {
+        true
+    }
+
     fn score(&self, completions: &[Completion<'_>]) -> Result<Vec<Option<f64>>, RewardError> {
         let free = self.max - self.cache;
         let one = |c: &Completion<'_>| match c.token_ids.len() {

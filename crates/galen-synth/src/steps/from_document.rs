@@ -69,6 +69,9 @@ fn build(setup: &Setup<'_>) -> Result<Box<dyn Step>, ConfigError> {
     }))
 }
 
+/// What ends a sentence without a space behind it.
+const WIDE_ENDS: [char; 3] = ['。', '！', '？'];
+
 /// Parts of about `chars` characters: whole paragraphs, or whole sentences of a paragraph that is longer.
 fn chunks(text: &str, chars: usize) -> Vec<String> {
     let mut pieces: Vec<String> = Vec::new();
@@ -78,9 +81,17 @@ fn chunks(text: &str, chars: usize) -> Vec<String> {
             continue;
         }
         let mut sentence = String::new();
-        for word in paragraph.split_inclusive(char::is_whitespace) {
+        for word in paragraph.split_inclusive(|c: char| c.is_whitespace() || WIDE_ENDS.contains(&c)) {
+            let mut word = word;
+            // What has no spaces is cut where it is as long as a part.
+            while let Some((at, _)) = word.char_indices().nth(chars) {
+                pieces
+                    .extend(Some(std::mem::take(&mut sentence).trim().to_owned()).filter(|s| !s.is_empty()));
+                pieces.push(word[..at].to_owned());
+                word = &word[at..];
+            }
             sentence.push_str(word);
-            let ends = word.trim_end().ends_with(['.', '!', '?', '。']);
+            let ends = word.trim_end().ends_with(['.', '!', '?']) || word.ends_with(WIDE_ENDS);
             if ends || sentence.chars().count() >= chars {
                 pieces.push(std::mem::take(&mut sentence).trim().to_owned());
             }
@@ -204,7 +215,11 @@ mod tests {
                 "They go on and on.\n\nAnd on."
             ]
         );
-        assert_eq!(chunks(&"x".repeat(100), 40).len(), 1);
+        assert_eq!(chunks(&"x".repeat(100), 40), ["x".repeat(40), "x".repeat(40), "x".repeat(20)]);
+        assert_eq!(
+            chunks("发烧持续三天。咳嗽加重！医生怎么说？", 9),
+            ["发烧持续三天。", "咳嗽加重！", "医生怎么说？"]
+        );
         assert_eq!(chunks("", 40), Vec::<String>::new());
         assert!((support("Fever and chills.", "They had fever.") - 0.5).abs() < 1e-12);
         assert_eq!(support("?", "x"), 0.0);

@@ -46,6 +46,13 @@ pub(crate) struct Take {
     filter_cut: bool,
 }
 
+/// Group 1 of the first match, of a pattern without groups the whole; nothing where that took no part in it.
+pub(super) fn extracted(pattern: &Regex, text: &str) -> Option<String> {
+    let group = usize::from(pattern.captures_len() > 1);
+    let found = pattern.captures(text).ok().flatten()?;
+    found.get(group).map(|m| m.as_str().trim().to_owned())
+}
+
 impl Take {
     pub fn new(setup: &Setup<'_>) -> Result<Self, ConfigError> {
         let o = setup.options;
@@ -59,8 +66,7 @@ impl Take {
             return Err(Stop::filtered("answer cut", beginning(&reply.text)));
         }
         let Some(pattern) = &self.extract else { return Ok(reply.text.clone()) };
-        let found = pattern.captures(&reply.text).ok().flatten();
-        match found.and_then(|c| c.get(1).or(c.get(0)).map(|m| m.as_str().trim().to_owned())) {
+        match extracted(pattern, &reply.text) {
             Some(text) if !text.is_empty() => Ok(text),
             _ => Err(Stop::filtered("nothing extracted", beginning(&reply.text))),
         }

@@ -56,13 +56,19 @@ struct JudgeOptions {
 
 fn build(setup: &Setup<'_>) -> Result<Box<dyn Step>, ConfigError> {
     let o = setup.options;
+    let ask = Ask::new(setup)?;
+    let logprobs = o.text("by")? == "logprobs";
+    if logprobs && !setup.gives_logprobs(&ask.engine) {
+        let what = format!("`logprobs` are not given by engine `{}`", ask.engine);
+        return Err(o.wrong("by", what).hint("an engine of `type: native`, or another `by`"));
+    }
     Ok(Box::new(JudgeOptions {
         prompt: Prompt::new(setup, Some("judge_options"))?,
-        ask: Ask::new(setup)?,
+        ask,
         text: setup.must_text_of("field")?,
         options: o.filled("options")?,
         known: o.filled("known")?,
-        logprobs: o.text("by")? == "logprobs",
+        logprobs,
         to: o.filled("to")?,
         filters: o.text("filter")? == "disagrees",
     }))

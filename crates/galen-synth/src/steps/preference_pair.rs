@@ -1,7 +1,7 @@
 //! A better answer over a worse one.
 
 use super::{each, shown};
-use crate::ask::{Ask, ENGINE};
+use crate::ask::{Ask, ENGINE, Reply};
 use crate::context::Context;
 use crate::error::{Stop, SynthError};
 use crate::journal::Rows;
@@ -9,7 +9,7 @@ use crate::prompt::{PROMPT, Prompt};
 use crate::registry::{EachRow, Setup, Step, StepEntry};
 use crate::row::{Row, random};
 use crate::steps::verify::{CHECKS, Checks};
-use galen_reward::{ConfigError, Kind, Param};
+use galen_reward::{ConfigError, Finish, Kind, Param};
 use serde_json::{Map, Value, json};
 
 pub(crate) const ENTRY: StepEntry = StepEntry {
@@ -96,17 +96,18 @@ impl PreferencePair {
             }
             By::Samples { ask, checks, n, right } => {
                 let replies = ask.run(cx, tally, row, prompt, *n)?;
-                let texts: Vec<String> = replies.into_iter().map(|r| r.text).collect();
+                let finish = |r: &Reply| if r.cut { Finish::Length } else { Finish::Stop };
+                let texts: Vec<_> = replies.iter().map(|r| (r.text.as_str(), finish(r))).collect();
                 let scores = checks.score(cx, row, prompt, &texts)?;
                 let mean =
                     scores.iter().flatten().sum::<f64>() / scores.iter().flatten().count().max(1) as f64;
                 tally.figure("score", mean);
                 let mut scored: Vec<(String, f64)> =
-                    texts.into_iter().zip(scores).filter_map(|(t, s)| Some((t, s?))).collect();
+                    replies.into_iter().zip(scores).filter_map(|(r, s)| Some((r.text, s?))).collect();
                 if let Some(field) = right {
                     let known = row.text(field)?;
                     let best = scored.iter().map(|(_, s)| *s).fold(f64::NEG_INFINITY, f64::max);
-                    let sum = checks.score(cx, row, prompt, std::slice::from_ref(&known))?;
+                    let sum = checks.score(cx, row, prompt, &[(&known, Finish::Stop)])?;
                     if let Some(sum) = sum.into_iter().next().flatten().filter(|s| *s > best) {
                         scored.push((known, sum));
                     }

@@ -57,10 +57,7 @@ fn build(setup: &Setup<'_>) -> Result<Box<dyn Step>, ConfigError> {
 impl SelfConsistency {
     fn answer(&self, reply: &str) -> Option<String> {
         match &self.extract {
-            Some(pattern) => {
-                let found = pattern.captures(reply).ok().flatten()?;
-                found.get(1).or(found.get(0)).map(|m| m.as_str().trim().to_owned())
-            }
+            Some(pattern) => super::generate::extracted(pattern, reply),
             None => reply.lines().map(str::trim).rfind(|l| !l.is_empty()).map(str::to_owned),
         }
     }

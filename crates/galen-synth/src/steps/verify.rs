@@ -69,6 +69,12 @@ impl Checks {
                 None => error,
             }
         })?;
+        if let Some(label) = set.reads_tokens() {
+            let error = o.wrong("checks", format!("`{label}` looks at tokens, and texts of rows have none"));
+            return Err(error.hint(
+                "`length` takes `unit: characters`, `repetition` takes `unit: words`; or `max_tokens` where it is asked for",
+            ));
+        }
         Ok(Some(Self { set }))
     }
 
@@ -77,22 +83,22 @@ impl Checks {
         self.set.start().map_err(|e| SynthError::step(label, e.to_string()))
     }
 
-    /// The sum for each text as a completion of the row's prompt; `None` where no function applies.
+    /// The sum for each text as a completion of the row's prompt, with how it ended; `None` where no function applies.
     pub fn score(
         &self,
         cx: &Context<'_>,
         row: &Row,
         prompt: &str,
-        texts: &[String],
+        texts: &[(&str, Finish)],
     ) -> Result<Vec<Option<f64>>, Stop> {
         let origin = Origin::new(row.id.as_str(), 1);
         let completions: Vec<Completion<'_>> = texts
             .iter()
-            .map(|text| Completion {
+            .map(|(text, finish)| Completion {
                 prompt: Prompt::Text(prompt),
                 text,
                 token_ids: &[],
-                finish: Finish::Stop,
+                finish: *finish,
                 origin: &origin,
                 row: &row.fields,
             })
@@ -137,7 +143,7 @@ impl Step for Verify {
             let text = self.text.of(cx, &row)?;
             let prompt =
                 row.fields.get(&self.prompt_field).and_then(Value::as_str).unwrap_or_default().to_owned();
-            let sum = self.checks.score(cx, &row, &prompt, std::slice::from_ref(&text))?;
+            let sum = self.checks.score(cx, &row, &prompt, &[(&text, Finish::Stop)])?;
             let Some(sum) = sum.into_iter().next().flatten() else {
                 return Err(Stop::filtered("no check applies", text));
             };

@@ -49,7 +49,8 @@ impl Engine for Scripted {
     }
 }
 
-pub static KIND: EngineKind = EngineKind { name: "scripted", about: "", doc: "", params: &[] };
+pub static KIND: EngineKind =
+    EngineKind { name: "scripted", about: "", doc: "", params: &[], logprobs: true };
 
 struct Quiet;
 impl Show for Quiet {

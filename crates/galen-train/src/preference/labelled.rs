@@ -152,7 +152,7 @@ impl Objective for Labels<'_> {
             training: true,
             checkpointing: at.settings.gradient_checkpointing,
             epoch: at.epoch,
-            temperature: None,
+            ..PassOptions::default()
         };
         let batches: Vec<(&Vec<usize>, &Known)> = micro_batches.iter().zip(&known).collect();
         let (mut out, _) = at.each(&batches, |at, (rows, known), out| {

@@ -182,7 +182,7 @@ impl Objective for Pairs<'_> {
             training: true,
             checkpointing: at.settings.gradient_checkpointing,
             epoch: at.epoch,
-            temperature: None,
+            ..PassOptions::default()
         };
         let this = &*self;
         let (out, _) = at.each(micro_batches, |at, rows, out| {

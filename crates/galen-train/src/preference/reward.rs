@@ -111,7 +111,7 @@ impl Objective for RewardPairs<'_> {
             training: true,
             checkpointing: at.settings.gradient_checkpointing,
             epoch: at.epoch,
-            temperature: None,
+            ..PassOptions::default()
         };
         let pairs = micro_batches.iter().map(Vec::len).sum();
         let (out, _) = at.each(micro_batches, |at, rows, out| {

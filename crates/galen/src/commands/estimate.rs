@@ -141,7 +141,7 @@ pub fn plan(config: &Config, weights: &Weights, sample: &Sample, flops: f64) -> 
     let held = weights.held_bytes(config.base_precision());
     let limit = Limit::of(config);
     let Choice { mode, memory, why, warning, .. } = choose(config, &model, held, adapter, pass, limit);
-    let share = (config.lora_dropout == 0.0).then_some(MIN_SHARED_TOKENS);
+    let share = config.shares_prefixes().then_some(MIN_SHARED_TOKENS);
     let laid_out: Vec<usize> = batches
         .epoch(0)
         .iter()

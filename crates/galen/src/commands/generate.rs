@@ -106,7 +106,8 @@ pub fn run(mut args: Args, globals: &Globals) -> anyhow::Result<()> {
     };
     let name = args.chat_template.as_deref();
     let choice = TemplateChoice { name, jinja: saved.as_deref(), eot: &[] };
-    let ids = if args.chat || args.system.is_some() {
+    let chat = args.chat || args.system.is_some();
+    let ids = if chat {
         let template = base.required_template(choice)?;
         let mut messages = Vec::new();
         messages.extend(args.system.map(|s| json!({"role": "system", "content": s})));
@@ -128,6 +129,7 @@ pub fn run(mut args: Args, globals: &Globals) -> anyhow::Result<()> {
             repeat_penalty: args.repeat_penalty,
             seed: args.seed,
         },
+        goes_on: !chat,
     };
     let hook = adapter.as_ref().map(|(a, _)| a as &dyn ProjectionHook);
     let fast = args.fast_decode.then(|| base.model(fast_decode::options(options_of_model))).transpose()?;

@@ -47,7 +47,7 @@ pub fn run(args: Args, command: &'static str, globals: &Globals) -> anyhow::Resu
         Some(path) => Start::From(path),
         None if args.resume => Start::Resume,
         None if args.overwrite => Start::Overwrite,
-        None => Start::New,
+        None => Start::of(&config),
     };
     if let Some(path) = &args.profile {
         check_writable(path, Path::new(&config.output_dir))?;

@@ -99,11 +99,13 @@ fn keep(path: &Path, verdict: &Verdict, record: &mut Record) -> anyhow::Result<(
 fn failure_of(verdicts: &[Verdict]) -> anyhow::Result<()> {
     let Some(bad) = verdicts.iter().find(|v| !v.passed) else { return Ok(()) };
     let first = bad.failures.first().map_or("", String::as_str);
-    let hint = if bad.limits.is_some_and(|l| l.trained_in_four_bits) {
-        "the adapter was trained over the base rounded to NF4 and stands over the base as stored: serve it over NF4 too, or train it \
-         without `load_in_4bit`, or over a GGUF base, whose own blocks are kept"
+    let hint = if let Some(held) = bad.limits.and_then(|l| l.trained_over) {
+        format!(
+            "the adapter was trained over the base rounded to {held} and stands over the base as stored: serve it over {held} too, or \
+             train it without `load_in_4bit` and `load_in_8bit`, or over a GGUF base, whose own blocks are kept"
+        )
     } else {
-        "export it anew, with more bits (`--quantize`) where it is the rounding; `--help` lists the thresholds"
+        "export it anew, with more bits (`--quantize`) where it is the rounding; `--help` lists the thresholds".to_owned()
     };
     anyhow::bail!("{} is not what was trained: {first}\nhint: {hint}", bad.path)
 }

@@ -113,9 +113,17 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("max_prompt_length", &[]),
     ("max_completion_length", &[]),
     ("trl", &["grpo", "rloo"]),
-    ("ranked_pairs", &[]),
+    ("ranked_pairs", &["dpo", IPO, "orpo", "cpo", "simpo", REWARD]),
     ("likelihood_displacement", &["dpo", IPO]),
     ("likelihood_displacement_threshold", &["dpo", IPO]),
+];
+
+/// Keys that only some loss types of a family read: key, family, types.
+pub(super) const READ_BY_TYPES: &[(&str, &str, &[&str])] = &[
+    ("dpo_label_smoothing", "dpo", &["robust", "exo_pair", "aot", "aot_unpaired"]),
+    ("dpo_label_smoothing", "cpo", &["sigmoid", "simpo"]),
+    ("discopop_tau", "dpo", &["discopop"]),
+    ("simpo_gamma", "cpo", &["simpo"]),
 ];
 
 /// The configuration's name of a setting of galen-loss.

@@ -40,10 +40,17 @@ impl Config {
         }
     }
 
+    /// Whether what rows begin with in common is computed once: not where dropout or noise gives each its own.
+    pub fn shares_prefixes(&self) -> bool {
+        self.dropout() == 0.0 && self.neftune_noise_alpha.is_none_or(|alpha| alpha == 0.0)
+    }
+
     /// How the base is held.
     pub fn base_precision(&self) -> galen_model::Precision {
         if self.adapter == Some(AdapterKind::Qlora) || self.load_in_4bit == Some(true) {
             galen_model::Precision::Nf4
+        } else if self.load_in_8bit {
+            galen_model::Precision::Q8
         } else {
             galen_model::Precision::Stored
         }
@@ -68,12 +75,13 @@ impl Config {
             gradient_accumulation_steps,
             total_steps: total,
             packing: self.packing(),
-            // Dropout gives each row its own mask, so rows share nothing then.
-            share_prefixes: self.dropout() == 0.0,
+            share_prefixes: self.shares_prefixes(),
+            neftune_noise_alpha: self.neftune_noise_alpha,
             gradient_checkpointing,
             lr_scheduler: self.lr_scheduler.name().into(),
             learning_rate: self.learning_rate,
             warmup_steps: self.warmup_of(total),
+            loraplus_lr_ratio: self.loraplus_lr_ratio,
             adamw: AdamWConfig {
                 beta1: self.adam_beta1,
                 beta2: self.adam_beta2,

@@ -77,8 +77,8 @@ key_table! {
     completion_format: Option<String> = None;
 
     ["What is trained"]
-    /// Roles under the loss (default `assistant`).
-    roles_to_train: Vec<String> = Vec::new();
+    /// Roles under the loss (default `assistant`). `[]`: none but turns that say so themselves (`message_field_training`).
+    roles_to_train: Option<Vec<String>> = None;
     /// Which end-of-sequence tokens are under the loss (default `turn`).
     train_on_eos: Option<TrainOnEos> = None;
     /// Which end-of-turn tokens are under the loss (default: as `train_on_eos`).
@@ -218,6 +218,15 @@ impl Datasets {
         for (i, (entry, item)) in self.0.iter().zip(items).enumerate() {
             let Yaml::Map(entries) = &item.value else { continue };
             check_type(entry, entries, place, i, kind, report);
+            if let (Some(eos), Some(eot)) = (entry.train_on_eos, entry.train_on_eot)
+                && eos != eot
+                && let Some(written) = entries.iter().find(|e| e.key == "train_on_eot")
+            {
+                let key = format!("{place}[{i}].train_on_eot");
+                let message =
+                    format!("`{key}` and `train_on_eos` differ: what ends a turn is trained by one rule");
+                report.complain(written.line, &key, "wrong", message, Some("keep one of them".into()));
+            }
             let stray =
                 entries.iter().filter(|e| PREFERENCE_KEYS.contains(&e.key.as_str()) && !e.node.is_off());
             for written in stray.filter(|_| kind == Kind::Supervised) {
@@ -313,6 +322,17 @@ mod tests {
         ours.sort_unstable();
         theirs.sort_unstable();
         assert_eq!(ours, theirs);
+    }
+
+    /// Nobody but turns that say so themselves, which is another thing than the default.
+    #[test]
+    fn no_role_to_train_stays_none() {
+        let read = |text: &str| {
+            let node = super::super::yaml::parse(text).unwrap();
+            Datasets::parse(&node).unwrap().0[0].spec().unwrap().roles_to_train
+        };
+        assert_eq!(read("- {path: a, roles_to_train: []}"), Some(vec![]));
+        assert_eq!(read("- {path: a}"), None);
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub static ALIASES: &[Key<Config>] = keys! {
     "Other names": "desirable_weight" => alias("kto_desirable_weight"), "`kto_desirable_weight`";
     "Other names": "undesirable_weight" => alias("kto_undesirable_weight"), "`kto_undesirable_weight`";
     "Other names": "max_prompt_len" => alias("max_prompt_length"), "`max_prompt_length`";
+    "Other names": "noisy_embedding_alpha" => alias("neftune_noise_alpha"), "`neftune_noise_alpha`";
     "Other names": "max_length" => alias("sequence_len"), "`sequence_len`";
 };
 
@@ -140,7 +141,6 @@ pub static REFUSED: &[Key<Config>] = keys! {
     "Adapters": "peft" "loftq_config" => no("leave it out"), "LoftQ initialisation is not built";
     "Adapters": "peft_trainable_token_indices" "peft_ensure_weight_tying" => no("leave it out"),
         "training embedding rows is not built";
-    "Adapters": "loraplus_lr_ratio" => no("one `learning_rate` for A and B"), "LoRA+ is not built yet";
     "Adapters": "relora" "relora_*" "jagged_restart_*" => no("leave it out"), "ReLoRA is not built";
     "Adapters": "use_mora" "mora_*" "mora" => no("leave it out"), "MoRA is not built";
     "Adapters": "unfrozen_parameters" => no("set `adapter: lora`"), "the base stays frozen";
@@ -173,7 +173,6 @@ pub static REFUSED: &[Key<Config>] = keys! {
         "not built";
     "Objectives": "process_reward_model" => no("`rl: reward` learns a reward of whole answers"),
         "rewards of single steps are not built";
-    "Objectives": "neftune_noise_alpha" "noisy_embedding_alpha" => no("leave it out"), "NEFTune is not built yet";
     "Objectives": "use_eaft" => no("leave it out"), "this loss is not built";
     "Objectives": "liger_use_token_scaling" "kd_*" "diffusion" "grokfast_*" "spectrum_*" "lisa_*" "llmcompressor"
         "nemo_gym_*" "hatchery" "trainer_cls" => no("leave it out"), "it changes the training, and is not built";

@@ -115,11 +115,6 @@ impl Check<'_> {
             }
             config.load_in_4bit = Some(true);
         }
-        if config.load_in_8bit && config.adapter == Some(AdapterKind::Lora) {
-            let note = "the base is held as its file has it (8-bit blocks are not built yet): closer to the original, \
-                        and larger";
-            self.report.note("load_in_8bit", note);
-        }
         if config.lora_target_linear == Some(true) {
             // Together they mean the union, which is every linear layer.
             config.lora_target_modules = Targets::AllLinear;
@@ -228,6 +223,7 @@ impl Check<'_> {
         if rl == "orpo" && self.has("orpo_alpha") {
             self.one_of("orpo_alpha", "rl_beta");
         }
+        self.loss_types(config, rl);
         match config.alignment() {
             Err(e) => {
                 let text = e.to_string();
@@ -264,6 +260,34 @@ impl Check<'_> {
                 "`train_on_inputs` with `rl:`",
                 "leave it out: answers alone are compared",
             );
+        }
+        if config.neftune_noise_alpha.is_some_and(|alpha| alpha > 0.0) {
+            self.wrong(
+                "neftune_noise_alpha",
+                "`neftune_noise_alpha` with `rl:`",
+                "it is for supervised training",
+            );
+        }
+    }
+
+    /// Keys that no chosen loss type reads, and types that want several rows at a time.
+    fn loss_types(&mut self, config: &Config, rl: &str) {
+        let chosen: Vec<&str> = match (&config.dpo_loss_type[..], rl) {
+            ([], "dpo" | "cpo") => vec!["sigmoid"],
+            (given, _) => given.iter().map(String::as_str).collect(),
+        };
+        for (key, family, readers) in alignment::READ_BY_TYPES {
+            if *family == rl && self.is_on(key) && !chosen.iter().any(|c| readers.contains(c)) {
+                let (types, others) = (chosen.join("`, `"), readers.join("`, `"));
+                self.report.note(key, format!("`dpo_loss_type: {types}` does not read it; `{others}` would"));
+            }
+        }
+        let sorts = chosen.iter().find(|c| ["aot", "aot_unpaired"].contains(c));
+        if let Some(name) = sorts.filter(|_| rl == "dpo" && config.micro_batch_size < 2) {
+            let message = format!(
+                "`dpo_loss_type: {name}` with `micro_batch_size: 1`: it sorts the answers of a micro-batch, and there is one"
+            );
+            self.wrong("micro_batch_size", message, "set 2 or more");
         }
     }
 

@@ -60,8 +60,7 @@ key_table! {
     adapter: Option<AdapterKind> = None;
     /// 4-bit NF4 with double quantisation, made at load; `qlora` implies it. A quantised GGUF stays as it is.
     load_in_4bit: Option<bool> = None;
-    /// Allows the base to be held in 8-bit blocks. It is held as its file has it until that is built: closer to the
-    /// original, and larger (`galen plan` says how large).
+    /// The base's projections in 8-bit blocks (`Q8_0`: 32 values to a scale), made at load. A quantised GGUF stays as it is.
     load_in_8bit: bool = false;
     /// Rank. Default PEFT's.
     lora_r: u64 = 8, |r| if (1..=4096).contains(r) { Ok(()) } else { Err("takes 1 to 4096".into()) };
@@ -95,11 +94,12 @@ key_table! {
     val_set_size: f64 = 0.0, share_or_count;
     /// Longest row, and with `sample_packing` the size of a bin; tokens.
     sequence_len: u64 = 512, |n| if (2..=1 << 22).contains(n) { Ok(()) } else { Err("takes 2 to 4194304".into()) };
-    /// A row longer than `sequence_len`: `drop` it, `truncate` it, or `raise`. Counted and reported always.
+    /// A row longer than `sequence_len`: `drop` it, `truncate` it, or `raise`. Counted and reported always. Plain text (`type:
+    /// completion`) is cut into rows instead.
     excess_length_strategy: ExcessLength = ExcessLength::Drop;
     /// Bins of `sequence_len` filled with whole rows; attention never crosses rows.
     sample_packing: bool = false;
-    /// Train on prompts too.
+    /// Train on prompts too: on every token, also of turns that say `train: false`.
     train_on_inputs: bool = false;
     /// `tokenizer_default`, a built-in name (`chatml`, `llama3` ...), `tokenizer_default_fallback_NAME`, or `jinja`.
     /// Unset: the model's own; a model without one must be given one.
@@ -108,11 +108,11 @@ key_table! {
     chat_template_jinja: Option<String> = None;
     /// Variables handed to the template.
     chat_template_kwargs: Map<String, Value> = Map::new();
-    /// Which of the vocabulary's tokens begin, end and pad. None are added.
+    /// Tokens by role, as the tokenizer has them: none are added or moved. `pad_token` has no effect: nothing is padded.
     special_tokens: SpecialTokens = SpecialTokens::default();
     /// Tokens that end a turn, trained by `train_on_eot`.
     eot_tokens: Vec<String> = Vec::new();
-    /// A row that cannot be read: `error` stops, `skip` counts. Not in Axolotl.
+    /// A row that cannot be read, or that its template refuses: `error` stops, `skip` counts. Not in Axolotl.
     on_bad_row: OnBadRow = OnBadRow::Error;
     /// How many rows of the data the report and the card show, each with what base and adapter answer (validation rows,
     /// where there are any). Not in Axolotl.
@@ -133,6 +133,9 @@ key_table! {
     optimizer: Optimizer = Optimizer::default();
     /// The highest rate. Required.
     learning_rate: f64 = 0.0, positive;
+    /// LoRA+ (Hayou et al. 2024): the rate of the adapter's B matrices (and DoRA's magnitudes) over `learning_rate`, which A
+    /// keeps. The paper advises 16 or more, with a lower `learning_rate`.
+    loraplus_lr_ratio: Option<f64> = None, |r| r.as_ref().map_or(Ok(()), positive);
     /// The course of the rate.
     lr_scheduler: Scheduler = Scheduler::Cosine;
     /// Steps of warm-up.
@@ -149,6 +152,9 @@ key_table! {
     adam_epsilon: f64 = 1e-8, positive;
     /// Largest L2 norm of all gradients together; 0: no clipping.
     max_grad_norm: f64 = 1.0, not_negative;
+    /// NEFTune (Jain et al. 2024): uniform noise on the embeddings of training rows, at most this over the root of a row's tokens
+    /// times the hidden size. The paper's is 5 to 15; 0: none. What rows begin with in common is then computed for each.
+    neftune_noise_alpha: Option<f64> = None, |a| a.as_ref().map_or(Ok(()), not_negative);
     /// Activations computed again instead of kept: same numbers, less memory, about a third more time. `offload`
     /// means `true` here; `auto`, where the run would pass `max_memory` otherwise, by the arithmetic of `galen plan`.
     gradient_checkpointing: Checkpointing = Checkpointing::Off;
@@ -226,7 +232,7 @@ key_table! {
     eval_steps: Option<Steps> = None;
     /// Validations an epoch.
     evals_per_epoch: Option<u64> = None;
-    /// `no`, `steps` or `epoch`.
+    /// `no` (at the end alone), `steps` or `epoch`.
     eval_strategy: Option<Strategy> = None, |s| match s {
         Some(Strategy::Best) => Err("takes `no`, `steps` or `epoch`, not `best`".into()),
         _ => Ok(()),

@@ -189,6 +189,19 @@ fn complaints_have_a_place_and_a_remedy() {
             "c.yaml:6: `datasets[0].type` has no key `formatt`\nhint: did you mean `format`?",
         ),
         (
+            "    train_on_eos: all\n    train_on_eot: last",
+            "c.yaml:7: `datasets[0].train_on_eot` and `train_on_eos` differ: what ends a turn is trained by one rule\nhint: keep one of them",
+        ),
+        (
+            "rl: dpo\nneftune_noise_alpha: 5",
+            "c.yaml:7: `neftune_noise_alpha` with `rl:`\nhint: it is for supervised training",
+        ),
+        (
+            "rl: dpo\ndpo_loss_type: aot\nmicro_batch_size: 1",
+            "c.yaml:8: `dpo_loss_type: aot` with `micro_batch_size: 1`: it sorts the answers of a micro-batch, and there is one\nhint: set 2 or more",
+        ),
+        ("loraplus_lr_ratio: 0", "c.yaml:6: `loraplus_lr_ratio` takes a number above 0, not `0`"),
+        (
             "special_tokens: {eos: x}",
             "c.yaml:6: `special_tokens` has no entry `eos`\nhint: did you mean `eos_token`?",
         ),
@@ -426,6 +439,8 @@ fn every_honoured_key_is_read() {
         ("max_steps", "9"),
         ("optimizer", "adamw_8bit"),
         ("learning_rate", "1e-3"),
+        ("loraplus_lr_ratio", "16"),
+        ("neftune_noise_alpha", "5"),
         ("lr_scheduler", "linear"),
         ("warmup_steps", "9"),
         ("warmup_ratio", "0.1"),
@@ -514,6 +529,27 @@ fn notes_tell_users_of_the_peers() {
     let (_, report) = check_text("c.yaml", &text, &[]);
     let keys: Vec<&str> = report.notes.iter().map(|(k, _)| k.as_str()).collect();
     assert_eq!(keys, ["fp16", "lora_target_modules", "lr_scheduler", "optimizer"]);
+}
+
+/// What the family reads, but the chosen type of loss does not.
+#[test]
+fn a_loss_type_that_does_not_read_a_key_is_noted() {
+    let noted = |added: &str| {
+        let text = format!("{SOUND}{added}\n");
+        let (_, report) = check_text("c.yaml", &text, &[]);
+        assert_eq!(report.errors, [], "{added}");
+        report.notes.iter().map(|(k, _)| k.clone()).filter(|k| k != "lora_target_modules").collect::<Vec<_>>()
+    };
+    for (added, expect) in [
+        ("rl: dpo\ndpo_label_smoothing: 0.1", &["dpo_label_smoothing"][..]),
+        ("rl: dpo\ndpo_label_smoothing: 0.1\ndpo_loss_type: robust", &[]),
+        ("rl: cpo\ndpo_label_smoothing: 0.1", &[]),
+        ("rl: cpo\ndpo_label_smoothing: 0.1\ndpo_loss_type: hinge", &["dpo_label_smoothing"]),
+        ("rl: cpo\nsimpo_gamma: 0.1", &["simpo_gamma"]),
+        ("rl: kto\nmicro_batch_size: 2\nranked_pairs: all", &["ranked_pairs"]),
+    ] {
+        assert_eq!(noted(added), expect, "{added}");
+    }
 }
 
 #[test]

@@ -290,7 +290,7 @@ pub struct SpecialTokens {
     pub bos: Option<String>,
     /// `eos_token`.
     pub eos: Option<String>,
-    /// `pad_token`: written to the tokenizer's files; training pads nothing.
+    /// `pad_token`: without effect, as training pads nothing.
     pub pad: Option<String>,
     /// `unk_token`.
     pub unk: Option<String>,

@@ -37,7 +37,7 @@ pub fn largest_pass(config: &Config, batches: &Batches) -> PassShape {
     let mut all: Vec<Vec<&Tokenized>> = (0..EPOCHS).flat_map(|epoch| batches.epoch(epoch)).collect();
     let tokens = |batch: &Vec<&Tokenized>| batch.iter().map(|r| r.ids().len()).sum::<usize>();
     all.sort_by_key(|batch| std::cmp::Reverse(tokens(batch)));
-    let share = (config.lora_dropout == 0.0).then_some(MIN_SHARED_TOKENS);
+    let share = config.shares_prefixes().then_some(MIN_SHARED_TOKENS);
     let ids: BTreeSet<u32> = batches.rows.iter().flatten().flat_map(|r| r.ids().iter().copied()).collect();
     let mut largest = PassShape { ids: ids.len() as u64, ..PassShape::default() };
     for batch in all.iter().take(LAID_OUT) {

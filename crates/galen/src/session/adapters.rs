@@ -86,8 +86,15 @@ pub fn resolve_run(adapter: &str, offline: bool) -> anyhow::Result<(String, Load
     let Some(name) = name else {
         anyhow::bail!("{adapter}: it names no base model\nhint: name it with `--model`")
     };
-    let nf4 = value["base_precision"].as_str() == Some("nf4");
-    let precision = if nf4 { Precision::Nf4 } else { Precision::Stored };
+    let precision = match value["base_precision"].as_str() {
+        None => Precision::Stored,
+        Some(held) => Precision::from_name(held).with_context(|| {
+            format!(
+                "{}: `base_precision: {held}` is not known\nhint: a newer galen wrote it",
+                record.display()
+            )
+        })?,
+    };
     let compute = match value["compute"].as_str() {
         Some("f32") => Compute::F32,
         Some("bf16") => Compute::Bf16,

@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use galen_engine::batch::Line;
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::Write as _;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -94,8 +94,12 @@ impl BatchFiles {
             out.push('\n');
         }
         replace(&self.out, out.as_bytes())?;
-        std::fs::remove_file(&self.partial).with_context(|| self.partial.display().to_string())?;
-        Ok(failed)
+        match std::fs::remove_file(&self.partial) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(e).with_context(|| self.partial.display().to_string())
+            }
+            _ => Ok(failed),
+        }
     }
 }
 
@@ -107,11 +111,13 @@ fn left(
 ) -> anyhow::Result<(HashMap<String, String>, File)> {
     let origin = || path.display().to_string();
     let mut answers = HashMap::new();
-    let text = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        Err(e) => return Err(e).with_context(origin),
-    };
+    let mut file = OpenOptions::new().create(true).read(true).append(true).open(path).with_context(origin)?;
+    if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+        let message = format!("{}: another run is writing it", path.display());
+        return Err(UsageError::new(message, "wait for it, or name another `-o`").into());
+    }
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).with_context(origin)?;
     // A torn line at the end is from a kill, and goes.
     let whole = text.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
     let mut lines = std::str::from_utf8(&text[..whole]).with_context(origin)?.lines();
@@ -131,7 +137,6 @@ fn left(
             return Err(UsageError::new(message, "remove it to begin anew, or name another `-o`").into());
         }
     }
-    let mut file = OpenOptions::new().create(true).append(true).open(path).with_context(origin)?;
     file.set_len(whole as u64).with_context(origin)?;
     if whole == 0 {
         file.write_all(format!("{head}\n").as_bytes()).with_context(origin)?;

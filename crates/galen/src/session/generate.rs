@@ -15,6 +15,8 @@ pub struct GenerateOptions<'a> {
     pub stop: &'a [String],
     /// How tokens are drawn.
     pub sampling: Sampling,
+    /// Whether the text goes on from the prompt's and keeps a leading space; an answer begins anew.
+    pub goes_on: bool,
 }
 
 /// Where pieces of text go.
@@ -26,9 +28,9 @@ fn begin<'a>(
     options: &GenerateOptions<'_>,
 ) -> anyhow::Result<Continuation<&'a Tokenizer>> {
     anyhow::ensure!(!prompt.is_empty(), "the prompt has no token\nhint: write a prompt, or use `--chat`");
-    let GenerateOptions { max_tokens, stop, sampling } = options;
+    let GenerateOptions { max_tokens, stop, sampling, goes_on } = options;
     let options = Options { sampling: sampling.clone(), stop: stop.to_vec(), ..Options::default() };
-    Ok(Continuation::new(tokenizer, prompt, Arc::new(options), 0, *max_tokens))
+    Ok(Continuation::new(tokenizer, prompt, Arc::new(options), 0, *max_tokens).going_on(*goes_on))
 }
 
 /// Draws the next token from the logits after what is there, and hands out what text is certain. Gives the token to

@@ -6,7 +6,6 @@ use galen_data::preference::{into_labelled, into_pairs, tokenize_labelled, token
 use galen_data::template::{ChatTemplate, RenderOptions, render_answer, render_labelled, render_pair};
 use galen_data::{DatasetSpec, Loaded, OnBadRow, reader::Limits};
 use galen_types::{Answer, Origin, Preference, Prompt, RenderedAnswer, TokenizedLabelled, TokenizedPair};
-use rayon::prelude::*;
 
 /// Turns a prompt with an answer into text.
 pub struct AnswerRenderer {
@@ -49,11 +48,7 @@ impl Preparer<'_> {
         let renderer = self.answer_renderer(spec, &loaded.rows)?;
         let made = into_pairs(loaded.rows, self.config.ranked())?;
         let (template, options) = (renderer.template.as_ref(), &renderer.options);
-        let rendered = made
-            .pairs
-            .par_iter()
-            .map(|pair| render_pair(pair, template, options))
-            .collect::<Result<Vec<_>, _>>()?;
+        let rendered = self.rendered(&made.pairs, |pair| Ok(render_pair(pair, template, options)?), read)?;
         let (pairs, report) = tokenize_pairs(&rendered, &self.base.tokenizer, self.config.length_limits())?;
         read.reports.push(RowsReport::preference(&spec.path, report, made.tied.len() as u64));
         Ok(pairs)
@@ -67,14 +62,11 @@ impl Preparer<'_> {
         let loaded = self.load_preferences(spec, self.config.bad_rows())?;
         read.bad_rows.extend(loaded.bad_rows.iter().map(|b| b.text.clone()));
         let renderer = self.answer_renderer(spec, &loaded.rows)?;
-        let rows = into_labelled(loaded.rows)?;
+        let (rows, tied) = into_labelled(loaded.rows)?;
         let (template, options) = (renderer.template.as_ref(), &renderer.options);
-        let rendered = rows
-            .par_iter()
-            .map(|row| render_labelled(row, template, options))
-            .collect::<Result<Vec<_>, _>>()?;
+        let rendered = self.rendered(&rows, |row| Ok(render_labelled(row, template, options)?), read)?;
         let (rows, report) = tokenize_labelled(&rendered, &self.base.tokenizer, self.config.length_limits())?;
-        read.reports.push(RowsReport::preference(&spec.path, report, 0));
+        read.reports.push(RowsReport::preference(&spec.path, report, tied.len() as u64));
         Ok(rows)
     }
 }

@@ -7,9 +7,10 @@ use galen_data::order::epoch_order;
 use galen_data::preference::mismatched;
 use galen_data::template::{ChatTemplate, RenderOptions};
 use galen_data::tokenize::{TokenizeOptions, tokenize};
-use galen_data::{DatasetSpec, Loaded, reader::Limits};
+use galen_data::{DatasetSpec, Loaded, OnBadRow, reader::Limits};
 use galen_types::{Conversation, Rendered, Tokenized, TokenizedAnswer, TokenizedLabelled};
 use rayon::prelude::*;
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 /// Rows ready to train and validate on.
@@ -93,13 +94,34 @@ impl Preparer<'_> {
     }
 
     /// Reads an entry's rows.
-    pub fn load(&self, spec: &DatasetSpec, on_bad_row: galen_data::OnBadRow) -> anyhow::Result<Loaded> {
+    pub fn load(&self, spec: &DatasetSpec, on_bad_row: OnBadRow) -> anyhow::Result<Loaded> {
         Ok(galen_data::load(spec, &|s| self.resolve(s), on_bad_row, Limits::default())?)
     }
 
     /// Where an entry's files lie.
     pub(super) fn resolve(&self, spec: &DatasetSpec) -> Result<PathBuf, String> {
         super::texts::resolve_dataset(spec, self.offline)
+    }
+
+    /// Rows as text; one that the template refuses is a bad row.
+    pub(super) fn rendered<R: Sync, T: Send>(
+        &self,
+        rows: &[R],
+        render: impl Fn(&R) -> anyhow::Result<T> + Sync,
+        read: &mut Read,
+    ) -> anyhow::Result<Vec<T>> {
+        if self.config.bad_rows() != OnBadRow::Skip {
+            return rows.par_iter().map(&render).collect();
+        }
+        let all: Vec<anyhow::Result<T>> = rows.par_iter().map(&render).collect();
+        let mut kept = Vec::with_capacity(all.len());
+        for row in all {
+            match row {
+                Ok(row) => kept.push(row),
+                Err(e) => read.bad_rows.push(format!("{e:#}")),
+            }
+        }
+        Ok(kept)
     }
 
     /// Renders rows with the entry's template.
@@ -182,7 +204,8 @@ impl Preparer<'_> {
     fn supervised(&self, spec: &DatasetSpec, read: &mut Read) -> anyhow::Result<Vec<Tokenized>> {
         let loaded = self.load(spec, self.config.bad_rows())?;
         read.bad_rows.extend(loaded.bad_rows.iter().map(|b| b.text.clone()));
-        let rendered = self.render(spec, &loaded.rows)?;
+        let renderer = self.renderer(spec, &loaded.rows)?;
+        let rendered = self.rendered(&loaded.rows, |row| renderer.render(row), read)?;
         let (rows, report) = tokenize(&rendered, &self.base.tokenizer, self.tokenize_options())?;
         read.reports.push(RowsReport::supervised(&spec.path, report));
         Ok(rows)
@@ -207,10 +230,10 @@ impl Preparer<'_> {
         let wanted = if size < 1.0 { (n as f64 * size).ceil() as usize } else { size as usize };
         let mut chosen = epoch_order(n, self.config.seed, u64::MAX);
         chosen.truncate(wanted.min(n.saturating_sub(1)));
-        chosen.sort_unstable();
-        for i in chosen.into_iter().rev() {
-            parts.validation.push(parts.train.remove(i));
+        let chosen: HashSet<usize> = chosen.into_iter().collect();
+        for (i, row) in std::mem::take(&mut parts.train).into_iter().enumerate() {
+            let part = if chosen.contains(&i) { &mut parts.validation } else { &mut parts.train };
+            part.push(row);
         }
-        parts.validation.reverse();
     }
 }

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use galen_adapter::Adapter;
 use galen_data::preference::encode_answer;
 use galen_data::template::{ChatTemplate, RenderOptions, render_answer};
-use galen_model::{Model, Precision};
+use galen_model::Model;
 use galen_reward::{Completion, Finish, Outside, Prompt, Reward, RewardError};
 use galen_types::{Answer, Boundary, Message, Origin, Rendered, RenderedAnswer, Tokenized};
 use serde_json::{Map, Value, json};
@@ -190,11 +190,11 @@ fn same_base(folder: &Path, shared: &SharedBase<'_>) -> anyhow::Result<()> {
         run["base_model"].as_str().unwrap_or("not recorded"),
         shared.base.name
     );
-    let held = if shared.model.options().precision == Precision::Nf4 { "nf4" } else { "stored" };
+    let held = shared.model.options().precision.name();
     let trained = run["base_precision"].as_str().unwrap_or("stored");
     anyhow::ensure!(
         trained == held,
-        "{}: the reward model was trained over the base held as `{trained}`, the policy holds it as `{held}`\nhint: set `adapter` and `load_in_4bit` alike in both runs",
+        "{}: the reward model was trained over the base held as `{trained}`, the policy holds it as `{held}`\nhint: set `adapter`, `load_in_4bit` and `load_in_8bit` alike in both runs",
         folder.display()
     );
     Ok(())

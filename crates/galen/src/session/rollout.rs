@@ -39,10 +39,8 @@ impl Preparer<'_> {
         let chats = rows.iter().any(|r| matches!(r.prompt, Prompt::Chat { .. }));
         let template = if chats { Some(self.entry_template(spec)?) } else { None };
         let options = self.render_options(spec);
-        let rendered = rows
-            .par_iter()
-            .map(|row| render_prompt_row(row, template.as_ref(), &options))
-            .collect::<Result<Vec<_>, _>>()?;
+        let one = |row: &PromptRow| Ok((row.clone(), render_prompt_row(row, template.as_ref(), &options)?));
+        let (rows, rendered): (Vec<_>, Vec<_>) = self.rendered(&rows, one, read)?.into_iter().unzip();
         let (prompts, report) =
             tokenize_prompts(&rendered, &self.base.tokenizer, self.config.length_limits())?;
         read.reports.push(RowsReport::preference(&spec.path, report, 0));

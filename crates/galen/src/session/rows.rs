@@ -134,7 +134,12 @@ impl Rows {
         let mut hasher = Sha256::new();
         match self {
             Self::Supervised(parts) => parts.all().for_each(|row| hash(row, &mut hasher)),
-            Self::Pairs(parts) => parts.all().for_each(|row| hash(row, &mut hasher)),
+            Self::Pairs(parts) => parts.all().for_each(|row| {
+                hash(row, &mut hasher);
+                if let Some(margin) = row.margin() {
+                    hasher.update(margin.to_le_bytes());
+                }
+            }),
             Self::Labelled(parts, _) => parts.all().for_each(|row| {
                 hash(row, &mut hasher);
                 hasher.update([u8::from(row.label)]);

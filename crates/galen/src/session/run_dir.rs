@@ -8,7 +8,6 @@ use crate::config::Config;
 use crate::error::UsageError;
 use anyhow::Context as _;
 use galen_data::template::ChatTemplate;
-use galen_model::Precision;
 use galen_ops::ops::Compute;
 use galen_train::checkpoint;
 use serde_json::{Value, json};
@@ -33,13 +32,24 @@ const FREE_KEYS: &[&str] = &[
     "device",
 ];
 
-pub(super) fn prepare_dir(dir: &Path, start: &Start) -> anyhow::Result<()> {
+/// Whether a run may begin there. Nothing is touched yet.
+pub(super) fn check_dir(dir: &Path, config: &Config, start: &Start) -> anyhow::Result<()> {
     if dir.exists() && !dir.is_dir() {
         let message = format!("`output_dir` {} is a file", dir.display());
         return Err(UsageError::new(message, "name a folder; it is made where it does not exist").into());
     }
     let occupied = std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
-    if occupied && *start == Start::New {
+    let elsewhere = |path: &Path| {
+        let here = dir.join(path.file_name().unwrap_or_default());
+        path.canonicalize().ok() != here.canonicalize().ok()
+    };
+    let anew = match start {
+        Start::New => true,
+        // The checkpoint of another folder, whose run is not the one that is here.
+        Start::From(path) => elsewhere(path),
+        Start::Resume | Start::Overwrite => false,
+    };
+    if occupied && anew {
         let message = format!("`output_dir` {} is not empty", dir.display());
         let hint = "`--resume` goes on with the run in it, `--overwrite` deletes it first";
         return Err(UsageError::new(message, hint).into());
@@ -51,6 +61,32 @@ pub(super) fn prepare_dir(dir: &Path, start: &Start) -> anyhow::Result<()> {
             "{} holds no run: not deleting it\nhint: choose another `output_dir`, or empty it yourself",
             dir.display()
         );
+        let own = dir.canonicalize().with_context(|| dir.display().to_string())?;
+        for (key, input) in inputs(config) {
+            if Path::new(&input).canonicalize().is_ok_and(|path| path.starts_with(&own)) {
+                let message = format!("`{key}`: {input} lies in `output_dir`, which `--overwrite` deletes");
+                return Err(UsageError::new(message, "choose another `output_dir`, or move it out").into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a run reads, by key: paths, or names that are none.
+fn inputs(config: &Config) -> impl Iterator<Item = (&'static str, String)> {
+    let one = [
+        ("base_model", Some(config.base_model.clone())),
+        ("lora_model_dir", config.lora_model_dir.clone()),
+        ("resume_from_checkpoint", config.resume_from_checkpoint.clone()),
+    ];
+    let data = [("datasets", &config.datasets), ("test_datasets", &config.test_datasets)];
+    let data = data.map(|(key, list)| list.0.iter().map(|e| (key, e.path.clone())).collect::<Vec<_>>());
+    one.into_iter().filter_map(|(key, path)| Some((key, path?))).chain(data.into_iter().flatten())
+}
+
+/// Makes the folder, after [`check_dir`]; `--overwrite` deletes the run that was there.
+pub(super) fn begin_dir(dir: &Path, start: &Start) -> anyhow::Result<()> {
+    if *start == Start::Overwrite && dir.exists() {
         std::fs::remove_dir_all(dir).with_context(|| dir.display().to_string())?;
     }
     std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())
@@ -58,11 +94,12 @@ pub(super) fn prepare_dir(dir: &Path, start: &Start) -> anyhow::Result<()> {
 
 /// Whether everything in a directory is what a run writes first or `run.json` says that a run was there. A run killed
 /// in its first second leaves only its configuration or temporary files.
-fn holds_a_run(dir: &Path) -> bool {
-    if dir.join("run.json").exists() || dir.join("log.jsonl").exists() {
+pub(super) fn holds_a_run(dir: &Path) -> bool {
+    if dir.join("run.json").exists() {
         return true;
     }
-    let early = |name: &str| name == "config.yaml" || name.starts_with(galen_files::PREFIX);
+    let early =
+        |name: &str| ["config.yaml", "log.jsonl"].contains(&name) || name.starts_with(galen_files::PREFIX);
     let mut entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     entries.all(|e| e.file_name().to_str().is_some_and(early))
 }
@@ -124,16 +161,17 @@ pub(super) fn fingerprint(
     map
 }
 
-pub(super) fn checkpoint_of(config: &Config, dir: &Path, start: &Start) -> Option<PathBuf> {
-    let newest = || checkpoint::list(dir).pop().map(|(_, path)| path);
+pub(super) fn checkpoint_of(dir: &Path, start: &Start) -> Option<PathBuf> {
     match start {
         Start::From(path) => Some(path.clone()),
-        Start::Resume => newest(),
-        Start::New | Start::Overwrite => match &config.resume_from_checkpoint {
-            Some(path) => Some(PathBuf::from(path)),
-            None => newest().filter(|_| config.auto_resume_from_checkpoints),
-        },
+        Start::Resume => checkpoint::list(dir).pop().map(|(_, path)| path),
+        Start::New | Start::Overwrite => None,
     }
+}
+
+/// The date of a run that begins: today, or that of the run it goes on with.
+pub(super) fn date_of_start(dir: &Path, start: &Start) -> chrono::NaiveDate {
+    if *start == Start::Overwrite { chrono::Utc::now().date_naive() } else { date_of(dir) }
 }
 
 /// The date the run's templates write: that of its first session.
@@ -173,7 +211,7 @@ pub(super) fn write_record(
         "arch": std::env::consts::ARCH,
         "base_model": recorded_name(base),
         "compute": if arithmetic.compute == Compute::F32 { "f32" } else { "bf16" },
-        "base_precision": if config.base_precision() == Precision::Nf4 { "nf4" } else { "stored" },
+        "base_precision": config.base_precision().name(),
         "base_model_name_or_path": published_name(config, base),
         "base_source": base.resolved.source,
         "template_date": date.to_string(),
@@ -223,6 +261,7 @@ mod tests {
             (&["config.yaml", ".tmp-run.json"], true),
             (&["config.yaml", "run.json", "thesis.txt"], true),
             (&["log.jsonl"], true),
+            (&["log.jsonl", "thesis.txt"], false),
             (&["config.yaml", "thesis.txt"], false),
             (&["adapter_model.safetensors"], false),
         ] {
@@ -231,10 +270,15 @@ mod tests {
                 std::fs::write(dir.path().join(file), "x").unwrap();
             }
             assert_eq!(holds_a_run(dir.path()), expect, "{files:?}");
-            let overwritten = prepare_dir(dir.path(), &Start::Overwrite).is_ok();
-            assert_eq!(overwritten, expect, "{files:?}");
-            let left = std::fs::read_dir(dir.path()).unwrap().count();
-            assert_eq!(left, if expect { 0 } else { files.len() }, "{files:?}");
+            let config = Config::default();
+            let allowed = check_dir(dir.path(), &config, &Start::Overwrite).is_ok();
+            assert_eq!(allowed, expect, "{files:?}");
+            let left = || std::fs::read_dir(dir.path()).unwrap().count();
+            assert_eq!(left(), files.len(), "{files:?}: nothing is touched before all is read");
+            begin_dir(dir.path(), &Start::Resume).unwrap();
+            assert_eq!(left(), files.len(), "{files:?}");
+            begin_dir(dir.path(), &Start::Overwrite).unwrap();
+            assert_eq!(left(), 0, "{files:?}");
         }
     }
 

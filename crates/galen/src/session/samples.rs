@@ -99,7 +99,12 @@ fn answered(
         .base
         .template(TemplateChoice { jinja: opened.source().chat_template, ..TemplateChoice::default() })?;
     let tokenizer = &opened.base.tokenizer;
-    let options = GenerateOptions { max_tokens: ANSWER_TOKENS, stop: &[], sampling: Sampling::default() };
+    let options = GenerateOptions {
+        max_tokens: ANSWER_TOKENS,
+        stop: &[],
+        sampling: Sampling::default(),
+        goes_on: false,
+    };
     let mut asked = Vec::with_capacity(prompts.len());
     for prompt in prompts {
         let prompt = match &template {

@@ -129,6 +129,8 @@ impl Scorer for ModelScorer<'_> {
                     seed: request.seed,
                     ..Sampling::default()
                 },
+                // As lm-evaluation-harness decodes what was generated: alone.
+                goes_on: false,
             };
             asked.push((encode_prompt(self.tokenizer, &request.prompt)?, options));
         }

@@ -108,7 +108,8 @@ pub(super) fn samples(
         let prompt = &row.ids()[..first];
         let answer = |hook: Option<&dyn ProjectionHook>| -> anyhow::Result<String> {
             let max_tokens = expected.len() + SLACK;
-            let options = GenerateOptions { max_tokens, stop: &[], sampling: Sampling::default() };
+            let options =
+                GenerateOptions { max_tokens, stop: &[], sampling: Sampling::default(), goes_on: false };
             let mut text = String::new();
             generate(model, hook, tokenizer, prompt, &options, &mut |piece| {
                 text.push_str(piece);

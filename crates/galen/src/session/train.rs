@@ -8,7 +8,8 @@ use super::objective::{Making, judge, objective};
 use super::prepare::{Prepared, Preparer};
 use super::reward_model::SharedBase;
 use super::run_dir::{
-    Arithmetic, checkpoint_of, date_of, fingerprint, hashes, prepare_dir, published_name, write_record,
+    Arithmetic, begin_dir, check_dir, checkpoint_of, date_of_start, fingerprint, hashes, holds_a_run,
+    published_name, write_record,
 };
 use super::shown::Shown;
 use super::summary::{samples, summarise, write_reports};
@@ -25,7 +26,7 @@ use galen_ops::profile::span;
 use galen_train::report::RunSummary;
 use galen_train::{HeldOut, Outcome, Run, StepPlan, checkpoint, module_shapes};
 use galen_types::Tokenized;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 /// Where a run begins.
@@ -39,6 +40,18 @@ pub enum Start {
     From(PathBuf),
     /// Anew; what is there is deleted.
     Overwrite,
+}
+
+impl Start {
+    /// As the configuration says where the command line does not.
+    pub fn of(config: &Config) -> Self {
+        let dir = Path::new(&config.output_dir);
+        match &config.resume_from_checkpoint {
+            Some(path) => Self::From(path.into()),
+            None if config.auto_resume_from_checkpoints && holds_a_run(dir) => Self::Resume,
+            None => Self::New,
+        }
+    }
 }
 
 /// A finished run.
@@ -67,7 +80,7 @@ pub fn train(
     // Before a directory is touched.
     let device = device::open(config)?;
     let dir = PathBuf::from(&config.output_dir);
-    prepare_dir(&dir, &start)?;
+    check_dir(&dir, config, &start)?;
     let name = match &config.revision_of_model {
         Some(revision) => format!("{}@{revision}", config.base_model),
         None => config.base_model.clone(),
@@ -79,7 +92,7 @@ pub fn train(
     let device = device::for_base(device, config, &base.weights)?;
     // What is planned with: as the configuration says, or as a card computes it.
     let planned = device.as_ref().map_or_else(|| config.clone(), |_| config.on_card());
-    let date = date_of(&dir);
+    let date = date_of_start(&dir, &start);
     let preparer = Preparer { base: &base, config, offline, date };
     let template = preparer.template()?;
     // Where any data will fit, the weights need not wait for it; an error of the data comes first all the same.
@@ -111,7 +124,7 @@ pub fn train(
     let path = device.as_ref().map_or(galen_ops::isa().name().into(), Group::arithmetic);
     let arithmetic = Arithmetic { path: &path, compute: planned.compute() };
     let fingerprint = fingerprint(config, &hashes, arithmetic);
-    let resume = checkpoint_of(config, &dir, &start);
+    let resume = checkpoint_of(&dir, &start);
     if let Some(path) = &resume {
         // Before anything is written: another configuration must leave no trace in the run it does not go on with.
         checkpoint::load_state_of(path, &fingerprint)?;
@@ -133,6 +146,8 @@ pub fn train(
     let sha256 = hashes.get("model").map_or("", String::as_str);
     let judge = judge(config, SharedBase { base: &base, model: &model, sha256, offline }, &prepared.rows)?;
     let prompts = prepared.rows.prompts();
+    // All that can be wrong with the inputs was found by now.
+    begin_dir(&dir, &start)?;
     let mut objective = objective(&prepared.rows, &prompts, judge.as_ref(), alignment.as_ref(), &making)?;
     let (rows_per_pass, accumulation) = config.step_shape();
     let plan = StepPlan::new(objective.lengths(), rows_per_pass, accumulation, config.packing(), config.seed)

@@ -48,7 +48,7 @@ impl PreferenceFormat for ArgillaChat {
             let prompt = reader.chat_prompt(&mut fields, turns, &origin)?;
             let better = last_turn(better, &chosen, &origin)?;
             let worse = last_turn(worse, &rejected, &origin)?;
-            return Ok(pair(&fields, origin, prompt, better, worse));
+            return pair(&fields, origin, prompt, better, worse);
         }
         let said = reader.said(&fields, &completion, &origin)?;
         let turns = prompt(&said, &completion, &origin)?;

@@ -40,7 +40,7 @@ impl PreferenceFormat for ChatTemplatePairs {
         if fields.contains_key(chosen) || !fields.contains_key(completion) {
             let rejected = Reader::field(reader.rejected.as_ref(), &["rejected"], &fields);
             let (chosen, rejected) = (answer(chosen)?, answer(rejected)?);
-            return Ok(pair(&fields, origin, prompt, chosen, rejected));
+            return pair(&fields, origin, prompt, chosen, rejected);
         }
         let (answer, label) = (answer(completion)?, reader.labelled(&fields, &origin)?);
         Ok(labelled(origin, prompt, answer, label))

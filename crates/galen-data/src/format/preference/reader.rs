@@ -174,16 +174,23 @@ pub(super) fn plain(text: String) -> Prompt {
     Prompt::Text { text, boundary: Boundary::Cut }
 }
 
-/// A pair, with the `margin` of a row that has one.
+/// A pair, with the `margin` of a row that has one: a number, also as text. Errors: it is something else.
 pub(super) fn pair(
     fields: &Fields,
     origin: Origin,
     prompt: Prompt,
     chosen: Answer,
     rejected: Answer,
-) -> Preference {
-    let margin = fields.get("margin").and_then(Value::as_f64);
-    Preference::Pair(Pair { origin, prompt, chosen, rejected, margin })
+) -> Result<Preference, DataError> {
+    let given =
+        fields.get("margin").filter(|v| !v.is_null() && v.as_str().is_none_or(|s| !s.trim().is_empty()));
+    let number = |v: &Value| v.as_f64().or_else(|| v.as_str()?.trim().parse().ok()).filter(|n| n.is_finite());
+    let margin = given.map(|v| {
+        let what = || format!("`margin` should be a number, found `{v}`");
+        number(v).ok_or_else(|| DataError::row(&origin, Fault::WrongKind, what()))
+    });
+    let margin = margin.transpose()?;
+    Ok(Preference::Pair(Pair { origin, prompt, chosen, rejected, margin }))
 }
 
 pub(super) fn labelled(origin: Origin, prompt: Prompt, completion: Answer, label: bool) -> Preference {

@@ -55,7 +55,7 @@ impl PreferenceFormat for SingleTurnReader {
             same_prompt(&better, &worse, &origin)?;
             let better = last_turn(better, chosen, &origin)?;
             let worse = last_turn(worse, rejected, &origin)?;
-            return Ok(pair(&fields, origin, prompt, better, worse));
+            return pair(&fields, origin, prompt, better, worse);
         }
         let answer = last_turn(reader.said(&fields, completion, &origin)?, completion, &origin)?;
         let label = reader.labelled(&fields, &origin)?;

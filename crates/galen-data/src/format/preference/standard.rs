@@ -42,10 +42,10 @@ impl PreferenceFormat for Standard {
             (Some(Said::Text(prompt)), Said::Text(a), Said::Text(b)) => {
                 let (a, b) = (text_answer(a, &chosen, &origin)?, text_answer(b, &rejected, &origin)?);
                 return match self.texts {
-                    Texts::Plain => Ok(pair(&fields, origin, plain(prompt), a, b)),
+                    Texts::Plain => pair(&fields, origin, plain(prompt), a, b),
                     Texts::Turns => {
                         let prompt = reader.chat_prompt(&mut fields, vec![turn("user", &prompt)], &origin)?;
-                        Ok(pair(&fields, origin, prompt, as_turn(a), as_turn(b)))
+                        pair(&fields, origin, prompt, as_turn(a), as_turn(b))
                     }
                 };
             }
@@ -53,12 +53,12 @@ impl PreferenceFormat for Standard {
                 let (prompt, a, b) = split_texts(&a, &b);
                 let (a, b) = (text_answer(a, &chosen, &origin)?, text_answer(b, &rejected, &origin)?);
                 let prompt = Prompt::Text { text: prompt, boundary: Boundary::Merged };
-                return Ok(pair(&fields, origin, prompt, a, b));
+                return pair(&fields, origin, prompt, a, b);
             }
             (Some(Said::Turns(prompt)), Said::Text(a), Said::Text(b)) => {
                 let (a, b) = (text_answer(a, &chosen, &origin)?, text_answer(b, &rejected, &origin)?);
                 let prompt = reader.chat_prompt(&mut fields, prompt, &origin)?;
-                return Ok(pair(&fields, origin, prompt, as_turn(a), as_turn(b)));
+                return pair(&fields, origin, prompt, as_turn(a), as_turn(b));
             }
             (Some(Said::Turns(prompt)), Said::Turns(a), Said::Turns(b)) => {
                 // Some data sets repeat the prompt within the answers.
@@ -66,13 +66,28 @@ impl PreferenceFormat for Standard {
                 let from = if repeated { prompt.len() } else { 0 };
                 (prompt, a[from..].to_vec(), b[from..].to_vec())
             }
-            (_, Said::Turns(a), Said::Turns(b)) => split_turns(&a, &b, &origin)?,
+            (prompt, Said::Turns(a), Said::Turns(b)) => {
+                let (mut turns, a, b) = split_turns(&a, &b, &origin)?;
+                // A prompt of text is the question that the turns answer, or repeats it.
+                if let Some(Said::Text(text)) = prompt {
+                    let mut asked = turns.iter().filter(|m| m.role == "user").peekable();
+                    if asked.peek().is_none() {
+                        turns.push(turn("user", &text));
+                    } else if !asked.any(|m| {
+                        m.fields.get("content").and_then(Value::as_str).map(str::trim) == Some(text.trim())
+                    }) {
+                        let what = "`prompt` is none of the `user` turns before the answers";
+                        return Err(DataError::row(&origin, Fault::PromptMismatch, what));
+                    }
+                }
+                (turns, a, b)
+            }
             (_, a, b) => return Err(mixed(&a, &b, &origin)),
         };
         let better = turns_answer(better, &chosen, &origin)?;
         let worse = turns_answer(worse, &rejected, &origin)?;
         let prompt = reader.chat_prompt(&mut fields, prompt, &origin)?;
-        Ok(pair(&fields, origin, prompt, better, worse))
+        pair(&fields, origin, prompt, better, worse)
     }
 }
 

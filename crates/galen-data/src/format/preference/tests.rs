@@ -318,6 +318,16 @@ fn bad_rows_say_what_is_wrong() {
             "p.jsonl:17: `ranks` has `1` entries for `2` of `responses`",
         ),
         (
+            json!({}),
+            json!({"prompt": "p", "chosen": "a", "rejected": "b", "margin": "large"}),
+            "p.jsonl:17: `margin` should be a number, found `\"large\"`",
+        ),
+        (
+            json!({}),
+            json!({"prompt": "P", "chosen": [user("Q"), said("A")], "rejected": [user("Q"), said("B")]}),
+            "p.jsonl:17: `prompt` is none of the `user` turns before the answers",
+        ),
+        (
             json!({"type": "ranked"}),
             json!({"prompt": "p", "responses": ["a", "b"]}),
             "p.jsonl:17: `responses` has neither `ranks` nor `scores`",
@@ -341,6 +351,37 @@ fn bad_rows_say_what_is_wrong() {
         let e = read(spec, row.clone()).map(|r| shown(&r.1)).unwrap_err();
         assert!(e.starts_with(expect), "{row}\n{e}");
     }
+}
+
+#[test]
+fn margins_are_numbers_also_as_text() {
+    for (margin, expect) in [
+        (json!(0.5), Some(0.5)),
+        (json!("0.5"), Some(0.5)),
+        (json!(" -2 "), Some(-2.0)),
+        (json!(""), None),
+        (json!(null), None),
+    ] {
+        let row = json!({"prompt": "p", "chosen": "a", "rejected": "b", "margin": margin});
+        let Ok((_, Preference::Pair(pair))) = read(json!({}), row.clone()) else { panic!("{row}") };
+        assert_eq!(pair.margin, expect, "{row}");
+    }
+}
+
+/// A prompt of text before answers of turns is the question, whether or not the turns repeat it.
+#[test]
+fn a_prompt_of_text_stands_before_answers_of_turns() {
+    let alone = json!({"system": "S", "prompt": "Q", "chosen": [said("A")], "rejected": [said("B")]});
+    let repeated = json!({"system": "S", "prompt": "Q ", "chosen": [user("Q"), said("A")], "rejected": [user("Q"), said("B")]});
+    let of = |row: Value| match read(json!({}), row).unwrap().1 {
+        Preference::Pair(pair) => match pair.prompt {
+            Prompt::Chat { messages, .. } => turns(&messages),
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(of(alone.clone()), of(repeated));
+    assert!(of(alone.clone()).contains('S') && of(alone).contains('Q'));
 }
 
 #[test]

@@ -85,7 +85,7 @@ impl PreferenceFormat for UserDefined {
         if fields.contains_key(&names.chosen) || !fields.contains_key(&names.completion) {
             let chosen = answer(&names.chosen, "chosen", &self.chosen)?;
             let rejected = answer(&names.rejected, "rejected", &self.rejected)?;
-            return Ok(pair(&fields, origin, prompt, chosen, rejected));
+            return pair(&fields, origin, prompt, chosen, rejected);
         }
         let completion = answer(&names.completion, "completion", &self.completion)?;
         let label = self.reader.labelled(&fields, &origin)?;

@@ -1,9 +1,9 @@
 //! The residual sum, norms, rotary embedding, gates, and the rows of the embedding.
 
 use super::{Matrix, only, take, wanted};
-use crate::device::{self, Accelerator, DeviceTensor, Number, to_bf16};
+use crate::device::{self, Accelerator, Backend as _, DeviceTensor, Number, to_bf16};
 use crate::error::Result;
-use crate::ops::{Gated, RmsNorm, Rope, SelectRows};
+use crate::ops::{EmbeddingNoise, Gated, RmsNorm, Rope, SelectRows};
 use crate::quant::QuantMatrix;
 use crate::tape::Launched;
 use std::sync::Arc;
@@ -106,6 +106,19 @@ pub fn select_rows(op: &SelectRows, on: &Accelerator, inputs: &[&DeviceTensor]) 
 pub fn embed(on: &Accelerator, table: &Arc<QuantMatrix>, ids: &[u32], scale: f32) -> Result<DeviceTensor> {
     let table = on.weight(table)?;
     Ok(DeviceTensor::new(on, device::embed(on, &table, ids, scale)?))
+}
+
+/// Embeddings, which nothing else has read yet, with the noise.
+pub fn embedding_noise(on: &Accelerator, x: DeviceTensor, noise: &EmbeddingNoise) -> Result<DeviceTensor> {
+    noise.expect(x.matrix.rows)?;
+    let EmbeddingNoise { key, factors } = noise;
+    let of = |bytes: Vec<u8>| on.upload(&bytes);
+    let rows = on.resident(&key.rows, || of(key.rows.iter().flat_map(|r| r.to_le_bytes()).collect()))?;
+    let positions =
+        on.resident(&key.positions, || of(key.positions.iter().flat_map(|p| p.to_le_bytes()).collect()))?;
+    let factors = on.upload_floats(factors)?;
+    device::embedding_noise(on, &x.matrix, [&*rows, &*positions, &factors], key.base())?;
+    Ok(x)
 }
 
 /// Logits `[M, V]` of normalised hidden states, each a sequence's last; waits for them.

@@ -9,7 +9,7 @@ mod projection;
 
 pub(super) use attention::attention;
 pub(super) use elementwise::{add, gated, rms_norm, rope, select_rows};
-pub use elementwise::{embed, logits};
+pub use elementwise::{embed, embedding_noise, logits};
 pub(super) use head::log_probs;
 pub(super) use magnitude::{adapted_norms, magnitude};
 pub(super) use projection::projections;

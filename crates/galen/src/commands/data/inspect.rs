@@ -120,7 +120,7 @@ fn tokenized(args: &Inspect, preparer: &Preparer, style: Style) -> anyhow::Resul
 fn packed(args: &Inspect, preparer: &Preparer, style: Style) -> anyhow::Result<Vec<String>> {
     let (config, base): (&Config, &Base) = (preparer.config, preparer.base);
     let prepared = preparer.prepare()?;
-    let sharing = if config.dropout() == 0.0 { Sharing::AcrossRows } else { Sharing::WithinRow };
+    let sharing = if config.shares_prefixes() { Sharing::AcrossRows } else { Sharing::WithinRow };
     let (rows_per_pass, accumulation) = config.step_shape();
     let plan = StepPlan::new(
         prepared.rows.lengths(sharing),

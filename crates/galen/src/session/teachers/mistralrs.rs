@@ -13,6 +13,7 @@ pub(super) const OPENER: Opener = Opener {
         doc: "Architectures that galen does not know, and weights quantised when they are read. One row at a time; an adapter over a \
               folder of safetensors. Answers satisfy a `schema` by construction. The same seed gives the same answers on one machine.",
         params: &[PARAMS, PRICES],
+        logprobs: true,
     },
     open,
 };

@@ -12,6 +12,7 @@ pub(super) const OPENER: Opener = Opener {
         doc: "Many rows in one batch, prompts computed between its steps, an adapter over the base where one is named. Answers satisfy a \
               `schema` by construction. The same seed gives the same answers on one machine.",
         params: &[PARAMS, PRICES],
+        logprobs: true,
     },
     open,
 };

@@ -20,6 +20,7 @@ pub(super) const OPENER: Opener = Opener {
               1 s, 2 s ... up to 30 s; where the server says `Retry-After`, all requests wait for it (at most 60 s). A refusal of access \
               (401, 403), a wrong address (404, 405) and a redirect end the run; `--resume` goes on.",
         params: &[PARAMS, PRICES],
+        logprobs: false,
     },
     open,
 };

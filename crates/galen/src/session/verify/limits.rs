@@ -12,8 +12,8 @@ pub struct Limits {
     pub max_kl: f64,
     /// Smallest share of answers behind which the stop token is the likeliest.
     pub min_stop: f64,
-    /// Whether training rounded the base to four bits that its files do not have.
-    pub trained_in_four_bits: bool,
+    /// What training rounded the base to, where its files have more bits.
+    pub trained_over: Option<&'static str>,
 }
 
 /// A row of the table: bits a weight from which it holds, the first two thresholds, the largest relative error of a tensor.
@@ -66,11 +66,11 @@ pub(super) fn coarsest(weights: &Weights) -> Option<WeightDtype> {
     types.min_by(|a, b| a.bits().total_cmp(&b.bits()))
 }
 
-/// Whether training held the weights in four bits that the base's files do not have: what is exported then differs from
+/// What training rounded the weights to, where the base's files have them otherwise: what is exported then differs from
 /// what was trained by that rounding, whatever its own type.
-pub(super) fn held_in_four_bits(base: &Weights, precision: Precision) -> bool {
-    let stored = base.dtype("model.layers.0.mlp.down_proj.weight");
-    precision == Precision::Nf4 && stored.is_ok_and(|d| d.block_size() == 1)
+pub(super) fn rounded_to(base: &Weights, precision: Precision) -> Option<WeightDtype> {
+    let stored = base.dtype("model.layers.0.mlp.down_proj.weight").ok()?;
+    precision.quantises(stored, base.config().intermediate_size)
 }
 
 /// The row of so many bits.
@@ -92,14 +92,18 @@ pub(super) const MAX_ADAPTER_ERROR: f64 = 5e-3;
 
 impl Limits {
     /// Those of a type, or what the command line says.
-    pub(super) fn of(dtype: Option<WeightDtype>, trained_in_four: bool, args: &LimitArgs) -> Self {
-        let own = dtype.map_or(32.0, WeightDtype::bits);
-        let (_, min_top1, max_kl, _) = row(if trained_in_four { own.min(4.5) } else { own });
+    pub(super) fn of(
+        dtype: Option<WeightDtype>,
+        trained_over: Option<WeightDtype>,
+        args: &LimitArgs,
+    ) -> Self {
+        let bits = |dtype: Option<WeightDtype>| dtype.map_or(32.0, WeightDtype::bits);
+        let (_, min_top1, max_kl, _) = row(bits(dtype).min(bits(trained_over)));
         Self {
             min_top1: args.min_top1.unwrap_or(min_top1),
             max_kl: args.max_kl.unwrap_or(max_kl),
             min_stop: args.min_stop,
-            trained_in_four_bits: trained_in_four,
+            trained_over: trained_over.map(|d| d.format().name),
         }
     }
 }
@@ -111,7 +115,7 @@ mod tests {
     #[test]
     fn fewer_bits_allow_more() {
         let args = LimitArgs::default();
-        let mut last = Limits::of(None, false, &args);
+        let mut last = Limits::of(None, None, &args);
         assert_eq!((last.min_top1, last.max_kl, last.min_stop), (0.99, 1e-3, 0.5));
         for dtype in [
             WeightDtype::F16,
@@ -121,15 +125,18 @@ mod tests {
             WeightDtype::Q4_K,
             WeightDtype::Q2_K,
         ] {
-            let now = Limits::of(Some(dtype), false, &args);
+            let now = Limits::of(Some(dtype), None, &args);
             assert!(now.min_top1 <= last.min_top1 && now.max_kl >= last.max_kl, "{dtype}");
             last = now;
         }
-        assert_eq!(Limits::of(None, true, &args).max_kl, 0.3);
+        assert_eq!(
+            [WeightDtype::Nf4, WeightDtype::Q8_0].map(|d| Limits::of(None, Some(d), &args).max_kl),
+            [0.3, 0.02]
+        );
         assert_eq!(
             [WeightDtype::F16, WeightDtype::BF16, WeightDtype::Q4_1].map(max_weight_error),
             [1e-3, 5e-3, 0.25]
         );
-        assert_eq!(Limits::of(None, false, &LimitArgs { max_kl: Some(7.0), ..args }).max_kl, 7.0);
+        assert_eq!(Limits::of(None, None, &LimitArgs { max_kl: Some(7.0), ..args }).max_kl, 7.0);
     }
 }

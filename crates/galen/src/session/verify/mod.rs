@@ -26,7 +26,7 @@ use galen_export::{TensorError, adapter_errors, modelfile, tensor_errors};
 use galen_model::tokenizer::Tokenizer;
 use galen_model::{Divergence, LoadOptions, Model, Predictions};
 use galen_ops::hook::ProjectionHook;
-use limits::{MAX_ADAPTER_ERROR, coarsest, held_in_four_bits, max_weight_error};
+use limits::{MAX_ADAPTER_ERROR, coarsest, max_weight_error, rounded_to};
 use samples::Sample;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -175,9 +175,9 @@ impl<'a> Verifier<'a> {
 
     fn examine(&self, artifact: &Artifact, args: &LimitArgs, verdict: &mut Verdict) -> anyhow::Result<()> {
         verdict.format = artifact.kind.into();
-        let four = held_in_four_bits(&self.run.base.weights, self.run.precision);
+        let rounded = rounded_to(&self.run.base.weights, self.run.precision);
         let dtype = artifact.weights.as_ref().and_then(coarsest);
-        let limits = Limits::of(dtype, four, args);
+        let limits = Limits::of(dtype, rounded, args);
         verdict.limits = Some(limits);
         let text = self.text(artifact);
         verdict.failures.extend(text.difference.iter().map(|d| format!("text: {d}")));

@@ -48,7 +48,12 @@ pub(super) fn answered(
     prompts: Vec<Vec<u32>>,
     stop: Option<u32>,
 ) -> anyhow::Result<Vec<Sample>> {
-    let options = GenerateOptions { max_tokens: ANSWER_TOKENS, stop: &[], sampling: Sampling::default() };
+    let options = GenerateOptions {
+        max_tokens: ANSWER_TOKENS,
+        stop: &[],
+        sampling: Sampling::default(),
+        goes_on: false,
+    };
     let asked: Vec<_> = prompts.into_iter().map(|ids| (ids, options.clone())).collect();
     let answers = generate_all(model, Some(adapter as &dyn ProjectionHook), tokenizer, &asked)?;
     Ok(asked
