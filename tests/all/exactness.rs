@@ -5,7 +5,7 @@ use crate::support::{TINY, adapter, lora, real, row, settings, tiny, tiny_with};
 use galen_adapter::{Adapter, AdapterConfig};
 use galen_data::pack::pack;
 use galen_model::{
-    LoadOptions, Model, Pass, PassOptions, Precision, Session, StepKernels, WeightCache, Weights,
+    LoadOptions, Model, Noise, Pass, PassOptions, Precision, Session, StepKernels, WeightCache, Weights,
 };
 use galen_ops::ops::Compute;
 use galen_ops::quant::Dots;
@@ -375,6 +375,44 @@ fn dropout_does_not_depend_on_packing_or_order() {
         });
         assert_eq!(shared.loss, apart.loss, "{name}");
         assert!(shared.gradients == apart.gradients, "{name}");
+    }
+}
+
+/// NEFTune's too: a row's noise is its own, wherever and beside whatever it lies.
+#[test]
+fn noise_on_embeddings_does_not_depend_on_packing_or_order() {
+    for Case { name, alpha, model, rows, .. } in cases() {
+        let adapter = adapter(&model, lora(4, alpha));
+        let logps = |order: &[usize], training: bool, epoch: u64, alpha: f32| -> Vec<Vec<f32>> {
+            let chosen: Vec<&Tokenized> = order.iter().map(|i| &rows[*i]).collect();
+            let batch = pack(&chosen, None).expect("a batch");
+            let noise = Some(Noise { alpha, seed: 5 });
+            let options = PassOptions { training, epoch, noise, ..PassOptions::default() };
+            let pass = Pass::forward(&model, Some(&adapter), &batch, options).expect("a pass");
+            let mut by_row = vec![Vec::new(); rows.len()];
+            for (target, logp) in batch.targets().iter().zip(&pass.logps.0) {
+                by_row[order[target.row as usize]].push(*logp);
+            }
+            by_row
+        };
+        let all = [0, 1, 2, 3, 4, 5];
+        let want = logps(&all, true, 1, 5.0);
+        assert_eq!(logps(&[4, 2, 5, 0, 3, 1], true, 1, 5.0), want, "{name}: another order");
+        for i in 0..rows.len() {
+            assert_eq!(logps(&[i], true, 1, 5.0)[i], want[i], "{name}: row {i} alone");
+        }
+        let quiet = logps(&all, true, 1, 0.0);
+        assert_ne!(quiet, want, "{name}: no noise");
+        assert_ne!(logps(&all, true, 2, 5.0), want, "{name}: another epoch, other noise");
+        assert_eq!(logps(&all, false, 1, 5.0), quiet, "{name}: none in evaluation");
+        // Sharing is left aside where each row has noise of its own.
+        let micro = [rows.iter().collect::<Vec<_>>()];
+        let noisy = TrainSettings { neftune_noise_alpha: Some(5.0), ..settings() };
+        let [shared, apart] = [true, false].map(|share_prefixes| {
+            step(&model, &adapter, &micro, &TrainSettings { share_prefixes, ..noisy.clone() })
+        });
+        assert_eq!(shared.loss, apart.loss, "{name}");
+        assert!(shared.loss != step(&model, &adapter, &micro, &settings()).loss, "{name}");
     }
 }
 

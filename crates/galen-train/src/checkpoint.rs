@@ -167,11 +167,12 @@ pub fn load_state(checkpoint: &Path) -> Result<RunState> {
 /// The same, of a run that was started with these settings and hashes: errors name the first that differs.
 pub fn load_state_of(checkpoint: &Path, fingerprint: &BTreeMap<String, String>) -> Result<RunState> {
     let saved = load_state(checkpoint)?;
-    // A key that there was not yet when the run was started was not set.
-    let unset = String::from("null");
+    let absent = String::from("(absent)");
     for name in saved.fingerprint.keys().chain(fingerprint.keys()) {
-        let [was, is] = [&saved.fingerprint, fingerprint].map(|of| of.get(name).unwrap_or(&unset));
-        if was == is {
+        let [was, is] = [&saved.fingerprint, fingerprint].map(|of| of.get(name).unwrap_or(&absent));
+        // A key that there was not yet when the run was started was not set.
+        let unset = |value: &String| value == "null" || value == &absent;
+        if was == is || (unset(was) && unset(is)) {
             continue;
         }
         let what = match name.strip_prefix("sha256 of the ") {

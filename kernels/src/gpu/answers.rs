@@ -2,7 +2,7 @@
 //! the weights takes.
 
 use super::bench::{self, Timing};
-use super::shape::{Case, Loaded, Shape, over_blocks};
+use super::shape::{Case, Loaded, Shape, over_blocks, report};
 use galen_model::{Precision, Session};
 use galen_ops::cuda::{CudaError, Gpu};
 use galen_ops::device::{DeviceMatrix, KvPlace, KvSequences, KvShape, Number, PAGE_TOKENS, decode_attention};
@@ -64,20 +64,12 @@ pub fn decode(gpu: &Gpu, sizes: bench::Sizes, d: usize) -> Result<Timing, CudaEr
 
 /// A row of the report for each, and what went wrong.
 pub fn all(ordinal: usize, sizes: Sizes) -> (Vec<Value>, Vec<String>) {
-    let (mut found, mut failures) = (Vec::new(), Vec::new());
-    for case in CASES {
-        for &together in sizes.together {
+    report(CASES.into_iter().flat_map(|case| {
+        sizes.together.iter().map(move |together| {
             let what = format!("answers of an 8B shape, {}, {together} at a time", case.what);
-            match of_case(ordinal, sizes, case, together) {
-                Ok(row) => {
-                    println!("{what}: {row}");
-                    found.push(row);
-                }
-                Err(e) => failures.push(format!("{what}: {e}")),
-            }
-        }
-    }
-    (found, failures)
+            (what, of_case(ordinal, sizes, case, *together))
+        })
+    }))
 }
 
 fn of_case(ordinal: usize, sizes: Sizes, case: Case, together: usize) -> Result<Value, Box<dyn Error>> {

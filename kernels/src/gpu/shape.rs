@@ -99,3 +99,20 @@ pub fn over_blocks(
     let per_block = if measured.len() > 1 { (last.1 - first.1) / (last.0 - first.0) } else { 0.0 };
     Ok((measured.iter().map(shown).collect(), last.1 + per_block * (BLOCKS - last.0)))
 }
+
+/// What each case gave, one after another, and what went wrong.
+pub fn report(
+    cases: impl Iterator<Item = (String, Result<Value, Box<dyn Error>>)>,
+) -> (Vec<Value>, Vec<String>) {
+    let (mut found, mut failures) = (Vec::new(), Vec::new());
+    for (what, row) in cases {
+        match row {
+            Ok(row) => {
+                println!("{what}: {row}");
+                found.push(row);
+            }
+            Err(e) => failures.push(format!("{what}: {e}")),
+        }
+    }
+    (found, failures)
+}

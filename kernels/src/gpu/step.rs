@@ -1,6 +1,6 @@
 //! Whole training steps of an 8B shape, by the code that trains: tokens a second and the card's memory.
 
-use super::shape::{Case, Loaded, Shape, over_blocks};
+use super::shape::{Case, Loaded, Shape, over_blocks, report};
 use galen_adapter::{Adapter, AdapterConfig, Init, Targets};
 use galen_model::Precision;
 use galen_ops::quant::WeightDtype;
@@ -35,20 +35,12 @@ impl Sizes {
 
 /// A row of the report for each, and what went wrong.
 pub fn all(ordinal: usize, sizes: Sizes) -> (Vec<Value>, Vec<String>) {
-    let (mut found, mut failures) = (Vec::new(), Vec::new());
-    for case in CASES {
-        for recompute in [false, true] {
+    report(CASES.into_iter().flat_map(|case| {
+        [false, true].map(|recompute| {
             let what = format!("step of an 8B shape, {}, recomputing {recompute}", case.what);
-            match of_case(ordinal, sizes, case, recompute) {
-                Ok(row) => {
-                    println!("{what}: {row}");
-                    found.push(row);
-                }
-                Err(e) => failures.push(format!("{what}: {e}")),
-            }
-        }
-    }
-    (found, failures)
+            (what, of_case(ordinal, sizes, case, recompute))
+        })
+    }))
 }
 
 fn of_case(ordinal: usize, sizes: Sizes, case: Case, recompute: bool) -> Result<Value, Box<dyn Error>> {

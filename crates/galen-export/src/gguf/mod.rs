@@ -89,7 +89,12 @@ impl Format for GgufModel {
             }
         })?;
         let launch = vec!["llama-server -m {}".to_owned(), "mistralrs serve -f {}".to_owned()];
-        Ok(Written { bytes, launch, ..Written::default() })
+        // Its graph of this architecture has no window.
+        let window = source.config().sliding_window.filter(|_| source.config().architecture == "llama");
+        let notes = window.map(|w| {
+            format!("llama.cpp attends to all tokens, the model to the last {w}: they differ beyond that")
+        });
+        Ok(Written { bytes, launch, notes: notes.into_iter().collect(), ..Written::default() })
     }
 }
 

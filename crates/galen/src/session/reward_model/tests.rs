@@ -138,7 +138,8 @@ fn another_base_and_another_adapter_are_refused() {
     assert!(e.contains("no score head") && e.contains("hint: train one with `rl: reward`"), "{e}");
     let e = refused(&reward.output_dir, SharedBase { sha256: "another", ..shared });
     assert!(e.contains("another than the policy's") && e.contains("\nhint: "), "{e}");
-    let nf4 = base.model(LoadOptions { precision: Precision::Nf4, ..LoadOptions::default() }).unwrap();
+    let nf4 =
+        base.model(LoadOptions { precision: galen_model::Precision::Nf4, ..LoadOptions::default() }).unwrap();
     let e = refused(&reward.output_dir, SharedBase { model: &nf4, ..shared });
     assert!(e.contains("held as `stored`, the policy holds it as `nf4`"), "{e}");
     // A reward model writes nothing, and no policy goes on from it.
