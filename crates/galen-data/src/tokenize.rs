@@ -87,14 +87,16 @@ pub fn tokenize(
     encoder: &dyn TextEncoder,
     options: TokenizeOptions,
 ) -> Result<(Vec<Tokenized>, TokenizeReport), DataError> {
-    let fates: Vec<(usize, Fate)> = rows
+    let fates: Vec<Result<(usize, Fate), DataError>> = rows
         .par_iter()
         .enumerate()
         .map(|(i, row)| {
             let encoded = encode(row, encoder, options.train_on_inputs)?;
             Ok((encoded.ids.len(), fate(row, i as u64, encoded, options)?))
         })
-        .collect::<Result<_, DataError>>()?;
+        .collect();
+    // The error is the first row's, whichever thread was first.
+    let fates: Vec<(usize, Fate)> = fates.into_iter().collect::<Result<_, _>>()?;
     let mut report = TokenizeReport { rows: rows.len() as u64, ..TokenizeReport::default() };
     let mut out = Vec::with_capacity(rows.len());
     for (row, (len, fate)) in rows.iter().zip(fates) {

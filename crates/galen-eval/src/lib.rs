@@ -13,6 +13,7 @@ pub mod filters;
 mod item;
 mod literal;
 pub mod metrics;
+mod python_regex;
 mod question;
 pub mod report;
 mod run;

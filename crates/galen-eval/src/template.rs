@@ -1,5 +1,6 @@
 //! Jinja templates of tasks, with limits: they come from files others wrote.
 
+use crate::python_regex::python_regex;
 use fancy_regex::Regex;
 use galen_data::template::sandbox::{Sandbox, about_to_build};
 use minijinja::{Error, ErrorKind};
@@ -35,7 +36,8 @@ impl Templates {
 fn regex_replace(text: &str, pattern: &str, replacement: &str) -> Result<String, Error> {
     let fail =
         |e: fancy_regex::Error| Error::new(ErrorKind::InvalidOperation, format!("regex `{pattern}`: {e}"));
-    let regex = Regex::new(pattern).map_err(fail)?;
+    let regex = python_regex(pattern)
+        .map_err(|e| Error::new(ErrorKind::InvalidOperation, format!("regex `{pattern}`: {e}")))?;
     // Python writes groups `\1`, the regex crate `$1`; a literal `$` must not become a group.
     let groups = Regex::new(r"\\(\d+)").map_err(fail)?;
     let replacement = replacement.replace('$', "$$");

@@ -136,7 +136,9 @@ fn each<R: Sync, T: Send>(
     rows: &[R],
     one: impl Fn(u64, &R) -> Result<Fate<T>, DataError> + Sync,
 ) -> Result<Vec<Fate<T>>, DataError> {
-    rows.par_iter().enumerate().map(|(i, row)| one(i as u64, row)).collect()
+    // The error is the first row's, whichever thread was first.
+    let fates: Vec<_> = rows.par_iter().enumerate().map(|(i, row)| one(i as u64, row)).collect();
+    fates.into_iter().collect()
 }
 
 fn collect<'a, T>(

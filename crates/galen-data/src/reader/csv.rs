@@ -31,6 +31,13 @@ fn open(source: Source) -> Result<RowIter, DataError> {
     if names.is_empty() {
         return Err(DataError::file(&*source.shown, "the file is empty: no header line"));
     }
+    if let Some(twice) = names.iter().enumerate().find(|(i, name)| names.iter().take(*i).any(|n| n == *name))
+    {
+        return Err(DataError::file(
+            format!("{}:1", source.shown),
+            format!("column `{}` is there twice", twice.1),
+        ));
+    }
     let mut bytes = csv::ByteRecord::new();
     Ok(Box::new(std::iter::from_fn(move || {
         read_bytes.store(0, Ordering::Relaxed);

@@ -92,6 +92,7 @@ fn json(field: &Field, depth: u32) -> Option<Value> {
         Field::UShort(v) => (*v).into(),
         Field::UInt(v) => (*v).into(),
         Field::ULong(v) => (*v).into(),
+        Field::Float16(v) => float(v.to_f64()),
         Field::Float(v) => float(f64::from(*v)),
         Field::Double(v) => float(*v),
         Field::Str(v) => v.as_str().into(),

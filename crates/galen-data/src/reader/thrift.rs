@@ -117,6 +117,10 @@ impl Reader<'_> {
                 }
                 _ => self.value(kind, depth + 1)?,
             };
+            // Others take the last of a field that is there twice.
+            if fields.iter().any(|(other, _)| *other == id) {
+                return None;
+            }
             fields.push((id, value));
         }
     }

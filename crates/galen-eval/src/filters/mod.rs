@@ -10,6 +10,7 @@ mod take_first;
 mod take_first_k;
 
 use crate::error::nearest;
+use crate::python_regex::python_regex;
 use crate::task::OutputType;
 use serde_json::{Map, Value};
 
@@ -134,7 +135,7 @@ fn regex_options(kwargs: &Map<String, Value>) -> Result<(fancy_regex::Regex, i64
         Some(other) => Err(format!("`{key}` is `{other}`, expected text")),
     };
     let pattern = text("regex_pattern", r"#### (\-?[0-9\.\,]+)")?;
-    let regex = fancy_regex::Regex::new(&pattern).map_err(|e| format!("`{pattern}`: {e}"))?;
+    let regex = python_regex(&pattern).map_err(|e| format!("`{pattern}`: {e}"))?;
     let select = match kwargs.get("group_select") {
         None | Some(Value::Null) => 0,
         Some(value) => {

@@ -2,6 +2,7 @@
 
 use super::{Filter, FilterEntry, Row, find_match, regex_options};
 use crate::metrics::{flag, known_options};
+use crate::python_regex::python_regex;
 use fancy_regex::{Regex, escape};
 use serde_json::Value;
 
@@ -28,10 +29,11 @@ pub(super) const ENTRY: FilterEntry = FilterEntry {
             .iter()
             .map(|p| {
                 let pattern = p.as_str().ok_or_else(|| format!("`regexes_to_ignore`: `{p}` is not text"))?;
-                Regex::new(pattern).map_err(|e| format!("`{pattern}`: {e}"))
+                python_regex(pattern).map_err(|e| format!("`{pattern}`: {e}"))
             })
             .collect::<Result<_, _>>()?;
         let (case, punctuation) = (flag(kwargs, "ignore_case")?, flag(kwargs, "ignore_punctuation")?);
+        let punctuation = punctuation.then(|| Regex::new(r"\p{P}")).transpose().map_err(|e| e.to_string())?;
         Ok(Box::new(MultiChoice { regex, select, fallback, ignored, case, punctuation }) as Box<dyn Filter>)
     },
 };
@@ -46,7 +48,8 @@ struct MultiChoice {
     fallback: String,
     ignored: Vec<Regex>,
     case: bool,
-    punctuation: bool,
+    /// Unicode's category P, where it is left out: as the harness has it.
+    punctuation: Option<Regex>,
 }
 
 impl MultiChoice {
@@ -59,8 +62,8 @@ impl MultiChoice {
         if self.case {
             text = text.to_lowercase();
         }
-        if self.punctuation {
-            text.retain(|c| !c.is_ascii_punctuation());
+        if let Some(punctuation) = &self.punctuation {
+            text = punctuation.replace_all(&text, "").into_owned();
         }
         text
     }

@@ -1,6 +1,7 @@
 //! Exact match: the answer is one of the right ones, letter by letter, after what is to be ignored.
 
 use super::{Metric, MetricEntry, Outcome, flag, known_options};
+use crate::python_regex::python_regex;
 use crate::task::OutputType;
 use fancy_regex::Regex;
 use serde_json::{Map, Value};
@@ -30,7 +31,7 @@ fn build(kwargs: &Map<String, Value>) -> Result<Box<dyn Metric>, String> {
             .map(|item| {
                 let pattern =
                     item.as_str().ok_or_else(|| format!("`regexes_to_ignore`: `{item}` is not text"))?;
-                Regex::new(pattern).map_err(|e| format!("`regexes_to_ignore`: `{pattern}`: {e}"))
+                python_regex(pattern).map_err(|e| format!("`regexes_to_ignore`: `{pattern}`: {e}"))
             })
             .collect::<Result<_, _>>()?,
         Some(other) => return Err(format!("`regexes_to_ignore` is `{other}`, expected a list")),

@@ -55,7 +55,9 @@ pub(super) fn find(name: &str, include_path: Option<&Path>) -> Result<Source, Ev
         // The file of that name is most likely it; every other file has to be read.
         let stem_first = files.iter().filter(|f| f.file_stem().is_some_and(|s| s == name)).chain(&files);
         for file in stem_first {
-            if task_name(file).as_deref() == Some(name) {
+            // One that cannot be read says why itself.
+            let named = || file.file_stem().is_some_and(|s| s == name) || says_task(file, name);
+            if task_name(file).map_or_else(named, |found| found == name) {
                 return Ok(Source::File(file.clone()));
             }
         }
@@ -69,6 +71,14 @@ pub(super) fn find(name: &str, include_path: Option<&Path>) -> Result<Source, Ev
         None => "\nhint: give a .yaml file, or its folder with `--include_path`; `galen eval ls` lists what is there".into(),
     };
     Err(EvalError::UnknownTask { name: name.to_owned(), hint })
+}
+
+/// Whether a file that is not read says that it is the task.
+fn says_task(path: &Path, name: &str) -> bool {
+    let small = std::fs::metadata(path).is_ok_and(|m| m.len() <= 1 << 20);
+    let text = if small { std::fs::read_to_string(path).unwrap_or_default() } else { String::new() };
+    let says = |line: &str| Some(line.strip_prefix("task:")?.trim().trim_matches(['\'', '"']) == name);
+    text.lines().any(|line| says(line) == Some(true))
 }
 
 /// The `task:` of a file, or `None` when it has none or cannot be read.

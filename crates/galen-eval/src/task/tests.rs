@@ -74,7 +74,7 @@ fn refusals_say_where_and_what() {
         (with("fewshot_config: {splt: dev}"), vec!["did you mean `split`?"]),
         (with("generation_kwargs: {max_gen_tokens: 3}"), vec!["did you mean `max_gen_toks`?"]),
         (with("num_fewshot: -1"), vec!["`num_fewshot` is `-1`, expected a whole number"]),
-        (with("description: '{{ x'"), vec!["`description`: syntax error"]),
+        (with("description: '{{ x'"), vec!["`description`: line 1: syntax error"]),
         (with("fewshot_split: [a]"), vec!["`fewshot_split` is `[\"a\"]`, expected text"]),
         (
             SOUND.replace("json", "GBaker/MedQA"),

@@ -196,6 +196,10 @@ impl<'a> Reader<'a> {
             return Err(self.wrong(format!("`num_hidden_layers` is `{n_layers}`")));
         }
         let family = self.family;
+        // A family without windows has none whatever its configuration was left with: as in transformers.
+        if family.sliding_window.is_none() {
+            return Ok((None, vec![false; n_layers]));
+        }
         let window = match self.fields.get("sliding_window") {
             Some(Value::Null) => None,
             Some(_) => Some(self.size("sliding_window", None)?),

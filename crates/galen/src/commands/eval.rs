@@ -11,7 +11,7 @@ use crate::session::{
 use crate::stdout;
 use galen_eval::report::Docs;
 use galen_eval::{
-    ChatMessage, ChoiceRequest, ChoiceScore, EvalOptions, EvalReport, GenerateRequest, Generation,
+    ChatMessage, ChoiceRequest, ChoiceScore, EvalError, EvalOptions, EvalReport, GenerateRequest, Generation,
     OutputType, PromptOptions, QuestionScore, RunMeta, ScoreError, Scorer, Task, TaskResult, evaluate,
 };
 use galen_model::{LoadOptions, Model};
@@ -53,15 +53,15 @@ pub struct Args {
     /// A system message before each question
     #[arg(long, alias = "system_instruction", value_name = "TEXT")]
     pub system_instruction: Option<String>,
-    /// Write every question with its scores beside the result, one JSONL a task
+    /// Write every question with its scores beside the result, in one JSONL: `task` and `run` tell them apart
     #[arg(long, short = 's', alias = "log_samples")]
     pub log_samples: bool,
     /// Where the result goes as JSON
     #[arg(long, short = 'o', alias = "output_path", alias = "output-path", value_name = "FILE.json")]
     pub out: Option<PathBuf>,
-    /// Seed of few-shot sampling and bootstrap
-    #[arg(long, value_name = "N", default_value_t = 42)]
-    pub seed: u64,
+    /// Seed of few-shot sampling (default 1234, as lm-evaluation-harness has it), of sampled answers and of intervals (default 42)
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
     /// Generate with integer dot products: faster, not to the bit what was trained; says how far off it is. Choices are
     /// scored exactly all the same
     #[arg(long, alias = "fast_decode")]
@@ -109,11 +109,18 @@ fn ls(include_path: &[PathBuf], globals: &Globals) -> anyhow::Result<()> {
     stdout::print(&entries.iter().map(|e| format!("{:width$}  {}\n", e.name, e.origin)).collect::<String>())
 }
 
+impl Args {
+    fn seed(&self) -> u64 {
+        self.seed.unwrap_or(42)
+    }
+}
+
 /// By YAML file, then from the folders in turn, then built in.
 fn load_task(name: &str, include_path: &[PathBuf]) -> anyhow::Result<Task> {
     for folder in include_path {
-        if let Ok(task) = Task::load(name, Some(folder)) {
-            return Ok(task);
+        match Task::load(name, Some(folder)) {
+            Err(EvalError::UnknownTask { .. }) => {}
+            found => return Ok(found?),
         }
     }
     Ok(Task::load(name, include_path.first().map(PathBuf::as_path))?)
@@ -196,13 +203,14 @@ fn score(mut args: Args, globals: &Globals) -> anyhow::Result<()> {
             num_fewshot: args.num_fewshot,
             apply_chat_template: args.apply_chat_template,
             system_instruction: args.system_instruction.clone(),
+            fewshot_seed: args.seed.map_or(PromptOptions::default().fewshot_seed, |seed| seed as u32),
             ..PromptOptions::default()
         },
         limit: args.limit.map(|limit| match limit {
             Limit::Count(n) => galen_eval::Limit::Count(n as usize),
             Limit::Share(share) => galen_eval::Limit::Share(share),
         }),
-        seed: args.seed,
+        seed: args.seed(),
         ..EvalOptions::default()
     };
     let mut runs = vec![(RunMeta { name: "base".into(), adapter: None }, None)];
@@ -210,6 +218,17 @@ fn score(mut args: Args, globals: &Globals) -> anyhow::Result<()> {
         let (adapter, _) = open_adapter(a, &model, 0, globals.offline)?;
         let name = if args.adapter.len() == 1 { "adapter".to_owned() } else { a.clone() };
         runs.push((RunMeta { name, adapter: Some(a.clone()) }, Some(adapter)));
+    }
+    for (i, task) in tasks.iter().enumerate() {
+        if let Some(other) = tasks[..i].iter().find(|t| t.name() == task.name()) {
+            let message = format!(
+                "`{}` and `{}` are both tasks named `{}`",
+                other.origin(),
+                task.origin(),
+                task.name()
+            );
+            return Err(UsageError::new(message, "give one of them another `task:`").into());
+        }
     }
     let mut results = Vec::new();
     for (meta, adapter) in &runs {
@@ -270,7 +289,7 @@ fn config_of(args: &Args, base: &Base, model: &Model) -> serde_json::Map<String,
         "model_sha256": base.resolved.sha256,
         "apply_chat_template": args.apply_chat_template,
         "system_instruction": args.system_instruction,
-        "seed": args.seed,
+        "seed": args.seed(),
         "fast_decode": args.fast_decode,
     });
     value.as_object().cloned().unwrap_or_default()

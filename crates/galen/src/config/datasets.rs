@@ -2,7 +2,7 @@
 
 use super::field::{Field, Wrong};
 use super::key::{Key, Report, State, key_table, read_map};
-use super::types::TrainOnEos;
+use super::types::{Roles, TrainOnEos};
 use super::yaml::{Entry, Node, Yaml};
 use galen_data::dataset::{CUSTOM_TYPE_KEYS, DatasetSpec, PREFERENCE_KEYS};
 use serde_json::{Map, Value};
@@ -78,7 +78,7 @@ key_table! {
 
     ["What is trained"]
     /// Roles under the loss (default `assistant`). `[]`: none but turns that say so themselves (`message_field_training`).
-    roles_to_train: Option<Vec<String>> = None;
+    roles_to_train: Option<Roles> = None;
     /// Which end-of-sequence tokens are under the loss (default `turn`).
     train_on_eos: Option<TrainOnEos> = None;
     /// Which end-of-turn tokens are under the loss (default: as `train_on_eos`).

@@ -213,8 +213,8 @@ key_table! {
     max_completion_length: Option<u64> = None, |n| n.as_ref().map_or(Ok(()), at_least_one);
     /// Sampling, rewards and loss of `grpo` and `rloo`: a map, below.
     trl: Trl = Trl::default();
-    /// A task (YAML of `galen eval`) answered at every validation: its accuracy is `eval_acc`, and falling while rewards rise is
-    /// warned of. Not in Axolotl.
+    /// A task of `galen eval` (a YAML file, or a built-in's name) answered at every validation: its first metric under its first
+    /// filter is `eval_acc`, whatever it is called, and its fall while rewards rise is warned of. Not in Axolotl.
     eval_task: Option<String> = None;
     /// Only its first so many questions. Not in Axolotl.
     eval_task_limit: Option<u64> = None, |n| n.as_ref().map_or(Ok(()), at_least_one);

@@ -265,10 +265,8 @@ fn overrides_have_the_same_checks() {
     assert_eq!(report.errors, []);
     assert_eq!((config.lora_r, config.output_dir.as_str()), (64, "a=b"));
     assert_eq!(config.datasets.0[0].path, "x.jsonl");
-    assert_eq!(
-        config.datasets.0[0].roles_to_train.as_deref(),
-        Some(&["user".to_owned(), "assistant".to_owned()][..])
-    );
+    let roles = types::Roles(vec!["user".into(), "assistant".into()]);
+    assert_eq!(config.datasets.0[0].roles_to_train, Some(roles));
     assert_eq!(config.chat_template_kwargs["enable_thinking"], serde_json::json!(false));
     assert_eq!(set(&["lora_r=64", "lora_r="]).0.lora_r, 8);
     for (bad, expect) in [

@@ -283,6 +283,22 @@ impl Field for Steps {
     }
 }
 
+/// Roles under the loss; unlike other lists, none of them is another thing than nothing said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Roles(pub Vec<String>);
+
+impl Field for Roles {
+    fn type_name() -> String {
+        Vec::<String>::type_name()
+    }
+    fn parse(node: &Node) -> Result<Self, Wrong> {
+        Field::parse(node).map(Self)
+    }
+    fn dump(&self) -> Value {
+        self.0.iter().map(Field::dump).collect()
+    }
+}
+
 /// Special tokens by role. Every one must exist in the tokenizer: galen adds none.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SpecialTokens {

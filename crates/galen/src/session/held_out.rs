@@ -26,7 +26,8 @@ impl<'a> TaskHeldOut<'a> {
         template: Option<&'a ChatTemplate>,
     ) -> anyhow::Result<Option<Self>> {
         let Some(name) = &config.eval_task else { return Ok(None) };
-        let task = Task::load(name, Path::new(name).parent())?;
+        let folder = Path::new(name).parent().filter(|folder| !folder.as_os_str().is_empty());
+        let task = Task::load(name, folder)?;
         let prompt = PromptOptions { apply_chat_template: template.is_some(), ..PromptOptions::default() };
         let limit = config.eval_task_limit.map(|n| Limit::Count(n as usize));
         let options = EvalOptions { prompt, limit, seed: config.seed, ..EvalOptions::default() };

@@ -107,13 +107,14 @@ impl Preparer<'_> {
     pub(super) fn rendered<R: Sync, T: Send>(
         &self,
         rows: &[R],
-        render: impl Fn(&R) -> anyhow::Result<T> + Sync,
+        render: impl Fn(&R) -> anyhow::Result<T> + Sync + Send,
         read: &mut Read,
     ) -> anyhow::Result<Vec<T>> {
+        let all: Vec<anyhow::Result<T>> = rows.par_iter().map(render).collect();
         if self.config.bad_rows() != OnBadRow::Skip {
-            return rows.par_iter().map(&render).collect();
+            // The error is the first row's, whichever thread was first.
+            return all.into_iter().collect();
         }
-        let all: Vec<anyhow::Result<T>> = rows.par_iter().map(&render).collect();
         let mut kept = Vec::with_capacity(all.len());
         for row in all {
             match row {

@@ -17,6 +17,7 @@ pub fn sha256_file(path: &Path) -> anyhow::Result<String> {
             .filter(|p| p.extension().is_some_and(|e| e == "safetensors" || e == "json" || e == "jinja"))
             .collect();
         files.sort();
+        anyhow::ensure!(!files.is_empty(), "{}: no model lies in it", path.display());
     }
     let mut buffer = vec![0u8; 1 << 20];
     for path in files {

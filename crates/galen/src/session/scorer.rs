@@ -2,6 +2,7 @@
 
 use super::fast_decode;
 use super::generate::{GenerateOptions, generate_all};
+use crate::progress::say;
 use galen_adapter::Adapter;
 use galen_data::template::{ChatTemplate, RenderOptions};
 use galen_eval::{
@@ -12,6 +13,7 @@ use galen_model::{Model, Pass, PassOptions, Sampling, tokenizer::Tokenizer};
 use galen_ops::hook::ProjectionHook;
 use galen_types::{PackedBatch, Segment, Target};
 use serde_json::json;
+use std::sync::Once;
 
 /// A shared beginning shorter than this is not worth a segment.
 const MIN_SHARED_TOKENS: usize = 8;
@@ -44,6 +46,50 @@ const COMPARED: usize = 4;
 impl ModelScorer<'_> {
     fn hook(&self) -> Option<&dyn ProjectionHook> {
         self.adapter.map(|a| a as &dyn ProjectionHook)
+    }
+
+    /// Questions in one pass.
+    fn score_together(&self, questions: Vec<QuestionTokens>) -> Result<Vec<QuestionScore>, ScoreError> {
+        let batch = lay_out(&questions)?;
+        let pass = Pass::forward(self.model, self.hook(), &batch, PassOptions::default())?;
+        let mut scored = batch.targets().iter().zip(&pass.logps.0).zip(&pass.correct).peekable();
+        let mut row = 0;
+        let mut out = Vec::with_capacity(questions.len());
+        for question in questions {
+            let mut choices = Vec::with_capacity(question.choices_ids.len());
+            for _ in &question.choices_ids {
+                let mut score = ChoiceScore { logprob: 0.0, n_tokens: 0, is_greedy: true };
+                while let Some(((_, logp), correct)) = scored.next_if(|((t, _), _)| t.row == row) {
+                    score.logprob += f64::from(*logp);
+                    score.n_tokens += 1;
+                    score.is_greedy &= correct;
+                }
+                choices.push(score);
+                row += 1;
+            }
+            out.push(QuestionScore { choices, tokens: Some(question) });
+        }
+        Ok(out)
+    }
+}
+
+/// Tokens of a pass over questions, about: what it holds grows with them.
+const PASS_TOKENS: usize = 16_384;
+
+fn tokens_of(question: &QuestionTokens) -> usize {
+    question.ids.len() + question.choices_ids.iter().map(Vec::len).sum::<usize>()
+}
+
+/// What the model's context has room for of a prompt: its end, as lm-evaluation-harness has it.
+fn keep_end(ids: &mut Vec<u32>, room: usize) {
+    static TOLD: Once = Once::new();
+    let over = ids.len().saturating_sub(room.max(1));
+    if over > 0 {
+        ids.drain(..over);
+        let what = format!(
+            "note: a prompt is {over} tokens longer than the model's context: its beginning is cut off"
+        );
+        TOLD.call_once(|| say(&format!("{what} (told once)")));
     }
 }
 
@@ -91,27 +137,23 @@ impl Scorer for ModelScorer<'_> {
             let encoded = encode_choices(self.tokenizer, request)?;
             questions.push(QuestionTokens { ids: encoded.prompt, choices_ids: encoded.choices });
         }
-        if questions.is_empty() {
-            return Ok(Vec::new());
+        let limit = self.model.config.max_position_embeddings;
+        for question in &mut questions {
+            let longest = question.choices_ids.iter().map(Vec::len).max().unwrap_or(1);
+            // Of the last token nothing is asked.
+            keep_end(&mut question.ids, (limit + 1).saturating_sub(longest));
         }
-        let batch = lay_out(&questions)?;
-        let pass = Pass::forward(self.model, self.hook(), &batch, PassOptions::default())?;
-        let mut scored = batch.targets().iter().zip(&pass.logps.0).zip(&pass.correct).peekable();
-        let mut row = 0;
         let mut out = Vec::with_capacity(questions.len());
-        for question in questions {
-            let mut choices = Vec::with_capacity(question.choices_ids.len());
-            for _ in &question.choices_ids {
-                let mut score = ChoiceScore { logprob: 0.0, n_tokens: 0, is_greedy: true };
-                while let Some(((_, logp), correct)) = scored.next_if(|((t, _), _)| t.row == row) {
-                    score.logprob += f64::from(*logp);
-                    score.n_tokens += 1;
-                    score.is_greedy &= correct;
-                }
-                choices.push(score);
-                row += 1;
+        let mut rest = questions.into_iter().peekable();
+        while rest.peek().is_some() {
+            let (mut part, mut tokens) = (Vec::new(), 0);
+            while let Some(question) =
+                rest.next_if(|q| part.is_empty() || tokens + tokens_of(q) <= PASS_TOKENS)
+            {
+                tokens += tokens_of(&question);
+                part.push(question);
             }
-            out.push(QuestionScore { choices, tokens: Some(question) });
+            out.extend(self.score_together(part)?);
         }
         Ok(out)
     }
@@ -132,7 +174,12 @@ impl Scorer for ModelScorer<'_> {
                 // As lm-evaluation-harness decodes what was generated: alone.
                 goes_on: false,
             };
-            asked.push((encode_prompt(self.tokenizer, &request.prompt)?, options));
+            let mut ids = encode_prompt(self.tokenizer, &request.prompt)?;
+            keep_end(
+                &mut ids,
+                self.model.config.max_position_embeddings.saturating_sub(request.max_gen_toks),
+            );
+            asked.push((ids, options));
         }
         if let Some(FastDecoder { model, told: false }) = self.fast {
             let prompts: Vec<&[u32]> = asked.iter().take(COMPARED).map(|(ids, _)| &ids[..]).collect();

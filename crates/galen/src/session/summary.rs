@@ -44,7 +44,11 @@ pub(super) fn summarise(
             .into(),
         rows: r.kept,
         supervised_tokens: Some(r.supervised_tokens),
-        sha256: sha256_file(Path::new(&r.path)).unwrap_or_else(|_| prepared.sha256.clone()),
+        // Of what is no single file, the rows as they are trained.
+        sha256: Some(Path::new(&r.path))
+            .filter(|path| path.is_file())
+            .and_then(|path| sha256_file(path).ok())
+            .unwrap_or_else(|| prepared.sha256.clone()),
     });
     let shown = [
         "rl",

@@ -146,6 +146,7 @@ pub fn train(
     let sha256 = hashes.get("model").map_or("", String::as_str);
     let judge = judge(config, SharedBase { base: &base, model: &model, sha256, offline }, &prepared.rows)?;
     let prompts = prepared.rows.prompts();
+    let held_out = TaskHeldOut::open(config, &base, template.as_ref())?;
     // All that can be wrong with the inputs was found by now.
     begin_dir(&dir, &start)?;
     let mut objective = objective(&prepared.rows, &prompts, judge.as_ref(), alignment.as_ref(), &making)?;
@@ -162,7 +163,6 @@ pub fn train(
         bytes(model.nbytes() as u64),
     ));
     write_record(&dir, config, &base, &hashes, date, resume.as_deref(), arithmetic)?;
-    let held_out = TaskHeldOut::open(config, &base, template.as_ref())?;
     let flag = AtomicBool::new(false);
     let mut observer = Shown::new(command, &dir, settings.total_steps, resume.as_deref(), &flag, stop)?;
     observer.line_every = config.logging_steps.or((verbosity() > 0).then_some(1));

@@ -39,8 +39,9 @@ pub struct Dedup {
 
 fn threshold(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(x) if x > 0.0 && x.is_finite() => Ok(x),
-        _ => Err("takes a number above 0".into()),
+        // Fewer in common than that MinHash does not find.
+        Ok(x) if x >= 0.05 && x.is_finite() => Ok(x),
+        _ => Err("takes 0.05 or more".into()),
     }
 }
 
