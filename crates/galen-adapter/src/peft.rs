@@ -233,7 +233,12 @@ pub fn load_peft(dir: &Path, modules: &[ModuleShape], seed: u64) -> Result<(Adap
         // Before anything is sized by the rank: a matrix without columns could state any, and hold no byte.
         if a.shape() != [rank, m.inputs] {
             let key = format!("{prefix}lora_A.weight");
-            let what = format!("`{key}` is `{:?}` for a projection of `{}` inputs", a.shape(), m.inputs);
+            let what = format!(
+                "`{key}` is `{:?}` for a projection of `{}` inputs\nhint: the adapter was trained over another base; \
+                 `adapter_config.json` names it",
+                a.shape(),
+                m.inputs
+            );
             return file_error(&weights_origin, what);
         }
         let name = format!("model.layers.{}.{}", m.layer, m.module);

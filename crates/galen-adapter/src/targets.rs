@@ -63,7 +63,16 @@ impl Targets {
             }
         };
         if chosen.is_empty() {
-            return Err(Error::Config("the adapter covers no projection of the model".into()));
+            let what = "the adapter covers no projection of the model";
+            let Self::Pattern(pattern) = self else { return Err(Error::Config(what.into())) };
+            let mut names: Vec<&str> = modules.iter().filter_map(|m| m.module.rsplit('.').next()).collect();
+            names.sort_unstable();
+            names.dedup();
+            return Err(Error::Config(format!(
+                "{what}: `{pattern}` is a regular expression over whole paths such as `model.layers.0.self_attn.q_proj`\nhint: \
+                 names go in a list: `[{}]`",
+                names.join(", ")
+            )));
         }
         Ok(chosen)
     }

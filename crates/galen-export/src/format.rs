@@ -139,3 +139,8 @@ pub fn export_checked(
         Kind::Folder => place::folder(out, |n| format.owns(n), write),
     }
 }
+
+/// Whether [`export`] could write there: what is in the way is another export. Looked at before the work is done.
+pub fn may_write(format: &dyn Format, out: &Path) -> Result<()> {
+    place::check(format.kind(), out, |n| format.owns(n))
+}

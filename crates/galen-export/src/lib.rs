@@ -20,7 +20,7 @@ mod source;
 pub use compare::{TensorError, adapter_errors, first_shape_difference, tensor_errors};
 pub use error::{Error, Result};
 pub use feedback::Calibration;
-pub use format::{FORMATS, Format, Kind, Options, Written, export, export_checked, find};
+pub use format::{FORMATS, Format, Kind, Options, Written, export, export_checked, find, may_write};
 pub use gguf::{QUANTIZATIONS, Quantization};
 pub use import::{
     ADAPTERS, AdapterFiles, Over, adapter_files, expect_adapter_files, is_gguf_lora, open_adapter,

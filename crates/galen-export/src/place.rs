@@ -1,10 +1,11 @@
 //! New files in the place of old ones, whole or not at all: a temporary name beside the target, synced, renamed.
 
 use crate::error::{Error, Result, at, cannot};
+use crate::format::Kind;
 use galen_files::{file_beside, folder_beside, parent, sync_folder};
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -60,12 +61,30 @@ const PROOF: &str = "verify.json";
 /// What says that a folder is an export, whose names are those of everybody's models: without it nothing is replaced.
 const MARK: &str = ".galen-export";
 
-/// Writes a file. `out` may exist.
-pub(crate) fn file<T>(out: &Path, write: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
-    if out.is_dir() {
-        let what = format!("{}: a folder is in the way of the file", out.display());
-        return cannot(what, "give `--out` the name of a file");
+/// Whether a file or a folder may be written there.
+pub(crate) fn check(kind: Kind, out: &Path, owned: impl Fn(&str) -> bool) -> Result<()> {
+    match kind {
+        Kind::Folder if out.exists() => refuse_foreign(out, owned),
+        Kind::File if out.is_dir() => {
+            let what = format!("{}: a folder is in the way of the file", out.display());
+            cannot(what, "give `--out` the name of a file")
+        }
+        Kind::File if out.exists() && !is_gguf(out) => {
+            let what = format!("{}: the file that is there is no GGUF", out.display());
+            cannot(what, "choose another `--out`, or move it away")
+        }
+        _ => Ok(()),
     }
+}
+
+fn is_gguf(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == *b"GGUF"
+}
+
+/// Writes a file. A GGUF that is there is replaced.
+pub(crate) fn file<T>(out: &Path, write: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+    check(Kind::File, out, |_| false)?;
     let dir = parent(out);
     std::fs::create_dir_all(&dir).map_err(at(&dir))?;
     let temporary = file_beside(out).map_err(at(&dir))?.into_temp_path();
@@ -85,9 +104,7 @@ pub(crate) fn folder<T>(
     owned: impl Fn(&str) -> bool,
     write: impl FnOnce(&Path) -> Result<T>,
 ) -> Result<T> {
-    if out.exists() {
-        refuse_foreign(out, owned)?;
-    }
+    check(Kind::Folder, out, owned)?;
     let dir = parent(out);
     std::fs::create_dir_all(&dir).map_err(at(&dir))?;
     let temporary = folder_beside(out).map_err(at(&dir))?;

@@ -2,6 +2,7 @@
 
 use crate::engines::{EngineKind, EngineSpec};
 use crate::entries::Around;
+use crate::error::SynthError;
 use crate::outputs::Output;
 use crate::registry::{Step, StepEntry, Used};
 use crate::seeds::SeedSpec;
@@ -10,7 +11,7 @@ use galen_data::template::prompt::Prompts;
 use galen_reward::{ConfigError, Kind, Network, Options, Param, shown};
 use serde_json::{Map, Value};
 use std::cell::RefCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The keys of a configuration.
@@ -169,6 +170,12 @@ impl Pipeline {
                 Err(errors)
             }
         }
+    }
+
+    /// Reads all seeds. `folder`: for a file that is needed meanwhile.
+    pub fn check_seeds(&self, folder: &Path) -> Result<(), SynthError> {
+        let path = folder.join("seeds.jsonl");
+        crate::seeds::write(&self.seeds, &self.prompts, &path, usize::MAX).map(|_| ())
     }
 
     /// Names of the outputs' files.

@@ -51,9 +51,14 @@ pub static TYPES: &[DatasetType] = &[
     completion::TYPE,
 ];
 
-/// The first type all of these rows look like.
+/// The first type most of these rows look like: one that does not is a bad row.
 pub fn detect(rows: &[&Fields]) -> Option<&'static DatasetType> {
-    TYPES.iter().find(|t| !rows.is_empty() && rows.iter().all(|r| (t.detect)(r)))
+    TYPES.iter().find(|t| most(rows, t.detect))
+}
+
+/// Whether more than half of the rows are such.
+fn most(rows: &[&Fields], such: impl Fn(&Fields) -> bool) -> bool {
+    2 * rows.iter().filter(|r| such(r)).count() > rows.len()
 }
 
 /// Names under which rows commonly hold a question and its answer, outside any dataset type.

@@ -52,10 +52,18 @@ pub(super) fn object(bytes: &[u8], origin: &Origin) -> Result<RawRow, DataError>
         Ok(Value::Object(fields)) => Ok(RawRow { origin: origin.clone(), fields }),
         Ok(other) => {
             let what = format!("expected a JSON object, found {}", crate::format::kind(&other));
-            Err(DataError::row(origin, Fault::Syntax, what))
+            let error = DataError::row(origin, Fault::Syntax, what);
+            // A whole file in one list is the other format.
+            Err(if other.is_array() { error.with_hint("a list of rows is a `.json` file") } else { error })
+        }
+        Err(_) if std::str::from_utf8(bytes).is_err() => {
+            let error = DataError::row(origin, Fault::Syntax, "it is not UTF-8");
+            Err(error.with_hint("`iconv -f latin1 -t utf8` (or `-f utf16`) makes it so"))
         }
         Err(e) => {
-            Err(DataError::row(origin, Fault::Syntax, format!("not valid JSON: {}", position_free(&e))))
+            let error =
+                DataError::row(origin, Fault::Syntax, format!("not valid JSON: {}", position_free(&e)));
+            Err(if e.is_eof() { error.with_hint("one row is one line of JSONL") } else { error })
         }
     }
 }

@@ -5,6 +5,8 @@ use std::ops::Range;
 
 /// Structs and lists within one another.
 const MAX_DEPTH: u32 = 24;
+/// Fields of a struct; Parquet's have at most a dozen or two.
+const MAX_FIELDS: usize = 64;
 /// Values of one message.
 const MAX_NODES: usize = 4_000_000;
 
@@ -118,7 +120,7 @@ impl Reader<'_> {
                 _ => self.value(kind, depth + 1)?,
             };
             // Others take the last of a field that is there twice.
-            if fields.iter().any(|(other, _)| *other == id) {
+            if fields.len() >= MAX_FIELDS || fields.iter().any(|(other, _)| *other == id) {
                 return None;
             }
             fields.push((id, value));

@@ -7,7 +7,7 @@ use crate::plan::{
     AdapterShape, Batches, Choice, Limit, Memory, ModelShape, PassShape, Work, WorkShape, choose,
     largest_pass, work,
 };
-use crate::progress::{bytes, duration};
+use crate::progress::{bytes, duration, say};
 use crate::session::{Base, Preparer, Renderer, device};
 use anyhow::Context as _;
 use galen_data::pack::{MIN_SHARED_TOKENS, Sharing, pack, packed_tokens};
@@ -192,10 +192,31 @@ fn preferences(config: &Config, base: &Base) -> anyhow::Result<Sample> {
     let date = chrono::Utc::now().date_naive();
     // What is set aside is reckoned with afterwards; bad rows are for others to complain of.
     let all = Config { val_set_size: 0.0, on_bad_row: OnBadRow::Skip, ..config.clone() };
-    let rows = Preparer { base, config: &all, offline: true, date }.prepare()?.rows;
+    let prepared = Preparer { base, config: &all, offline: true, date }.prepare()?;
+    let (rows, bad) = (prepared.rows, prepared.read.bad_rows);
+    tell_bad(config, rows.n_train(), bad.len(), bad.first().map(String::as_str))?;
     let sequences = |row: usize| rows.sequences(row).into_iter().cloned().collect();
     let rows: Vec<Vec<Tokenized>> = (0..rows.n_train()).map(sequences).collect();
     Ok(Sample { stand_in: (0..rows.len()).collect(), rows })
+}
+
+/// Rows that training stops at, or would skip. Error: there is no other.
+fn tell_bad(config: &Config, good: usize, bad: usize, first: Option<&str>) -> anyhow::Result<()> {
+    let Some(first) = first else { return Ok(()) };
+    anyhow::ensure!(
+        good > 0,
+        "{first}\nhint: no row of the data set can be used; `galen data check` lists why"
+    );
+    let then = match config.bad_rows() {
+        galen_data::OnBadRow::Skip => "they are skipped",
+        _ => "training stops there (`on_bad_row: skip` leaves them out)",
+    };
+    say(&format!(
+        "warning: {bad} of {} rows cannot be used: {then}; first: {}",
+        good + bad,
+        first.replace('\n', "; ")
+    ));
+    Ok(())
 }
 
 /// Some rows as training will see them, evenly from all entries.
@@ -208,7 +229,8 @@ fn sample(config: &Config, base: &Base) -> anyhow::Result<Sample> {
     let mut loaded = Vec::new();
     for spec in config.dataset_specs()?.0 {
         // Bad rows are `galen data check`'s and `galen train`'s to complain of.
-        let rows = preparer.load(&spec, galen_data::OnBadRow::Skip)?.rows;
+        let galen_data::Loaded { rows, bad_rows, .. } = preparer.load(&spec, galen_data::OnBadRow::Skip)?;
+        tell_bad(config, rows.len(), bad_rows.len(), bad_rows.first().map(|b| b.text.as_str()))?;
         loaded.push((preparer.renderer(&spec, &rows)?, rows));
     }
     let all: Vec<_> =

@@ -165,7 +165,15 @@ fn validate(name: &str, include_path: &[PathBuf], globals: &Globals) -> anyhow::
     }
     if let Some(sample) = first {
         let prompt = sample.prompt.as_deref().unwrap_or_default();
-        out.push_str(&format!("--- the first prompt\n{prompt}\n--- the right answer: {}\n", sample.target));
+        let choice = sample
+            .target
+            .as_str()
+            .and_then(|t| t.parse().ok())
+            .or(sample.target.as_u64().map(|t| t as usize));
+        let choices = sample.choices.as_deref().unwrap_or_default();
+        let right =
+            choice.and_then(|i: usize| choices.get(i)).cloned().unwrap_or_else(|| sample.target.to_string());
+        out.push_str(&format!("--- the first prompt\n{prompt}\n--- the right answer: {right}\n"));
     }
     stdout::print(&out)
 }

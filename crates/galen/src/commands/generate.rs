@@ -4,8 +4,8 @@ use crate::cli::Globals;
 use crate::config::native_compute;
 use crate::error::UsageError;
 use crate::session::{
-    Base, GenerateOptions, TemplateChoice, fast_decode, generate, is_adapter, open_adapter, resolve_run,
-    saved_template,
+    Base, GenerateOptions, TemplateChoice, fast_decode, generate, is_adapter, open_adapter, positive,
+    resolve_run, saved_template,
 };
 use crate::stdout;
 use galen_data::template::RenderOptions;
@@ -43,20 +43,21 @@ pub struct Args {
         alias = "max_tokens",
         alias = "n-predict",
         value_name = "N",
-        default_value_t = 256
+        default_value_t = 256,
+        value_parser = positive
     )]
     pub max_tokens: usize,
     /// Randomness: 0 takes the likeliest token always
-    #[arg(long, alias = "temp", value_name = "X", default_value_t = 0.0)]
+    #[arg(long, alias = "temp", value_name = "X", default_value_t = 0.0, value_parser = temperature, allow_negative_numbers = true)]
     pub temperature: f32,
     /// Choose among the N likeliest tokens; 0: all
     #[arg(long, alias = "top_k", value_name = "N", default_value_t = 0)]
     pub top_k: usize,
     /// Choose among the likeliest tokens that together have this probability
-    #[arg(long, alias = "top_p", value_name = "X", default_value_t = 1.0)]
+    #[arg(long, alias = "top_p", value_name = "X", default_value_t = 1.0, value_parser = share, allow_negative_numbers = true)]
     pub top_p: f32,
     /// Leave out tokens less likely than this share of the likeliest
-    #[arg(long, alias = "min_p", value_name = "X", default_value_t = 0.0)]
+    #[arg(long, alias = "min_p", value_name = "X", default_value_t = 0.0, value_parser = share, allow_negative_numbers = true)]
     pub min_p: f32,
     /// Divide the scores of tokens that were there already; 1: off
     #[arg(
@@ -64,11 +65,13 @@ pub struct Args {
         alias = "repeat_penalty",
         alias = "repetition-penalty",
         value_name = "X",
-        default_value_t = 1.0
+        default_value_t = 1.0,
+        value_parser = penalty,
+        allow_negative_numbers = true
     )]
     pub repeat_penalty: f32,
     /// End where this text appears; may be repeated
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub stop: Vec<String>,
     /// Seed of the choice; the same seed gives the same text
     #[arg(long, short, value_name = "N", default_value_t = 42)]
@@ -76,6 +79,24 @@ pub struct Args {
     /// Decode with integer dot products: faster, not to the bit what was trained; says how far off it is
     #[arg(long, alias = "fast_decode")]
     pub fast_decode: bool,
+}
+
+/// A number within a range, as the server takes it.
+fn within(text: &str, range: std::ops::RangeInclusive<f32>) -> Result<f32, String> {
+    let (low, high) = (range.start(), range.end());
+    text.parse().ok().filter(|x| range.contains(x)).ok_or_else(|| format!("takes {low} to {high}"))
+}
+
+fn temperature(text: &str) -> Result<f32, String> {
+    within(text, 0.0..=2.0)
+}
+
+fn share(text: &str) -> Result<f32, String> {
+    within(text, 0.0..=1.0)
+}
+
+fn penalty(text: &str) -> Result<f32, String> {
+    within(text, 0.01..=100.0)
 }
 
 /// Completes the prompt, streaming to stdout.
@@ -107,6 +128,10 @@ pub fn run(mut args: Args, globals: &Globals) -> anyhow::Result<()> {
     let name = args.chat_template.as_deref();
     let choice = TemplateChoice { name, jinja: saved.as_deref(), eot: &[] };
     let chat = args.chat || args.system.is_some();
+    if args.chat_template.is_some() && !chat {
+        let message = "`--chat-template` without `--chat`: the prompt goes to the model as it is";
+        return Err(UsageError::new(message, "add `--chat`, or leave it out").into());
+    }
     let ids = if chat {
         let template = base.required_template(choice)?;
         let mut messages = Vec::new();

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::builder::PossibleValuesParser;
 use galen_adapter::Adapter;
 use galen_export::merge::{METHODS, MajoritySign, MergeOptions, combine, find};
+use std::path::Path;
 
 /// Flags of `galen merge`.
 #[derive(Debug, clap::Args)]
@@ -71,6 +72,14 @@ fn weighed(text: &str) -> (String, f64) {
 
 /// Merges.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
+    for named in &args.adapter {
+        let (path, weight) = named.rsplit_once(':').unwrap_or((named, ""));
+        if Path::new(path).exists() && !Path::new(named).exists() && !weight.parse().is_ok_and(f64::is_finite)
+        {
+            let message = format!("{named}: the weight `{weight}` is not a number");
+            return Err(UsageError::new(message, "`ADAPTER:0.5`").into());
+        }
+    }
     let (names, weights): (Vec<String>, Vec<f64>) = args.adapter.iter().map(|a| weighed(a)).unzip();
     let several = names.len() > 1;
     let into = args.into.unwrap_or(if several { Into::Adapter } else { Into::Base });

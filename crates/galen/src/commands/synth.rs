@@ -62,6 +62,8 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
     let asked = AtomicBool::new(false);
     let opened = teachers::open(&pipeline, network, globals.offline, &places)?;
     if args.overwrite {
+        // What is deleted cannot be asked for again without paying for it: the seeds come first.
+        pipeline.check_seeds(teachers::scratch()?.path())?;
         clear(&pipeline)?;
     }
     let shown = Shown::default();

@@ -43,6 +43,10 @@ pub fn run(args: Args, command: &'static str, globals: &Globals) -> anyhow::Resu
         };
         return Err(UsageError::new(message, format!("`galen {meant} {path}`")).into());
     }
+    if let Some(from) = config.resume_from_checkpoint.as_ref().filter(|_| args.overwrite) {
+        let message = format!("`--overwrite` with `resume_from_checkpoint: {from}`");
+        return Err(UsageError::new(message, "keep one of them").into());
+    }
     let start = match args.resume_from_checkpoint {
         Some(path) => Start::From(path),
         None if args.resume => Start::Resume,

@@ -43,6 +43,10 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<()> {
         [] => found(verifier.dir(), &record),
         named => named.to_vec(),
     };
+    if let Some(missing) = args.artifacts.iter().find(|path| !path.exists()) {
+        let message = format!("{}: there is no such file or folder", missing.display());
+        return Err(UsageError::new(message, "name what `galen export` wrote").into());
+    }
     let mut verdicts = Vec::with_capacity(artifacts.len());
     for path in &artifacts {
         let verdict = verifier.verify(path, &args.limits);

@@ -193,7 +193,7 @@ impl Preparer<'_> {
         for spec in &test_specs {
             parts.validation.extend(entry(self, spec, read)?);
         }
-        self.set_aside(&mut parts);
+        self.set_aside(&mut parts)?;
         // Row numbers key dropout masks: they run through all entries.
         for rows in [&mut parts.train, &mut parts.validation] {
             let numbered = std::mem::take(rows).into_iter().enumerate();
@@ -222,19 +222,24 @@ impl Preparer<'_> {
     }
 
     /// `val_set_size`: rows drawn by the seed alone.
-    fn set_aside<R>(&self, parts: &mut Parts<R>) {
+    fn set_aside<R>(&self, parts: &mut Parts<R>) -> anyhow::Result<()> {
         let size = self.config.val_set_size;
         if size <= 0.0 {
-            return;
+            return Ok(());
         }
         let n = parts.train.len();
         let wanted = if size < 1.0 { (n as f64 * size).ceil() as usize } else { size as usize };
         let mut chosen = epoch_order(n, self.config.seed, u64::MAX);
-        chosen.truncate(wanted.min(n.saturating_sub(1)));
+        if wanted >= n {
+            let what = format!("no row is left to train on: {n} read, {wanted} set aside (`val_set_size`)");
+            return Err(crate::error::UsageError::new(what, "set fewer aside").into());
+        }
+        chosen.truncate(wanted);
         let chosen: HashSet<usize> = chosen.into_iter().collect();
         for (i, row) in std::mem::take(&mut parts.train).into_iter().enumerate() {
             let part = if chosen.contains(&i) { &mut parts.validation } else { &mut parts.train };
             part.push(row);
         }
+        Ok(())
     }
 }

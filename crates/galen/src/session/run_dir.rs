@@ -38,6 +38,20 @@ pub(super) fn check_dir(dir: &Path, config: &Config, start: &Start) -> anyhow::R
         let message = format!("`output_dir` {} is a file", dir.display());
         return Err(UsageError::new(message, "name a folder; it is made where it does not exist").into());
     }
+    if let Start::From(path) = start
+        && !path.join("trainer_state.json").is_file()
+    {
+        let beside = path.parent().map(checkpoint::list).unwrap_or_default();
+        let beside: Vec<String> = beside.iter().map(|(_, p)| format!("`{}`", p.display())).collect();
+        let hint = match (&beside[..], path.to_str()) {
+            ([], Some("true")) => {
+                "it takes a folder; `auto_resume_from_checkpoints: true` takes the newest".into()
+            }
+            ([], _) => "name the folder of a checkpoint, or `--resume` for the newest".into(),
+            (found, _) => format!("there is {}", found.join(", ")),
+        };
+        return Err(UsageError::new(format!("{}: there is no such checkpoint", path.display()), hint).into());
+    }
     let occupied = std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
     let elsewhere = |path: &Path| {
         let here = dir.join(path.file_name().unwrap_or_default());

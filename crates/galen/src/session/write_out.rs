@@ -83,6 +83,7 @@ pub fn write_out(
         ..Options::default()
     };
     opened.check_out(out)?;
+    galen_export::may_write(format, out)?;
     crate::signals::exit_after(|| (galen_export::abandon(), super::no_replace()))?;
     let source = opened.source();
     let merged = source.adapter.filter(|_| !format.adapter_alone());

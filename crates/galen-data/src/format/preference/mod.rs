@@ -21,6 +21,7 @@ mod ultra;
 mod unpaired;
 mod user_defined;
 
+use super::most;
 use super::{Fields, required, text, wrong_kind};
 use crate::dataset::TypeSpec;
 use crate::error::nearest;
@@ -78,19 +79,18 @@ pub static PREFERENCE_TYPES: &[PreferenceType] = &[
     prompt::TYPE,
 ];
 
-/// The first type all of these rows look like.
+/// The first type most of these rows look like: one that does not is a bad row.
 pub fn detect(rows: &[&Fields]) -> Option<&'static PreferenceType> {
-    PREFERENCE_TYPES.iter().find(|t| !rows.is_empty() && rows.iter().all(|r| (t.detect)(r)))
+    PREFERENCE_TYPES.iter().find(|t| most(rows, t.detect))
 }
 
-/// Whether all of these rows hold answers that are compared: two of them, or one with a label beside `messages`. Such rows may look like
+/// Whether most of these rows hold answers that are compared: two of them, or one with a label beside `messages`. Such rows may look like
 /// a chat or a prompt and its completion as well, whose reader would not see those answers.
 pub(crate) fn compares(rows: &[&Fields]) -> bool {
     let two = |row: &Fields| {
         has(row, &["chosen", "rejected"]) || has(row, &["chosen_response", "rejected_response"])
     };
-    let compares = |row: &&Fields| two(row) || has(row, &["messages", "completion", "label"]);
-    !rows.is_empty() && rows.iter().all(compares)
+    most(rows, |row| two(row) || has(row, &["messages", "completion", "label"]))
 }
 
 /// The type called so, by name or alias, and the frame before it.

@@ -1,5 +1,6 @@
 //! `galen data contamination`.
 
+use super::dedup::without_them;
 use super::rows::{Kept, ReadRows, TextArgs, beginning, percent};
 use crate::cli::Globals;
 use crate::error::UsageError;
@@ -120,8 +121,9 @@ pub fn run(args: &Contamination, globals: &Globals) -> anyhow::Result<()> {
     }
     anyhow::ensure!(
         !args.check || contaminated == 0,
-        "{contaminated} of {} repeat evaluation questions\nhint: `--out FILE` writes the rows without them",
-        counted(read.rows, "row")
+        "{contaminated} of {} repeat evaluation questions{}",
+        counted(read.rows, "row"),
+        without_them(args.out.is_some())
     );
     Ok(())
 }

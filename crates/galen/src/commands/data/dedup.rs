@@ -45,6 +45,11 @@ fn threshold(text: &str) -> Result<f64, String> {
     }
 }
 
+/// The remedy of `--check`, unless it was taken.
+pub(super) fn without_them(written: bool) -> &'static str {
+    if written { "" } else { "\nhint: `--out FILE` writes the rows without them" }
+}
+
 /// A row that was read: where it stands and how it begins.
 struct Seen {
     origin: Origin,
@@ -82,10 +87,11 @@ pub fn run(args: &Dedup, globals: &Globals) -> anyhow::Result<()> {
     let n = found.len();
     anyhow::ensure!(
         !args.check || n == 0,
-        "{} of {} repeat{} an earlier one\nhint: `--out FILE` writes the rows without them",
+        "{} of {} repeat{} an earlier one{}",
         n,
         counted(read.rows, "row"),
-        if n == 1 { "s" } else { "" }
+        if n == 1 { "s" } else { "" },
+        without_them(args.out.is_some())
     );
     Ok(())
 }

@@ -59,9 +59,9 @@ pub struct ServingOptions {
 /// What a step of the batch goes through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kernels {
-    /// [`StepKernels::Blocks`].
+    /// The stored weights as they are
     Blocks,
-    /// [`StepKernels::PassesApart`].
+    /// Training's products, over a copy of the weights
     Passes,
 }
 
@@ -73,9 +73,9 @@ pub(crate) fn serving_kernels(name: &str) -> Option<Kernels> {
 /// What computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum EngineName {
-    /// [`galen_engine::Native`].
+    /// galen's own model
     Native,
-    /// mistralrs-core, behind the cargo feature `mistralrs`.
+    /// mistralrs-core, in builds with the cargo feature `mistralrs`
     Mistralrs,
 }
 
