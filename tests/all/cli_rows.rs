@@ -198,7 +198,7 @@ fn hostile_files_are_named_by_line_and_nothing_is_written() {
         for (file, flags, words) in [
             ("empty.jsonl", &[][..], &["error: empty.jsonl: it has no rows"][..]),
             ("broken.jsonl", &[], &["error: broken.jsonl:2: not valid JSON", "\nhint: `--on-bad-row skip`"]),
-            ("latin.jsonl", &[], &["error: latin.jsonl:2: not valid JSON: invalid unicode", "\nhint: "]),
+            ("latin.jsonl", &[], &["error: latin.jsonl:2: it is not UTF-8", "\nhint: "]),
             ("silent.jsonl", &[], &["error: silent.jsonl:2: the row has no text to compare", "\nhint: "]),
             (
                 "silent.jsonl",

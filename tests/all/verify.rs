@@ -133,7 +133,8 @@ fn strangers_and_broken_files_are_told_apart() {
     let whole = std::fs::read(bench.path("m.f32.gguf")).expect("a file");
     bench.write_bytes("half.gguf", &whole[..whole.len() / 2]);
     verify("half.gguf", &["half.gguf"]);
-    verify("nothing.gguf", &["no such file"]);
+    let missing = bench.galen(&["verify", "run", "nothing.gguf"]).exits(2);
+    assert_has(&missing.stderr, &["nothing.gguf: there is no such file", "\nhint: "]);
     verify("d.jsonl", &["no model and no adapter"]);
     export(&bench, "gguf", Some("q8_0"), "q8.gguf").exits(0);
     // A stranger that was named is left alone.

@@ -1,5 +1,6 @@
 //! How a base is held in memory.
 
+use crate::weights::Weights;
 use galen_ops::quant::{NF4_BLOCK, NF4_SUPER, QuantError, QuantMatrix, WeightDtype, quantize};
 
 /// How a base is held in memory. What a file has quantised already stays in its own blocks.
@@ -39,6 +40,14 @@ impl Precision {
         let plain = stored.block_size() == 1;
         // Blocks of NF4 go on from row to row.
         (plain && (self == Self::Nf4 || cols.is_multiple_of(to.block_size()))).then_some(to)
+    }
+
+    /// As which of them a model is held in truth: what its files have quantised stays as it is.
+    #[must_use]
+    pub fn over(self, weights: &Weights) -> Self {
+        let stored = weights.dtype("model.layers.0.mlp.down_proj.weight");
+        let quantised = stored.is_ok_and(|d| self.quantises(d, weights.config().intermediate_size).is_some());
+        if quantised { self } else { Self::Stored }
     }
 
     /// Bytes of a matrix once it is loaded, and whether they are the file's.

@@ -85,7 +85,10 @@ fn origins_name_lines_or_records() {
         (
             "a.jsonl",
             b"[1]\n\xff\n",
-            &["F:1: expected a JSON object, found a list", "F:2: not valid JSON: expected value (column 1)"],
+            &[
+                "F:1: expected a JSON object, found a list\nhint: a list of rows is a `.json` file",
+                "F:2: it is not UTF-8\nhint: `iconv -f latin1 -t utf8` (or `-f utf16`) makes it so",
+            ],
         ),
         (
             "a.json",

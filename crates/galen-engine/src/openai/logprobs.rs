@@ -75,7 +75,7 @@ mod tests {
     fn what_was_drawn_is_among_the_likeliest() {
         let token =
             TokenLogprobs { id: 7, bytes: b"x".to_vec(), logprob: -3.0, top: vec![(1, b"a".to_vec(), -0.1)] };
-        let said = shape(Kind::Text, &[token.clone()], 0);
+        let said = shape(Kind::Text, std::slice::from_ref(&token), 0);
         assert_eq!(said["top_logprobs"][0], json!({"a": -0.1f32, "x": -3.0}));
         let said = shape(Kind::Text, &[TokenLogprobs { top: vec![], ..token }], 0);
         assert_eq!(said["top_logprobs"][0], json!({}), "none were asked for");

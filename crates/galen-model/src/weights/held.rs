@@ -27,7 +27,7 @@ impl Weights {
             for (_, module) in MODULES {
                 let name = format!("model.layers.{layer}.{module}.weight");
                 let Ok(stored) = self.stored(&name) else { continue };
-                let Ok(shape) = <[usize; 2]>::try_from(&stored.shape[..]) else { continue };
+                let Ok(shape) = <[usize; 2]>::try_from(stored.shape) else { continue };
                 let (bytes, in_file) = precision.held(stored.dtype, shape, stored.bytes.len() as u64);
                 if in_file && self.permuted_heads(&name).is_none() {
                     held.mapped += bytes;

@@ -209,7 +209,7 @@ fn tell_bad(config: &Config, good: usize, bad: usize, first: Option<&str>) -> an
     );
     let then = match config.bad_rows() {
         galen_data::OnBadRow::Skip => "they are skipped",
-        _ => "training stops there (`on_bad_row: skip` leaves them out)",
+        galen_data::OnBadRow::Error => "training stops there (`on_bad_row: skip` leaves them out)",
     };
     say(&format!(
         "warning: {bad} of {} rows cannot be used: {then}; first: {}",

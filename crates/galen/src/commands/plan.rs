@@ -74,7 +74,7 @@ pub fn text(report: &Report, detail: Detail) -> String {
         report.verdicts.iter().filter(|v| v.state == state).map(|v| v.key.as_str()).collect()
     };
     let mut out = String::new();
-    if detail == Detail::All {
+    if detail == Detail::All && !report.verdicts.is_empty() {
         let honoured = names("honoured");
         let _ = writeln!(out, "{}: {} keys honoured: {}", report.file, honoured.len(), honoured.join(" "));
     }

@@ -81,6 +81,8 @@ impl Node {
             Yaml::Null => "nothing".into(),
             Yaml::Seq(_) => "a list".into(),
             Yaml::Map(_) => "a map".into(),
+            // A number in quotes looks like the number that is wanted.
+            Yaml::Str(text, Quoted::Yes) => format!("the text `\"{text}\"`"),
             _ => format!("`{}`", self.text().unwrap_or_default()),
         }
     }

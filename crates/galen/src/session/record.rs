@@ -14,7 +14,10 @@ pub fn sha256_file(path: &Path) -> anyhow::Result<String> {
             .with_context(|| path.display().to_string())?
             .flatten()
             .map(|e| e.path())
-            .filter(|p| p.extension().is_some_and(|e| e == "safetensors" || e == "json" || e == "jinja"))
+            .filter(|p| {
+                let ends = ["safetensors", "gguf", "json", "jinja"].map(Some);
+                ends.contains(&p.extension().and_then(|e| e.to_str())) || p.ends_with("Modelfile")
+            })
             .collect();
         files.sort();
         anyhow::ensure!(!files.is_empty(), "{}: no model lies in it", path.display());

@@ -190,7 +190,7 @@ fn same_base(folder: &Path, shared: &SharedBase<'_>) -> anyhow::Result<()> {
         run["base_model"].as_str().unwrap_or("not recorded"),
         shared.base.name
     );
-    let held = shared.model.options().precision.name();
+    let held = shared.model.options().precision.over(&shared.base.weights).name();
     let trained = run["base_precision"].as_str().unwrap_or("stored");
     anyhow::ensure!(
         trained == held,

@@ -225,7 +225,7 @@ pub(super) fn write_record(
         "arch": std::env::consts::ARCH,
         "base_model": recorded_name(base),
         "compute": if arithmetic.compute == Compute::F32 { "f32" } else { "bf16" },
-        "base_precision": config.base_precision().name(),
+        "base_precision": config.base_precision().over(&base.weights).name(),
         "base_model_name_or_path": published_name(config, base),
         "base_source": base.resolved.source,
         "template_date": date.to_string(),

@@ -89,6 +89,9 @@ pub fn train(
         let _span = span("open base");
         Base::open(&name, offline)?
     };
+    if config.load_in_8bit && config.base_precision().over(&base.weights) == galen_model::Precision::Stored {
+        say("note: load_in_8bit: the base is quantised already and stays in its own blocks");
+    }
     let device = device::for_base(device, config, &base.weights)?;
     // What is planned with: as the configuration says, or as a card computes it.
     let planned = device.as_ref().map_or_else(|| config.clone(), |_| config.on_card());

@@ -376,7 +376,7 @@ fn a_prompt_of_text_stands_before_answers_of_turns() {
     let of = |row: Value| match read(json!({}), row).unwrap().1 {
         Preference::Pair(pair) => match pair.prompt {
             Prompt::Chat { messages, .. } => turns(&messages),
-            other => panic!("{other:?}"),
+            other @ Prompt::Text { .. } => panic!("{other:?}"),
         },
         other => panic!("{other:?}"),
     };
