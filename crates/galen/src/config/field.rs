@@ -277,7 +277,7 @@ mod tests {
         assert_eq!(read::<u64>("0.1"), Err("takes an integer of 0 or more, not `0.1`".into()));
         assert_eq!(read::<u64>("-1"), Err("takes an integer of 0 or more, not `-1`".into()));
         assert_eq!(read::<bool>("yes"), Ok(true.into()));
-        assert_eq!(read::<bool>("'yes'"), Err("takes true or false, not `yes`".into()));
+        assert_eq!(read::<bool>("'yes'"), Err("takes true or false, not the text `\"yes\"`".into()));
         assert_eq!(read::<Option<u64>>("~"), Ok(Value::Null));
         assert_eq!(read::<Vec<String>>("q_proj"), Ok(serde_json::json!(["q_proj"])));
         assert_eq!(read::<String>("6299e10"), Ok("6299e10".into()));
