@@ -10,8 +10,8 @@ pub(crate) fn python_regex(pattern: &str) -> Result<Regex, String> {
 
 fn translated(pattern: &str) -> String {
     // With the flag `$` stands before every line feed, in both.
-    let multiline =
-        pattern.starts_with("(?") && pattern[2..].split([')', ':']).next().is_some_and(|f| f.contains('m'));
+    let flags = pattern.strip_prefix("(?").and_then(|rest| rest.split([')', ':']).next()).unwrap_or_default();
+    let multiline = flags.contains('m') && flags.chars().all(|c| c.is_ascii_alphabetic());
     let (mut out, mut class) = (String::with_capacity(pattern.len() + 16), false);
     let mut chars = pattern.chars();
     while let Some(c) = chars.next() {
@@ -58,6 +58,7 @@ mod tests {
             ("(\\d+)\\Z", "42\n", None),
             ("(\\d+)\\Z", "42", Some("42")),
             ("(?m)(\\d+)$", "42\n\nx", Some("42")),
+            ("(?P<number>\\d+)$", "42\n", Some("42")),
             ("[$]\\d", "a$5", Some("$5")),
             ("[]$]+", "]$", Some("]$")),
             ("\\$\\d+$", "$7\n", Some("$7")),

@@ -57,7 +57,7 @@ impl Precision {
         [rows, cols]: [usize; 2],
         stored_bytes: u64,
     ) -> (u64, bool) {
-        let weights = (rows * cols) as f64;
+        let weights = rows as f64 * cols as f64;
         let bits = match self.quantises(stored, cols) {
             None => return (stored_bytes, true),
             // 4, a scale of 8 bits each 64, and one of 32 for 256 of those.

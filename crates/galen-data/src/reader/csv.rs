@@ -4,6 +4,7 @@ use super::{Format, RowIter, Source, too_long};
 use crate::{DataError, Fault};
 use galen_types::{Origin, RawRow};
 use serde_json::Value;
+use std::collections::HashSet;
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,12 +32,10 @@ fn open(source: Source) -> Result<RowIter, DataError> {
     if names.is_empty() {
         return Err(DataError::file(&*source.shown, "the file is empty: no header line"));
     }
-    if let Some(twice) = names.iter().enumerate().find(|(i, name)| names.iter().take(*i).any(|n| n == *name))
-    {
-        return Err(DataError::file(
-            format!("{}:1", source.shown),
-            format!("column `{}` is there twice", twice.1),
-        ));
+    let mut seen = HashSet::new();
+    if let Some(twice) = names.iter().find(|name| !seen.insert(*name)) {
+        let what = format!("column `{twice}` is there twice");
+        return Err(DataError::file(format!("{}:1", source.shown), what));
     }
     let mut bytes = csv::ByteRecord::new();
     Ok(Box::new(std::iter::from_fn(move || {

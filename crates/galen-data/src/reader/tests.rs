@@ -118,6 +118,9 @@ fn origins_name_lines_or_records() {
     }
     let e = open_file(Path::new("a.docx"), "a.docx", None, Limits::default()).err().unwrap().to_string();
     assert!(e.starts_with("a.docx: not a data file galen can read\nhint: known endings: .jsonl"), "{e}");
+    let (_folder, twice) = written("a.csv", b"q,q,a\n1,2,3\n");
+    let e = read(&twice, Limits::default()).unwrap_err().to_string();
+    assert!(e.contains("F:1: column `q` is there twice"), "{e}");
     assert!(open_file(Path::new("/nonexistent/a.csv"), "F", None, Limits::default()).is_err());
 }
 

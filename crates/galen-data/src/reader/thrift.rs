@@ -184,6 +184,9 @@ mod tests {
         for n in 0..good.len() {
             assert_eq!(read_struct(&good[..n]), None, "cut at {n}");
         }
+        // field 1 twice: the crate would take the second.
+        assert_eq!(read_struct(&[0x15, 10, 0x05, 2, 12, 0]), None, "a field twice");
+        assert!(read_struct(&[0x15, 10, 0x05, 4, 12, 0]).is_some(), "another field");
         let long_list = [0x19, 0xf6, 0xff, 0xff, 0xff, 0x7f, 0];
         assert_eq!(read_struct(&long_list), None);
         assert_eq!(read_struct(&[0x1c; 1000]), None, "deep nesting");
