@@ -74,7 +74,10 @@ inline void sync_warp(int site) {
 struct Mma { const uint32_t* a; const uint32_t* b; float* c; };
 // D = A B + C of mma.sync.m16n8k16.row.col.f32.bf16.bf16.f32 (PTX ISA, "Matrix fragments for mma.m16n8k16").
 inline void mma_all(void* const* lanes) {
-    float a[16][16], b[16][8], c[16][8];
+    // A row in two vectors of a width that every x86-64 has; they add in the same order as its columns one by one.
+    using Four = float __attribute__((vector_size(16), may_alias));
+    float a[16][16];
+    alignas(16) float b[16][8], c[16][8];
     for (int l = 0; l < 32; ++l) {
         auto m = static_cast<const Mma*>(lanes[l]);
         int g = l / 4, t = l % 4 * 2;
@@ -90,9 +93,17 @@ inline void mma_all(void* const* lanes) {
             c[g + 8][t + h] = m->c[2 + h];
         }
     }
-    for (int i = 0; i < 16; ++i)
-        for (int k = 0; k < 16; ++k)
-            for (int j = 0; j < 8; ++j) c[i][j] += a[i][k] * b[k][j];
+    for (int i = 0; i < 16; ++i) {
+        auto sums = reinterpret_cast<Four*>(c[i]);
+        Four low = sums[0], high = sums[1];
+        for (int k = 0; k < 16; ++k) {
+            auto row = reinterpret_cast<const Four*>(b[k]);
+            low += a[i][k] * row[0];
+            high += a[i][k] * row[1];
+        }
+        sums[0] = low;
+        sums[1] = high;
+    }
     for (int l = 0; l < 32; ++l) {
         auto m = static_cast<const Mma*>(lanes[l]);
         int g = l / 4, t = l % 4 * 2;

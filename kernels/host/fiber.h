@@ -38,9 +38,15 @@ struct Context {
 extern "C" void galen_switch(void** save, void* load);
 #endif
 
+#if defined(__SANITIZE_ADDRESS__)
+// What was left last: a fiber that begins is told where its stack ends.
+inline __thread Context* came_from = nullptr;
+#endif
+
 // Leaves `from`, goes on in `to`. `dying`: `from` is never resumed.
 inline void switch_to(Context& from, Context& to, bool dying = false) {
 #if defined(__SANITIZE_ADDRESS__)
+    came_from = &from;
     __sanitizer_start_switch_fiber(dying ? nullptr : &from.fake_stack, to.bottom, to.size);
 #endif
     (void)dying;
@@ -64,7 +70,8 @@ inline uint8_t* map_stack() {
 }
 
 // Makes `context` begin in `entry` on its own stack when it is switched to. `entry` never returns.
-inline void prepare(Context& context, void (*entry)()) {
+// `index` tells stacks apart that would else use the same lines of the cache.
+inline void prepare(Context& context, unsigned index, void (*entry)()) {
     context.bottom = context.stack;
     context.size = STACK_BYTES;
     context.fake_stack = nullptr;
@@ -72,7 +79,7 @@ inline void prepare(Context& context, void (*entry)()) {
     __asan_unpoison_memory_region(context.stack, STACK_BYTES);
 #endif
 #if defined(__x86_64__)
-    auto top = reinterpret_cast<uintptr_t>(context.stack + STACK_BYTES) & ~uintptr_t(15);
+    auto top = reinterpret_cast<uintptr_t>(context.stack + STACK_BYTES - index % 64 * 192) & ~uintptr_t(15);
     auto sp = reinterpret_cast<void**>(top);
     *--sp = nullptr;                               // keeps the stack as a call leaves it
     *--sp = reinterpret_cast<void*>(entry);

@@ -34,9 +34,9 @@ galen_switch:
 
 namespace galen_host {
 
-thread_local Fiber* self = nullptr;
-thread_local Block block{};
-thread_local Stats stats{};
+__thread Fiber* self = nullptr;
+__thread Block block{};
+__thread Stats stats{};
 
 namespace {
 
@@ -44,13 +44,37 @@ constexpr int MAX_THREADS = 1024;
 constexpr size_t GUARD = 1024;          // bytes of shared memory's poison on either side that must stay
 constexpr uint8_t POISON = 0xff;        // not a number, as bf16, half and float
 
-struct Warp { int arrived, priority; };
+// `ready`: lanes that can go on; `site`: where those that have arrived at a collective wait.
+struct Warp { int ready, arrived, priority, site; };
+
+// The order in which a warp's `n` lanes are run, from a drawn one by a drawn step. `lane` is the next, of `left`.
+struct Pass {
+    Fiber* const* lanes;
+    unsigned n, lane, step, left;
+
+    // The next that can go on; null after the last.
+    Fiber* next() {
+        for (unsigned at = lane, i = left; i > 0;) {
+            Fiber* f = lanes[at];
+            at += step;
+            if (at >= n) at -= n;
+            --i;
+            if (f->state != State::Ready) continue;
+            lane = at;
+            left = i;
+            return f;
+        }
+        left = 0;
+        return nullptr;
+    }
+};
 
 // What a launch needs, kept between launches.
 struct Machine {
     std::vector<Fiber*> fibers;
     std::vector<uint8_t> memory;
     Warp warps[MAX_THREADS / 32];
+    Pass pass;
     Context main;
     unsigned threads = 0;
     int at_barrier = 0, done = 0;
@@ -67,15 +91,24 @@ struct Machine {
         }
     }
 };
-thread_local Machine machine;
+// Set by a launch: a pointer, since what has a destructor is looked for anew at each use.
+__thread Machine* machine = nullptr;
 Kernel* kernels = nullptr;
 
 // splitmix64 (Steele, Lea and Flood 2014).
 uint64_t draw() {
-    uint64_t z = (machine.random += 0x9e3779b97f4a7c15);
+    uint64_t z = (machine->random += 0x9e3779b97f4a7c15);
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
     z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
     return z ^ (z >> 31);
+}
+
+// Goes on in the next lane of the pass that can, or in the scheduler after the last.
+void leave(bool dying = false) {
+    Fiber* me = self;
+    Fiber* next = machine->warps[me->index / 32].ready > 0 ? machine->pass.next() : nullptr;
+    if (next) self = next;
+    switch_to(me->context, next ? next->context : machine->main, dying);
 }
 
 void entry() {
@@ -83,57 +116,46 @@ void entry() {
     const void* bottom;
     size_t size;
     __sanitizer_finish_switch_fiber(nullptr, &bottom, &size);
-    machine.main.bottom = bottom;
-    machine.main.size = size;
+    came_from->bottom = bottom;
+    came_from->size = size;
 #endif
-    machine.kernel->invoke(machine.kernel->function, machine.args);
+    machine->kernel->invoke(machine->kernel->function, machine->args);
     copy_wait(0);
     self->state = State::Done;
-    ++machine.done;
-    switch_to(self->context, machine.main, true);
+    --machine->warps[self->index / 32].ready;
+    ++machine->done;
+    leave(true);
     __builtin_unreachable();
 }
 
-void yield() {
-    Fiber* me = self;
-    switch_to(me->context, machine.main);
-    self = me;
-}
-
 bool start_fibers(unsigned threads) {
-    while (machine.fibers.size() < threads) {
+    while (machine->fibers.size() < threads) {
         auto f = new Fiber{};
         f->context.stack = map_stack();
         if (!f->context.stack) {
             delete f;
             return false;
         }
-        machine.fibers.push_back(f);
+        machine->fibers.push_back(f);
     }
     return true;
 }
 
-void resume(Fiber* f) {
-    self = f;
-    switch_to(machine.main, f->context);
-}
+unsigned lanes_of(unsigned warp) { return machine->threads - warp * 32 < 32 ? machine->threads - warp * 32 : 32; }
 
 // Runs one warp's ready lanes, in an order drawn anew. Whether there was one.
 bool run_warp(unsigned warp) {
-    bool ran = false;
-    unsigned first = warp * 32, n = machine.threads - first < 32 ? machine.threads - first : 32;
+    if (machine->warps[warp].ready == 0) return false;
+    unsigned n = lanes_of(warp);
     unsigned start = draw() % n, step = n == 32 ? (draw() % 16) * 2 + 1 : 1;
-    for (unsigned i = 0; i < n && !machine.failed; ++i) {
-        Fiber* f = machine.fibers[first + (start + i * step) % n];
-        if (f->state != State::Ready) continue;
-        ran = true;
-        resume(f);
-    }
-    return ran;
+    machine->pass = {&machine->fibers[warp * 32], n, start, step, n};
+    self = machine->pass.next();
+    switch_to(machine->main, self->context);
+    return true;
 }
 
 void shuffle_priorities(unsigned warps) {
-    for (unsigned w = 0; w < warps; ++w) machine.warps[w].priority = int(draw() % 1024);
+    for (unsigned w = 0; w < warps; ++w) machine->warps[w].priority = int(draw() % 1024);
 }
 
 // Runs the warp of the highest priority that can go on; sometimes another. So a warp gets as far ahead of the
@@ -143,65 +165,67 @@ bool run_some(unsigned warps) {
     for (unsigned n = 0; n < warps; ++n) {
         int best = -1;
         for (unsigned w = 0; w < warps; ++w)
-            if (!tried[w] && (best < 0 || machine.warps[w].priority > machine.warps[best].priority)) best = int(w);
+            if (!tried[w] && (best < 0 || machine->warps[w].priority > machine->warps[best].priority)) best = int(w);
         tried[best] = true;
         if (run_warp(unsigned(best))) return true;
-        if (machine.failed) return false;
+        if (machine->failed) return false;
     }
     return false;
 }
 
 void release_block() {
-    int site = machine.fibers[0]->site;
-    for (unsigned i = 0; i < machine.threads; ++i) {
-        if (machine.fibers[i]->site == site) continue;
-        snprintf(machine.message, sizeof machine.message,
-                 "threads 0 and %u wait at different barriers (lines %d and %d)", i, site, machine.fibers[i]->site);
-        machine.failed = true;
+    int site = machine->fibers[0]->site;
+    for (unsigned i = 0; i < machine->threads; ++i) {
+        if (machine->fibers[i]->site == site) continue;
+        snprintf(machine->message, sizeof machine->message,
+                 "threads 0 and %u wait at different barriers (lines %d and %d)", i, site, machine->fibers[i]->site);
+        machine->failed = true;
         return;
     }
-    for (unsigned i = 0; i < machine.threads; ++i) machine.fibers[i]->state = State::Ready;
-    machine.at_barrier = 0;
+    unsigned warps = (machine->threads + 31) / 32;
+    for (unsigned i = 0; i < machine->threads; ++i) machine->fibers[i]->state = State::Ready;
+    for (unsigned w = 0; w < warps; ++w) machine->warps[w].ready = int(lanes_of(w));
+    machine->at_barrier = 0;
     ++stats.barriers;
-    if (draw() % 2) shuffle_priorities((machine.threads + 31) / 32);
+    if (draw() % 2) shuffle_priorities(warps);
 }
 
 void run_block() {
-    unsigned warps = (machine.threads + 31) / 32;
-    memset(machine.memory.data(), POISON, machine.memory.size());
-    machine.at_barrier = machine.done = 0;
-    for (unsigned i = 0; i < machine.threads; ++i) {
-        Fiber* f = machine.fibers[i];
+    unsigned warps = (machine->threads + 31) / 32;
+    memset(machine->memory.data(), POISON, machine->memory.size());
+    machine->at_barrier = machine->done = 0;
+    for (unsigned i = 0; i < machine->threads; ++i) {
+        Fiber* f = machine->fibers[i];
         f->index = i;
         f->thread = {i % block.threads.x, i / block.threads.x % block.threads.y,
                      i / (block.threads.x * block.threads.y)};
         f->state = State::Ready;
         f->n_pending = f->groups = 0;
-        prepare(f->context, entry);
+        prepare(f->context, i, entry);
     }
-    for (unsigned w = 0; w < warps; ++w) machine.warps[w].arrived = 0;
+    for (unsigned w = 0; w < warps; ++w) machine->warps[w] = {int(lanes_of(w)), 0, 0, 0};
     shuffle_priorities(warps);
-    while (!machine.failed && machine.done < int(machine.threads)) {
-        if (run_some(warps) || machine.failed) continue;
-        if (machine.at_barrier == int(machine.threads)) {
+    while (!machine->failed && machine->done < int(machine->threads)) {
+        if (run_some(warps) || machine->failed) continue;
+        if (machine->at_barrier == int(machine->threads)) {
             release_block();
             continue;
         }
         int at_warp = 0, site = 0;
-        for (unsigned i = 0; i < machine.threads; ++i)
-            if (machine.fibers[i]->state == State::Warp) ++at_warp, site = machine.fibers[i]->site;
-        snprintf(machine.message, sizeof machine.message,
+        for (unsigned i = 0; i < machine->threads; ++i)
+            if (machine->fibers[i]->state == State::Warp) ++at_warp, site = machine->fibers[i]->site;
+        snprintf(machine->message, sizeof machine->message,
                  "deadlock: %d threads at a block barrier, %d at a warp's collective (line %d), %d have left",
-                 machine.at_barrier, at_warp, site, machine.done);
-        machine.failed = true;
+                 machine->at_barrier, at_warp, site, machine->done);
+        machine->failed = true;
     }
-    if (machine.failed) return;
+    if (machine->failed) return;
     for (size_t i = 0; i < GUARD; ++i) {
         const uint8_t *before = block.shared - GUARD, *after = block.shared + block.shared_bytes;
         if (before[i] != POISON || after[i] != POISON) {
-            snprintf(machine.message, sizeof machine.message, "wrote outside %zu bytes of shared memory",
+            snprintf(machine->message, sizeof machine->message, "wrote outside %zu bytes of shared memory",
                      block.shared_bytes);
-            machine.failed = true;
+            machine->failed = true;
             return;
         }
     }
@@ -220,43 +244,41 @@ void fail(const char* format, ...) {
     char text[400];
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    snprintf(machine.message, sizeof machine.message, "block (%u, %u, %u) thread %u: %s", block.index.x,
+    snprintf(machine->message, sizeof machine->message, "block (%u, %u, %u) thread %u: %s", block.index.x,
              block.index.y, block.index.z, self->index, text);
-    machine.failed = true;
-    switch_to(self->context, machine.main, true);
+    machine->failed = true;
+    switch_to(self->context, machine->main, true);
     __builtin_unreachable();
 }
 
 void sync_block(int site) {
     self->state = State::Block;
     self->site = site;
-    ++machine.at_barrier;
-    yield();
+    --machine->warps[self->index / 32].ready;
+    ++machine->at_barrier;
+    leave();
 }
 
 void collective(int site, void* operand, void (*work)(void* const* lanes)) {
     unsigned first = self->index / 32 * 32;
-    Warp& warp = machine.warps[self->index / 32];
+    Warp& warp = machine->warps[self->index / 32];
     self->site = site;
     self->operand = operand;
-    if (warp.arrived > 0) {
-        for (unsigned i = 0; i < 32; ++i) {
-            const Fiber* other = machine.fibers[first + i];
-            if (other->state == State::Warp && other->site != site)
-                fail("lanes of a warp meet at lines %d and %d", site, other->site);
-        }
-    }
+    if (warp.arrived == 0) warp.site = site;
+    if (warp.site != site) fail("lanes of a warp meet at lines %d and %d", site, warp.site);
     if (++warp.arrived < 32) {
         self->state = State::Warp;
-        yield();
+        --warp.ready;
+        leave();
         return;
     }
     warp.arrived = 0;
+    warp.ready = 32;
     ++stats.collectives;
     void* operands[32];
-    for (unsigned i = 0; i < 32; ++i) operands[i] = machine.fibers[first + i]->operand;
+    for (unsigned i = 0; i < 32; ++i) operands[i] = machine->fibers[first + i]->operand;
     work(operands);
-    for (unsigned i = 0; i < 32; ++i) machine.fibers[first + i]->state = State::Ready;
+    for (unsigned i = 0; i < 32; ++i) machine->fibers[first + i]->state = State::Ready;
 }
 
 void copy_async(void* to, const void* from, int bytes, int valid) {
@@ -296,27 +318,29 @@ extern "C" int galen_host_launch(const char* name, const unsigned grid[3], const
                                  uint64_t seed, void* const* args, size_t n_args, char* error, size_t error_bytes) {
     const Kernel* kernel = kernels;
     while (kernel && strcmp(kernel->name, name) != 0) kernel = kernel->next;
-    machine.threads = threads[0] * threads[1] * threads[2];
+    static thread_local Machine own;
+    machine = &own;
+    machine->threads = threads[0] * threads[1] * threads[2];
     const char* wrong = nullptr;
     if (!kernel) wrong = "no such kernel";
     // A driver's interface does not say how many there are.
     else if (n_args != SIZE_MAX && kernel->n_args != n_args) wrong = "another number of arguments";
-    else if (machine.threads == 0 || machine.threads > MAX_THREADS) wrong = "1 to 1024 threads make a block";
-    else if (!start_fibers(machine.threads)) wrong = "no memory for the threads' stacks";
+    else if (machine->threads == 0 || machine->threads > MAX_THREADS) wrong = "1 to 1024 threads make a block";
+    else if (!start_fibers(machine->threads)) wrong = "no memory for the threads' stacks";
     if (wrong) {
         snprintf(error, error_bytes, "%s: %s", name, wrong);
         return 1;
     }
-    machine.kernel = kernel;
-    machine.args = args;
-    machine.random = seed;
-    machine.failed = false;
-    machine.memory.resize(shared + 2 * GUARD + 128);
+    machine->kernel = kernel;
+    machine->args = args;
+    machine->random = seed;
+    machine->failed = false;
+    machine->memory.resize(shared + 2 * GUARD + 128);
     block.threads = {threads[0], threads[1], threads[2]};
     block.grid = {grid[0], grid[1], grid[2]};
     // The start is aligned to 128 bytes, with a guard on either side.
-    auto base = reinterpret_cast<uintptr_t>(machine.memory.data());
-    block.shared = machine.memory.data() + ((base + GUARD + 127) / 128 * 128 - base);
+    auto base = reinterpret_cast<uintptr_t>(machine->memory.data());
+    block.shared = machine->memory.data() + ((base + GUARD + 127) / 128 * 128 - base);
     block.shared_bytes = shared;
     uint64_t blocks = uint64_t(grid[0]) * grid[1] * grid[2];
     std::vector<uint64_t> order(blocks);
@@ -326,8 +350,8 @@ extern "C" int galen_host_launch(const char* name, const unsigned grid[3], const
         block.index = {unsigned(i % grid[0]), unsigned(i / grid[0] % grid[1]),
                        unsigned(i / (uint64_t(grid[0]) * grid[1]))};
         run_block();
-        if (machine.failed) {
-            snprintf(error, error_bytes, "%s: %s", name, machine.message);
+        if (machine->failed) {
+            snprintf(error, error_bytes, "%s: %s", name, machine->message);
             return 1;
         }
     }

@@ -42,9 +42,9 @@ struct Block {
     size_t shared_bytes;
 };
 
-extern thread_local Fiber* self;
-extern thread_local Block block;
-extern thread_local Stats stats;
+extern __thread Fiber* self;
+extern __thread Block block;
+extern __thread Stats stats;
 
 // Ends the launch with a message; does not return.
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));

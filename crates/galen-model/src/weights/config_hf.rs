@@ -196,9 +196,13 @@ impl<'a> Reader<'a> {
             return Err(self.wrong(format!("`num_hidden_layers` is `{n_layers}`")));
         }
         let family = self.family;
-        // A family without windows has none whatever its configuration was left with: as in transformers.
+        // A family without windows does not read `sliding_window`, as in transformers; layers said to be of another kind are
+        // refused all the same.
         if family.sliding_window.is_none() {
-            return Ok((None, vec![false; n_layers]));
+            let layers = self
+                .get("layer_types")
+                .map_or_else(|| Ok(vec![false; n_layers]), |types| self.layer_types(types))?;
+            return Ok((None, layers));
         }
         let window = match self.fields.get("sliding_window") {
             Some(Value::Null) => None,
