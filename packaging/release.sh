@@ -21,7 +21,7 @@ PATH="$(realpath "$tools")/bin:$PATH"
 mkdir -p "$out"
 # Of an earlier release, and nothing else that lies there.
 rm -f "$out"/galen-*.whl "$out"/galen-*.tar.gz "$out"/SHA256SUMS
-maturin build --release --locked --zig --target "$target" --compatibility musllinux_1_2 \
+maturin build --release --locked --strip --zig --target "$target" --compatibility musllinux_1_2 \
     ${features:+--features "$features"} --out "$out"
 # A static binary asks nothing of a C library: one wheel for all.
 arch="${target%%-*}"

@@ -4,6 +4,7 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
+#include <memory>
 #include <vector>
 
 #if defined(__x86_64__)
@@ -318,8 +319,9 @@ extern "C" int galen_host_launch(const char* name, const unsigned grid[3], const
                                  uint64_t seed, void* const* args, size_t n_args, char* error, size_t error_bytes) {
     const Kernel* kernel = kernels;
     while (kernel && strcmp(kernel->name, name) != 0) kernel = kernel->next;
-    static thread_local Machine own;
-    machine = &own;
+    static thread_local std::unique_ptr<Machine> own;
+    if (!own) own.reset(new Machine);
+    machine = own.get();
     machine->threads = threads[0] * threads[1] * threads[2];
     const char* wrong = nullptr;
     if (!kernel) wrong = "no such kernel";

@@ -18,8 +18,8 @@ const USAGE: &str = "usage: cargo run --release -p xtask -- COMMAND
   cuda-toolkit                       installs NVIDIA's compiler from pip packages, into the user's cache
   cuda-check [--write]               compiles the CUDA kernels for every target and holds the code against their
                                      headers; --write renews kernels/ROOFLINE.md
-  gpu-bundle                         packs checks and timings, and `galen` with its kernels, for a machine with a card, which needs
-                                     its driver alone
+  gpu-bundle [--config FILE]         packs checks and timings, and `galen` with its kernels, for a machine with a card, which needs
+                                     its driver alone; FILE is handed on to cargo
   gpu-rehearsal                      runs checks and trainings without a card, over stand-ins for driver, cuBLAS and NCCL";
 
 fn main() -> ExitCode {
@@ -28,7 +28,11 @@ fn main() -> ExitCode {
         Some("tidy") => tidy::run(),
         Some("axolotl-check") => axolotl_arguments(args).and_then(|a| axolotl::run(&a)),
         Some("cuda-toolkit") => cuda::install(),
-        Some("gpu-bundle") => cuda::bundle(),
+        Some("gpu-bundle") => match (args.next().as_deref(), args.next().as_deref()) {
+            (None, None) => cuda::bundle(None),
+            (Some("--config"), Some(file)) => cuda::bundle(Some(file)),
+            _ => Err(USAGE.to_owned()),
+        },
         Some("gpu-rehearsal") => cuda::rehearse(),
         Some("cuda-check") => match args.next().as_deref() {
             None => cuda::check(false),

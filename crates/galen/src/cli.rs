@@ -5,7 +5,8 @@ use crate::commands::{
     serve, synth, train, verify,
 };
 use crate::config::{Config, Device};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::ffi::OsString;
 use std::num::NonZeroU16;
 use std::str::FromStr;
 
@@ -21,6 +22,22 @@ pub struct Cli {
     /// Flags of every command.
     #[command(flatten)]
     pub globals: Globals,
+}
+
+impl Cli {
+    /// What the words of a command line ask for, the program's name first.
+    pub fn read(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut command = minus_signs(Self::command());
+        let matches = command.try_get_matches_from_mut(words)?;
+        Self::from_arg_matches(&matches).map_err(|e| e.format(&mut command))
+    }
+}
+
+/// A number below 0 is a flag's value, for the flag to refuse: not a flag that is unknown.
+fn minus_signs(command: clap::Command) -> clap::Command {
+    let takes = |arg: &clap::Arg| arg.get_action().takes_values();
+    let command = command.mut_args(|a| if takes(&a) { a.allow_negative_numbers(true) } else { a });
+    command.mut_subcommands(minus_signs)
 }
 
 /// Flags of every command.
@@ -169,11 +186,10 @@ impl Limit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_definition_is_sound() {
-        Cli::command().debug_assert();
+        minus_signs(Cli::command()).debug_assert();
     }
 
     #[test]
@@ -221,10 +237,10 @@ mod tests {
             "--offline -vv --device cuda:1 eval ls",
             "train c.yaml --gpus 4",
         ] {
-            let words = std::iter::once("galen").chain(line.split_whitespace());
+            let words = std::iter::once("galen").chain(line.split_whitespace()).map(Into::into);
             // The repeated flag of the second `generate` line is meant to fail; all others parse.
             let repeated = line.contains("--max_tokens=9");
-            assert_eq!(Cli::try_parse_from(words).is_err(), repeated, "{line}");
+            assert_eq!(Cli::read(words).is_err(), repeated, "{line}");
         }
     }
 
@@ -243,10 +259,17 @@ mod tests {
             "generate -p x",
             "train c.yaml --resume --overwrite",
         ] {
-            let words = std::iter::once("galen").chain(line.split_whitespace());
-            let error = Cli::try_parse_from(words).err().unwrap_or_else(|| panic!("{line} parses"));
+            let words = std::iter::once("galen").chain(line.split_whitespace()).map(Into::into);
+            let error = Cli::read(words).err().unwrap_or_else(|| panic!("{line} parses"));
             assert_eq!(error.exit_code(), 2, "{line}");
         }
+    }
+
+    #[test]
+    fn a_number_below_zero_is_the_flag_s_to_refuse() {
+        let words = "galen eval --model m --tasks t --limit -1".split_whitespace().map(Into::into);
+        let said = Cli::read(words).expect_err("no limit").to_string();
+        assert!(said.contains("invalid value '-1' for '--limit"), "{said}");
     }
 
     #[test]

@@ -14,8 +14,6 @@ pub mod session;
 pub mod signals;
 pub mod stdout;
 
-use clap::Parser as _;
-
 /// Bytes the unit tests may hold: a parser that sizes a buffer by a number it did not check aborts them.
 #[cfg(test)]
 #[global_allocator]
@@ -24,7 +22,7 @@ static ALLOCATOR: cap::Cap<std::alloc::System> = cap::Cap::new(std::alloc::Syste
 /// Parses the process's arguments and runs the command. Returns the exit code; prints any error itself.
 pub fn run() -> u8 {
     galen_ops::alloc::keep_freed_pages();
-    let cli = match cli::Cli::try_parse() {
+    let cli = match cli::Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(e) => {
             let code = e.exit_code();

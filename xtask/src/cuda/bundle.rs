@@ -14,8 +14,9 @@ pub(super) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), PathBuf::from)
 }
 
-/// Builds both programs with the kernels inside and packs them, each with what belongs to it.
-pub fn run() -> Result<(), String> {
+/// Builds both programs with the kernels inside and packs them, each with what belongs to it. `profile`: a file of cargo's
+/// configuration, for archives that are rehearsed and thrown away.
+pub fn run(profile: Option<&str>) -> Result<(), String> {
     let toolkit = Toolkit::ensure()?;
     let root = crate::root();
     let target = target();
@@ -26,6 +27,7 @@ pub fn run() -> Result<(), String> {
     build.args(["--features", "galen-kernels/gpu,galen/cuda", "--bin", "galen-gpu-check", "--bin", "galen"]);
     // What the rehearsal trains.
     build.args(["--example", "tiny_model"]);
+    build.args(profile.into_iter().flat_map(|file| ["--config", file]));
     run_it(build.env("CUDA_HOME", &toolkit.home))?;
     let check = [
         (target.join("release/galen-gpu-check"), "galen-gpu-check"),

@@ -48,16 +48,16 @@ pub struct Args {
     )]
     pub max_tokens: usize,
     /// Randomness: 0 takes the likeliest token always
-    #[arg(long, alias = "temp", value_name = "X", default_value_t = 0.0, value_parser = temperature, allow_negative_numbers = true)]
+    #[arg(long, alias = "temp", value_name = "X", default_value_t = 0.0, value_parser = temperature)]
     pub temperature: f32,
     /// Choose among the N likeliest tokens; 0: all
     #[arg(long, alias = "top_k", value_name = "N", default_value_t = 0)]
     pub top_k: usize,
     /// Choose among the likeliest tokens that together have this probability
-    #[arg(long, alias = "top_p", value_name = "X", default_value_t = 1.0, value_parser = share, allow_negative_numbers = true)]
+    #[arg(long, alias = "top_p", value_name = "X", default_value_t = 1.0, value_parser = share)]
     pub top_p: f32,
     /// Leave out tokens less likely than this share of the likeliest
-    #[arg(long, alias = "min_p", value_name = "X", default_value_t = 0.0, value_parser = share, allow_negative_numbers = true)]
+    #[arg(long, alias = "min_p", value_name = "X", default_value_t = 0.0, value_parser = share)]
     pub min_p: f32,
     /// Divide the scores of tokens that were there already; 1: off
     #[arg(

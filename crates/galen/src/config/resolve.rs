@@ -389,6 +389,18 @@ impl Check<'_> {
                 hint,
             );
         }
+        // What a supervised run measures is known before it has begun; the figures of others follow from their rewards.
+        let known = ["loss", "mean_token_accuracy", "acc", "acc_stderr"];
+        let supervised = config.rl().is_none() && config.reward_model != Some(true);
+        if let Some(name) = best_by.filter(|m| supervised && !known.contains(&m.trim_start_matches("eval_")))
+        {
+            let message = format!("`metric_for_best_model: {name}` is not measured");
+            self.wrong(
+                "metric_for_best_model",
+                message,
+                "there is `eval_loss`, `eval_mean_token_accuracy`, and `eval_acc` with `eval_task`",
+            );
+        }
         let of_a_loss = config.metric_for_best_model.as_ref().is_none_or(|m| m.ends_with("loss"));
         if config.greater_is_better == Some(true) && of_a_loss {
             self.wrong("greater_is_better", "`greater_is_better: true` for a loss", "leave it out");

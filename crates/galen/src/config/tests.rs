@@ -80,6 +80,11 @@ fn complaints_have_a_place_and_a_remedy() {
             "c.yaml:6: `eval_acc` is the accuracy of `eval_task`, which is not set\nhint: name the task's YAML in `eval_task`",
         ),
         (
+            "val_set_size: 0.1\nmetric_for_best_model: eval_accuracy",
+            "c.yaml:7: `metric_for_best_model: eval_accuracy` is not measured\nhint: there is `eval_loss`, `eval_mean_token_accuracy`, \
+             and `eval_acc` with `eval_task`",
+        ),
+        (
             "early_stopping_patience: 2",
             "c.yaml:6: `early_stopping_patience` needs rows to validate on\nhint: set `val_set_size: 0.05` or `test_datasets:`",
         ),
