@@ -4,6 +4,10 @@
 #
 #   run.sh [arguments of galen-gpu-check]
 set -uo pipefail
+card=0
+for ((i = 1; i < $#; i++)); do
+    [ "${!i}" != "--card" ] || { i=$((i + 1)) && card="${!i}"; }
+done
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 out="${OUT:-$PWD}"
 mkdir -p "$out"
@@ -14,7 +18,7 @@ echo "== checks and timings"
 
 if python3 -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
     echo "== PyTorch at the same shapes"
-    python3 "$here/peers.py" "$out/gpu-peers.json" || echo "the peers' timings failed"
+    timeout 900 python3 "$here/peers.py" "$out/gpu-peers.json" "$card" || echo "the peers' timings failed"
 else
     echo "== no python3 with torch that sees a card: peers are not timed"
 fi
@@ -27,7 +31,7 @@ if [ -n "$sanitizer" ]; then
         {
             echo "== $tool"
             timeout 900 "$sanitizer" --tool "$tool" --error-exitcode 9 \
-                "$here/galen-gpu-check" --small --out "$out/gpu-small.json" 2>&1 | tail -40
+                "$here/galen-gpu-check" --card "$card" --small --out "$out/gpu-small.json" 2>&1 | tail -40
             code="${PIPESTATUS[0]}"
             echo "exit status $code"
         } >>"$out/gpu-sanitizer.txt"

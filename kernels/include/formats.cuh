@@ -166,19 +166,21 @@ struct Q6_K {
 
 struct Nf4 {
     static constexpr bool DIRECT = false, USES_LUT = true;
-    struct Raw { uint4 codes; float absmax; };
+    // What is loaded depends on nothing that is: the magnitude is looked up when the codes are decoded, or a thread would wait
+    // for its byte where it only means to load ahead.
+    struct Raw { uint4 codes; uint32_t level; float super; const float* levels; float offset; };
     static __device__ __forceinline__ Raw load(const Weight& w, int64_t row, int group) {
         int64_t at = row * (w.cols / 32) + group, block = at / 2;
-        float level = w.levels[16 + w.scales[block]];
-        float scale = ptx::load_vector<float>(w.supers + 4 * (block / 256));
-        return {ptx::load_vector<uint4>(w.codes + 16 * at), __fadd_rn(__fmul_rn(level, scale), w.offset)};
+        return {ptx::load_vector<uint4>(w.codes + 16 * at), w.scales[block],
+                ptx::load_vector<float>(w.supers + 4 * (block / 256)), w.levels + 16, w.offset};
     }
     static __device__ __forceinline__ void decode(uint32_t (&out)[16], const Raw& raw, int, const float* lut) {
+        float absmax = __fadd_rn(__fmul_rn(raw.levels[raw.level], raw.super), raw.offset);
         const uint32_t words[4] = {raw.codes.x, raw.codes.y, raw.codes.z, raw.codes.w};
         UNROLL
         for (int i = 0; i < 16; ++i) {
             uint32_t pair = words[i / 4] >> 4 * (i % 4);
-            out[i] = ptx::pack_bf16(__fmul_rn(lut[pair & 15], raw.absmax), __fmul_rn(lut[pair >> 16 & 15], raw.absmax));
+            out[i] = ptx::pack_bf16(__fmul_rn(lut[pair & 15], absmax), __fmul_rn(lut[pair >> 16 & 15], absmax));
         }
     }
 };

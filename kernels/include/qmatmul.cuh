@@ -54,8 +54,9 @@ struct Product {
     // Where this thread decodes: a row of the stored matrix and the first of two groups, for step t.
     __device__ __forceinline__ void place(int t, int& row, int& group) const {
         int i = threadIdx.x;
-        row = BACKWARD ? t * K + i / 2 : n0 + i;
-        group = BACKWARD ? n0 / 32 + 2 * (i % 2) : t * (K / 32);
+        // Backward, eight neighbours store into eight rows: chunks of one row would share banks.
+        row = BACKWARD ? t * K + i % K : n0 + i;
+        group = BACKWARD ? n0 / 32 + 2 * (i / K) : t * (K / 32);
     }
 
     __device__ __forceinline__ void load_codes(int t) {
@@ -77,7 +78,7 @@ struct Product {
             F::decode(pairs, raw[g], min(group + g, op.weight.cols / 32 - 1), lut);
             UNROLL
             for (int j = 0; j < 4; ++j) {
-                bf16* to = tile + (BACKWARD ? Outer::at(i / 2, 8 * (i % 2) + 4 * g + j) : Inner::at(i, 4 * g + j));
+                bf16* to = tile + (BACKWARD ? Outer::at(i % K, 8 * (i / K) + 4 * g + j) : Inner::at(i, 4 * g + j));
                 ptx::store_vector(to, make_uint4(pairs[4 * j], pairs[4 * j + 1], pairs[4 * j + 2], pairs[4 * j + 3]));
             }
         }

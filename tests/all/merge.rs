@@ -3,7 +3,7 @@
 use crate::goldens::{Golden, path};
 use crate::support::lora;
 use galen_adapter::{Adapter, ModuleShape};
-use galen_export::merge::{METHODS, MajoritySign, MergeOptions, combine, find};
+use galen_export::merge::{METHODS, MajoritySign, MergeOptions, find};
 use galen_export::module_shapes;
 use galen_model::Weights;
 
@@ -12,6 +12,14 @@ const TOLERANCE: f32 = 1e-5;
 
 /// Name, r, scale.
 const ADAPTERS: [(&str, usize, f32); 3] = [("one", 4, 2.0), ("two", 4, 1.5), ("three", 2, 1.0)];
+
+fn combine(
+    adapters: &[(&Adapter, f64)],
+    modules: &[ModuleShape],
+    options: &MergeOptions,
+) -> Result<Adapter, galen_export::Error> {
+    galen_export::merge::combine(adapters, modules, options, &|| {})
+}
 
 fn shapes() -> Vec<ModuleShape> {
     let weights = Weights::open(&path("tiny/llama_tied")).expect("a tiny model");
@@ -164,6 +172,9 @@ fn every_method_merges_one_adapter_to_itself_and_says_what_it_needs() {
     let ranks = [(&all[0], 1.0), (&all[2], 1.0)];
     let error = combine(&ranks, &shapes(), &options("linear", None)).err().expect("two ranks").to_string();
     assert!(error.contains("--method cat"), "{error}");
+    // The same method over the changes takes any ranks.
+    let error = combine(&ranks, &shapes(), &options("ties", Some(0.5))).err().expect("two ranks").to_string();
+    assert!(error.contains("--method ties_svd"), "{error}");
     assert!(combine(&[], &shapes(), &options("cat", None)).is_err());
 }
 

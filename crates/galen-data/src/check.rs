@@ -1,7 +1,7 @@
 //! `galen data check`: what a data set holds and what is wrong with it, before any training.
 
 use crate::dataset::Loaded;
-use crate::tokenize::encode;
+use crate::tokenize::{TokenizeOptions, encode, is_plain};
 use crate::{DataError, Fault};
 use galen_types::{Conversation, Rendered, TextEncoder};
 use rayon::prelude::*;
@@ -34,7 +34,7 @@ pub struct CheckReport {
     pub lengths: Option<Lengths>,
     /// Supervised tokens of all rows.
     pub supervised_tokens: u64,
-    /// Rows longer than `sequence_len`.
+    /// Rows longer than `sequence_len`, but for plain texts, which are cut into several rows.
     pub too_long: u64,
     /// Rows whose text is that of an earlier row.
     pub duplicates: u64,
@@ -107,7 +107,12 @@ impl Lengths {
 pub type Render<'a> = &'a (dyn Fn(&Conversation) -> Result<Rendered, String> + Sync);
 
 /// Checks rows loaded with `OnBadRow::Skip`.
-pub fn check(loaded: &Loaded, render: Render, encoder: &dyn TextEncoder, sequence_len: usize) -> CheckReport {
+pub fn check(
+    loaded: &Loaded,
+    render: Render,
+    encoder: &dyn TextEncoder,
+    options: TokenizeOptions,
+) -> CheckReport {
     let mut report = CheckReport {
         kind: loaded.kind.to_owned(),
         rows: (loaded.rows.len() + loaded.bad_rows.len()) as u64,
@@ -131,7 +136,7 @@ pub fn check(loaded: &Loaded, render: Render, encoder: &dyn TextEncoder, sequenc
         .par_iter()
         .map(|row| {
             let rendered = render(row).map_err(|what| DataError::row(row.origin(), Fault::Template, what))?;
-            let encoded = encode(&rendered, encoder, false)?;
+            let encoded = encode(&rendered, encoder, options.train_on_inputs)?;
             let supervised = encoded.mask.iter().skip(1).filter(|m| **m).count();
             Ok((rendered, encoded.ids.len(), supervised))
         })
@@ -152,7 +157,7 @@ pub fn check(loaded: &Loaded, render: Render, encoder: &dyn TextEncoder, sequenc
             }
         };
         lengths.push(tokens as u64);
-        report.too_long += u64::from(tokens > sequence_len);
+        report.too_long += u64::from(tokens > options.sequence_len && !is_plain(rendered));
         report.supervised_tokens += supervised as u64;
         if supervised == 0 {
             report.without_supervision += 1;

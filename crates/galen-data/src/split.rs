@@ -161,16 +161,36 @@ pub fn write_jsonl(path: &Path, rows: &[RawRow]) -> Result<(), DataError> {
 
 fn group_of(row: &RawRow, group_by: Option<&str>) -> Result<String, DataError> {
     let Some(group_by) = group_by else {
-        return Ok(Value::Object(row.fields.clone()).to_string());
+        return Ok(sorted(&Value::Object(row.fields.clone())));
     };
     match field(&row.fields, group_by) {
         Some(Value::String(s)) => Ok(s.clone()),
         Some(v @ (Value::Number(_) | Value::Bool(_))) => Ok(v.to_string()),
-        None | Some(Value::Null) => Err(missing_field(&row.origin, &row.fields, group_by)),
+        None => Err(missing_field(&row.origin, &row.fields, group_by)),
+        Some(Value::Null) => {
+            let what = format!("cannot group by `{group_by}`: it is null in this row");
+            Err(DataError::row(&row.origin, Fault::WrongKind, what))
+        }
         Some(other) => {
             let what = format!("cannot group by `{group_by}`: it is {}", kind(other));
             Err(DataError::row(&row.origin, Fault::WrongKind, what))
         }
+    }
+}
+
+/// A value as text, its keys in order: rows that are equal are one text.
+fn sorted(value: &Value) -> String {
+    match value {
+        Value::Object(fields) => {
+            let ordered: BTreeMap<_, _> = fields.iter().collect();
+            let all: Vec<_> = ordered
+                .into_iter()
+                .map(|(k, v)| format!("{}:{}", Value::from(k.as_str()), sorted(v)))
+                .collect();
+            format!("{{{}}}", all.join(","))
+        }
+        Value::Array(items) => format!("[{}]", items.iter().map(sorted).collect::<Vec<_>>().join(",")),
+        other => other.to_string(),
     }
 }
 

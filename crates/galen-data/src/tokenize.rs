@@ -36,6 +36,11 @@ pub struct TokenizeOptions {
     pub train_on_inputs: bool,
 }
 
+/// Whether a row is plain text that is supervised throughout, which is cut into several where it is too long.
+pub(crate) fn is_plain(row: &Rendered) -> bool {
+    row.append_eos() && row.spans().len() == 1 && row.spans()[0] == (0..row.text().len())
+}
+
 /// What became of the rows. Every row given is kept or counted under one of the reasons.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct TokenizeReport {
@@ -164,8 +169,7 @@ fn fate(row: &Rendered, number: u64, encoded: Encoded, options: TokenizeOptions)
     let (origin, len) = (row.origin(), ids.len());
     let max = options.sequence_len.max(1);
     if len > max {
-        let is_plain = row.append_eos() && row.spans().len() == 1 && row.spans()[0] == (0..row.text().len());
-        if is_plain && max > 1 {
+        if is_plain(row) && max > 1 {
             let chunks = ids.chunks(max).zip(mask.chunks(max)).filter(|(_, m)| supervised(m));
             let sequences = chunks
                 .map(|(i, m)| Tokenized::new(origin.clone(), number, i.to_vec(), m.to_vec()))

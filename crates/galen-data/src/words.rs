@@ -1,21 +1,49 @@
 //! Text as a list of words, the one way for everything that compares texts.
 
-/// Lower case runs of letters and digits; a character of a script written without spaces is a word of its own.
+use unicode_normalization::UnicodeNormalization as _;
+
+/// Lower case runs of letters and digits; a character of a script written without spaces is a word of its own, and so is a sign that
+/// says something: `x < 5` is not `x > 5`, nor `-5` 5. Letters with marks are the same however they are composed.
 pub fn words(text: &str) -> Vec<String> {
+    let chars: Vec<char> = text.nfc().flat_map(char::to_lowercase).collect();
     let mut out = Vec::new();
     let mut word = String::new();
-    for c in text.chars().flat_map(char::to_lowercase) {
-        if stands_alone(c) {
-            out.extend(Some(std::mem::take(&mut word)).filter(|w| !w.is_empty()));
-            out.push(c.to_string());
-        } else if c.is_alphanumeric() {
+    for (at, &c) in chars.iter().enumerate() {
+        let alone = stands_alone(c) || is_sign(&chars, at);
+        if c.is_alphanumeric() && !alone {
             word.push(c);
-        } else {
-            out.extend(Some(std::mem::take(&mut word)).filter(|w| !w.is_empty()));
+            continue;
+        }
+        out.extend(Some(std::mem::take(&mut word)).filter(|w| !w.is_empty()));
+        if alone {
+            out.push(c.to_string());
         }
     }
     out.extend(Some(word).filter(|w| !w.is_empty()));
     out
+}
+
+/// Whether a character stands for an operation, a comparison or a minus, and not for a bullet, a hyphen or emphasis.
+fn is_sign(chars: &[char], at: usize) -> bool {
+    let on_line = |c: &&char| !(c.is_whitespace() && **c != '\n');
+    let between = || {
+        let before = chars[..at].iter().rev().find(on_line);
+        let after = chars[at + 1..].iter().find(on_line);
+        before.is_some_and(|c| c.is_alphanumeric() || ")]}".contains(*c))
+            && after.is_some_and(|c| c.is_alphanumeric() || "([{".contains(*c))
+    };
+    let next = chars.get(at + 1);
+    match chars[at] {
+        '<' | '>' | '=' | '≤' | '≥' | '≠' | '±' | '+' | '%' | '^' => true,
+        '*' | '/' | '×' | '÷' => between(),
+        '-' | '−' => {
+            let previous = at.checked_sub(1).map(|i| chars[i]);
+            let glued = previous.is_some_and(char::is_alphanumeric);
+            let spaced = previous.is_some_and(char::is_whitespace) && next.is_some_and(|c| c.is_whitespace());
+            (!glued && next.is_some_and(char::is_ascii_digit)) || (spaced && between())
+        }
+        _ => false,
+    }
 }
 
 /// The words of a text with one space between them: two texts that differ in case, spacing and punctuation are one.
@@ -88,6 +116,27 @@ mod tests {
         assert_eq!(normalized("  Type-2 DIABETES, (mellitus)\n"), "type 2 diabetes mellitus");
         assert_eq!(normalized("糖尿病 E11"), "糖 尿 病 e11");
         assert_eq!(normalized("...!"), "");
+        // Signs that say something, and those that do not.
+        let apart = [
+            "x > 5",
+            "x < 5",
+            "x = a + b",
+            "x = a - b",
+            "x = a * b",
+            "x = a / b",
+            "delta is -5",
+            "delta is 5",
+            "5%",
+            "5",
+        ];
+        for (i, one) in apart.iter().enumerate() {
+            assert!(apart[..i].iter().all(|other| normalized(other) != normalized(one)), "{one}");
+        }
+        assert_eq!(normalized("- **bold**, 5-10 mg\n* type-2"), "bold 5 10 mg type 2");
+        assert_eq!(
+            normalized("infarctus ce\u{301}re\u{301}bral"),
+            normalized("infarctus c\u{e9}r\u{e9}bral")
+        );
         let of = |text: &str| hash(&words(text));
         assert_ne!(of("ab c"), of("a bc"));
         assert_eq!(of("A, b"), of("a B"));

@@ -44,8 +44,8 @@ fn begins(chars: &[char], at: usize, separators: Separators) -> bool {
 fn is_negative(chars: &[char], at: usize) -> bool {
     let mut before = chars[..at].iter().rev().copied().peekable();
     before.next_if(|c| "$€£¥".contains(*c));
-    let minus = before.next_if(|c| "-−".contains(*c)).is_some();
-    minus && before.next().is_none_or(|c| !(c.is_alphanumeric() || ")]}-−".contains(c)))
+    let minus = before.next_if(|c| "-−–".contains(*c)).is_some();
+    minus && before.next().is_none_or(|c| !(c.is_alphanumeric() || ")]}-−–".contains(c)))
 }
 
 /// The number that begins at `start`, and where it ends.
@@ -62,8 +62,15 @@ fn scan(chars: &[char], start: usize, separators: Separators) -> (Option<f64>, u
     at = digits(&mut clean, at);
     if let Some(thousands) = separators.thousands.filter(|_| (1..=3).contains(&(at - start))) {
         let group = |at: usize| (1..=3).all(|i| digit(chars, at + i)) && !digit(chars, at + 4);
-        while chars.get(at) == Some(&thousands) && group(at) {
-            at = digits(&mut clean, at + 1);
+        loop {
+            // TeX writes `1{,}000`, lest a space follow.
+            let braced = chars.get(at) == Some(&'{') && chars.get(at + 2) == Some(&'}');
+            let at_separator = if braced { at + 1 } else { at };
+            let last = if braced { at + 2 } else { at };
+            if chars.get(at_separator) != Some(&thousands) || !group(last) {
+                break;
+            }
+            at = digits(&mut clean, last + 1);
         }
     }
     if chars.get(at) == Some(&separators.decimal) && digit(chars, at + 1) {
@@ -108,6 +115,9 @@ mod tests {
                 ("72.", &[72.0]),
                 ("3.5, 4,5", &[3.5, 4.0, 5.0]),
                 ("1,234,567.89", &[1_234_567.89]),
+                ("1{,}234{,}567.89", &[1_234_567.89]),
+                ("{1}, {2}", &[1.0, 2.0]),
+                ("it is \u{2013}5, or 3\u{2013}5", &[-5.0, 3.0, 5.0]),
                 ("1,2345", &[1.0, 2345.0]),
                 ("1234,567", &[1234.0, 567.0]),
                 ("-5 −6 (-7) +8", &[-5.0, -6.0, -7.0, 8.0]),

@@ -85,7 +85,7 @@ fn build<'a>(
 const TRL: &[(&str, &str)] = &[
     ("accuracy_reward", "`numeric` or `exact_match` with `field: solution`"),
     ("reasoning_accuracy_reward", "`numeric` or `exact_match` with `field: solution, after: </think>`"),
-    ("think_format_reward", "`format` with `template: <think>...</think>...`"),
+    ("think_format_reward", "`regex` with `pattern: '(?s)^<think>(?!.*<think>).*?</think>'`"),
     ("get_soft_overlong_punishment", "`soft_overlong_punishment`"),
     ("get_repetition_penalty_reward", "`repetition`"),
 ];

@@ -22,7 +22,7 @@ mod sft;
 
 pub use error::{Error, Result};
 pub use hacking::RewardHacking;
-pub use memory::{available_bytes, peak_rss_bytes};
+pub use memory::{available_bytes, limit_bytes, peak_rss_bytes};
 pub use objective::{HeldOut, Objective, Place, Remark, StepGradient, Validation};
 pub use on_device::{OnDevice, Replica};
 pub use plan::StepPlan;

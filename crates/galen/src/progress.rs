@@ -75,8 +75,12 @@ impl Progress {
 
     /// `n` more units are done.
     pub fn inc(&self, n: u64) {
-        let done = self.plain.lock().map_or(0, |p| p.done);
-        self.set(done.saturating_add(n));
+        let count = |mut plain: std::sync::MutexGuard<Plain>| {
+            plain.done = plain.done.saturating_add(n);
+            plain.done
+        };
+        let done = self.plain.lock().map_or(0, count);
+        self.set(done);
     }
 
     /// `done` units are done so far.
@@ -85,7 +89,8 @@ impl Progress {
             bar.set_position(done);
         }
         let Ok(mut plain) = self.plain.lock() else { return };
-        plain.done = done;
+        // Threads may come here in another order than they counted in.
+        plain.done = plain.done.max(done);
         if self.bar.is_none() && plain.said.elapsed() >= PLAIN_EVERY {
             plain.said = Instant::now();
             say(&line(&self.name, done, self.total, self.unit, plain.began.elapsed(), &plain.message));

@@ -34,6 +34,7 @@ pub static CHECKS: &[(&str, Check)] = &[
     ("rotary_embedding", elementwise::rotary_embedding),
     ("gates_and_masks", elementwise::gates_and_masks),
     ("rounding_and_picking", elementwise::rounding_and_picking),
+    ("into_branches", training::into_branches),
     ("gradients_of_branches", training::gradients_of_branches),
     ("log_probabilities_and_their_gradient", training::log_probabilities_and_their_gradient),
     ("optimisers", training::optimisers),
@@ -72,6 +73,10 @@ pub fn small(device: &Device) -> Result<(), String> {
     elementwise::check_dropout(device, 2, 16)?;
     elementwise::check_embedding_noise(device, 2, 16)?;
     elementwise::check_plain(device)?;
+    for backward in [false, true] {
+        training::check_low_rank(device, backward, (3, 5, 72))?;
+        training::check_low_rank(device, backward, (3, 20, 72))?;
+    }
     training::check_lora_gradient(device, 70, 3, 12, 64)?;
     training::check_adamw(device, 8)?;
     training::check_square_sum(device, 300)?;

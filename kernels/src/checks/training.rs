@@ -46,6 +46,41 @@ pub fn check_lora_gradient(
     Ok(())
 }
 
+/// Into a branch of `rank` from `m` rows of `k`, with row strides beyond the columns.
+pub fn check_low_rank(
+    device: &Device,
+    backward: bool,
+    (m, rank, k): (usize, usize, usize),
+) -> Result<(), String> {
+    let (x, w) = (narrow(&values(1, m * k)), narrow(&values(2, rank * k)));
+    let wide = if backward { rank } else { k };
+    let (ldx, ldw, ldu) = (k + 8, stride(wide), stride(rank) + 8);
+    let (xs, ws) = (strided(&x, k, ldx), strided(&w, wide, ldw));
+    let outputs = if rank <= 16 { 16 } else { 32 };
+    let direction = if backward { "backward" } else { "forward" };
+    let grid = [m.div_ceil(16), rank.div_ceil(outputs), 1];
+    let kept = vec![0x1234u16; m * ldu];
+    let mut u = kept.clone();
+    let launch = Launch::new(format!("low_rank_{direction}_{outputs}"), grid).input(&xs).int(ldx).input(&ws);
+    let launch = launch.int(ldw).int(rank).int(k).float(0.5).inout(&mut u).int(ldu).int(m);
+    no_conflicts("low_rank", device.run(launch)?)?;
+    let (x, w, got) = (widen(&x), widen(&w), widen(&u));
+    let mut want = vec![0f64; m * ldu];
+    for (i, want) in want.iter_mut().enumerate() {
+        let (t, r) = (i / ldu, i % ldu);
+        if r >= rank {
+            *want = f64::from(got[i]);
+            if u[i] != kept[i] {
+                return Err(format!("low_rank {direction}: column {r} of {rank} was written"));
+            }
+            continue;
+        }
+        let of = |j: usize| if backward { w[j * rank + r] } else { w[r * k + j] };
+        *want = 0.5 * (0..k).map(|j| f64::from(x[t * k + j]) * f64::from(of(j))).sum::<f64>();
+    }
+    close(&format!("low_rank {direction}: {m} rows, rank {rank}, {k}"), &got, &want, 4.0e-3, 0.05)
+}
+
 /// The head by its kernels, in chunks, against galen-ops' operation.
 pub fn check_log_prob(device: &Device, dtype: WeightDtype, temperature: f32) -> Result<(), String> {
     let (v, c, tokens, chunk) = (150usize, 256usize, 9usize, 64usize);
@@ -352,6 +387,17 @@ pub fn gradients_of_branches(device: &Device) -> Result<(), String> {
         [(1, 1, 8, 256), (70, 8, 136, 256), (300, 64, 130, 128), (129, 70, 24, 128), (513, 16, 64, 256)]
     {
         check_lora_gradient(device, tokens, rank, n, per)?;
+    }
+    Ok(())
+}
+
+/// Into branches and, backward, from the other side; more rows than a block takes, ranks of either kernel and beyond, turns that some
+/// warps have and others not.
+pub fn into_branches(device: &Device) -> Result<(), String> {
+    for backward in [false, true] {
+        for shape in [(1, 1, 8), (5, 3, 200), (17, 16, 1096), (40, 17, 544), (16, 70, 104), (33, 32, 4096)] {
+            check_low_rank(device, backward, shape)?;
+        }
     }
     Ok(())
 }

@@ -161,6 +161,11 @@ pub fn all(gpu: &Gpu, sizes: Sizes) -> (Vec<Timing>, Vec<String>) {
         }
         note(format!("dequantize {dtype}"), dequantize(gpu, sizes, dtype));
     }
+    for name in ["low_rank_forward_16", "low_rank_backward_16"] {
+        for m in [1, sizes.rows] {
+            note(format!("{name}, {m} rows"), low_rank(gpu, sizes, name, m));
+        }
+    }
     for (what, found) in paths::all(gpu, sizes) {
         note(what, found);
     }
@@ -205,6 +210,29 @@ fn product(gpu: &Gpu, sizes: Sizes, dtype: WeightDtype, name: &str, m: usize) ->
     Ok(Timing { kernel, work: format!("m {m}, n {n}, k {k}, rank {rank}"), ms, flops, bytes })
 }
 
+/// Into a branch of rank 16.
+fn low_rank(gpu: &Gpu, sizes: Sizes, kernel: &str, m: usize) -> Result<Timing, CudaError> {
+    let (k, rank) = (sizes.width, 16);
+    let (x, w, u) = (filled(gpu, 2 * m * k)?, filled(gpu, 2 * rank * k)?, gpu.alloc(2 * m * rank)?);
+    let ldw = if kernel.contains("backward") { rank } else { k };
+    let args = [
+        buffer(&x),
+        int(k),
+        buffer(&w),
+        int(ldw),
+        int(rank),
+        int(k),
+        KernelArg::Float(1.0),
+        buffer(&u),
+        int(rank),
+        int(m),
+    ];
+    let ms = median(gpu, sizes.runs, || launch(gpu, kernel, [m.div_ceil(16), 1, 1], &args))?;
+    let flops = 2.0 * (m * rank * k) as f64;
+    let bytes = (x.len() + w.len() + u.len()) as f64;
+    Ok(Timing { kernel: kernel.into(), work: format!("m {m}, k {k}, rank {rank}"), ms, flops, bytes })
+}
+
 fn dequantize(gpu: &Gpu, sizes: Sizes, dtype: WeightDtype) -> Result<Timing, CudaError> {
     let (n, k) = (sizes.inner, sizes.width);
     let weight = FakeWeight::new(gpu, dtype, n, k)?;
@@ -232,8 +260,9 @@ fn shared(plan: &[DeviceBuffer; 3], tokens: usize, group: usize) -> Vec<KernelAr
 
 /// A causal layer of 16,384 tokens in segments of `tokens`, 4096 wide, keys and values for a quarter of the heads.
 fn attention(gpu: &Gpu, sizes: Sizes, d: usize, tokens: usize, backward: bool) -> Result<Timing, CudaError> {
-    let (all, heads) = (sizes.tokens, sizes.width / d);
-    let kv = (heads / 4).max(1);
+    // A quarter of the heads, to the whole: 4096 is no multiple of 96.
+    let (all, kv) = (sizes.tokens, (sizes.width / d / 4).max(1));
+    let heads = if sizes.width / d < 4 { sizes.width / d } else { 4 * kv };
     let batch = segments(&vec![(tokens as u32, None); all / tokens]);
     let (ldq, ldk) = (heads * d, kv * d);
     let lengths = [

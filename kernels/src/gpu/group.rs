@@ -9,14 +9,21 @@ const VALUES: usize = 3 * 1_000_003;
 
 /// Who summed over how many cards; nothing where there is one alone.
 pub fn check() -> Result<Option<String>, String> {
-    let n = cards().map_err(|e| e.to_string())?.len();
-    if n < 2 {
+    let cards = cards().map_err(|e| e.to_string())?;
+    // Those that train together: of one kind.
+    let kind = cards.iter().map(|c| c.capability).max();
+    let alike: Vec<usize> = cards.iter().filter(|c| Some(c.capability) == kind).map(|c| c.ordinal).collect();
+    if alike.len() < 2 {
         return Ok(None);
     }
-    let gpus = (0..n).map(Gpu::open).collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
-    let nccl = sums(&gpus).map_err(|e| e.to_string())?;
-    let named = |(i, gpu)| Accelerator::new(&format!("cuda:{i}"), gpu);
-    let members = gpus.into_iter().enumerate().map(named).collect();
+    let gpus = alike.into_iter().map(Gpu::open).collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
+    let (nccl, note) = sums(&gpus).map_err(|e| e.to_string())?;
+    // A library that is there and fails is a failure here.
+    if let Some(note) = note {
+        return Err(note);
+    }
+    let named = |gpu: Gpu| Accelerator::new(&format!("cuda:{}", gpu.card().ordinal), gpu);
+    let members = gpus.into_iter().map(named).collect();
     let group = match nccl {
         Some(nccl) => Group::new(members, Arc::new(nccl)),
         None => Group::by_host(members),

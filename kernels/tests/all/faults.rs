@@ -64,6 +64,11 @@ fn branch(device: &Device) -> Result<(), String> {
     training::check_lora_gradient(device, 300, 16, 136, 300)
 }
 
+fn into_branch(device: &Device) -> Result<(), String> {
+    training::check_low_rank(device, false, (17, 16, 1096))?;
+    training::check_low_rank(device, true, (17, 20, 1096))
+}
+
 fn head(device: &Device) -> Result<(), String> {
     training::check_log_prob_online(device)
 }
@@ -196,6 +201,30 @@ const FAULTS: &[Fault] = &[
         from: "    ptx::copy_wait<0>();\n    __syncthreads();\n    // Every warp's",
         to: "    ptx::copy_wait<0>();\n    // Every warp's",
         check: decode,
+    },
+    Fault {
+        what: "the rows of a piece lie in their own order, not in the other operand's",
+        unit: "low_rank",
+        file: "low_rank.cu",
+        from: "lane % 8 / 2 * 8 + lane / 8 * 2 + lane % 2;",
+        to: "lane;",
+        check: into_branch,
+    },
+    Fault {
+        what: "sums are written over pieces that other warps still read",
+        unit: "low_rank",
+        file: "low_rank.cu",
+        from: "if constexpr (BACKWARD) __syncthreads();",
+        to: "",
+        check: into_branch,
+    },
+    Fault {
+        what: "the second half of a turn is multiplied with the first",
+        unit: "low_rank",
+        file: "low_rank.cu",
+        from: "second[4] = {a0.z, a1.z, a0.w, a1.w};",
+        to: "second[4] = {a0.x, a1.x, a0.y, a1.y};",
+        check: into_branch,
     },
     Fault {
         what: "the last split is left out",

@@ -49,6 +49,7 @@ checks! {
     rotary_embedding
     gates_and_masks
     rounding_and_picking
+    into_branches
     gradients_of_branches
     log_probabilities_and_their_gradient
     optimisers

@@ -1,6 +1,7 @@
 use super::*;
 use crate::dataset::BadRow;
 use crate::testing::Words;
+use crate::tokenize::ExcessLength;
 use galen_types::Origin;
 
 fn loaded() -> Loaded {
@@ -26,13 +27,17 @@ fn loaded() -> Loaded {
     }
 }
 
+fn options() -> TokenizeOptions {
+    TokenizeOptions { sequence_len: 8, excess: ExcessLength::Drop, train_on_inputs: false }
+}
+
 fn render(row: &Conversation) -> Result<Rendered, String> {
     crate::render_pieces(row).map_err(|e| e.to_string())
 }
 
 #[test]
 fn everything_is_counted_and_named() {
-    let report = check(&loaded(), &render, &Words::default(), 8);
+    let report = check(&loaded(), &render, &Words::default(), options());
     assert_eq!((report.rows, report.readable), (6, 5));
     assert_eq!(report.bad_rows, BTreeMap::from([(Fault::EmptyTurn, 1), (Fault::Template, 1)]));
     assert_eq!((report.duplicates, &report.duplicate_examples[..]), (1, &["a:2 repeats a:1".to_owned()][..]));
@@ -50,6 +55,23 @@ fn everything_is_counted_and_named() {
         assert!(text.contains(part), "{part} in\n{text}");
     }
     assert!(serde_json::to_value(&report).unwrap()["bad_rows"]["empty_turn"] == 1);
+}
+
+/// What training does not leave out is not complained of.
+#[test]
+fn plain_texts_are_cut_and_inputs_may_be_learned() {
+    let row = |line, supervised, append_eos| Conversation::Pieces {
+        origin: Origin::new("a", line),
+        pieces: vec![("one two three four five six seven eight nine ten".to_owned(), supervised)],
+        append_eos,
+    };
+    let loaded = |row| Loaded { kind: "completion", rows: vec![row], bad_rows: vec![] };
+    let plain = check(&loaded(row(1, true, true)), &render, &Words::default(), options());
+    assert!(plain.is_clean(), "{plain}");
+    let inputs = TokenizeOptions { sequence_len: 20, train_on_inputs: true, ..options() };
+    let learned = check(&loaded(row(1, false, false)), &render, &Words::default(), inputs);
+    assert!(learned.is_clean() && learned.supervised_tokens > 0, "{learned}");
+    assert!(!check(&loaded(row(1, false, false)), &render, &Words::default(), options()).is_clean());
 }
 
 #[test]

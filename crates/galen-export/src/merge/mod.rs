@@ -113,13 +113,14 @@ struct Piece {
 }
 
 /// Merges adapters over the projections `modules` of one base, each with its weight. One adapter alone is merged linearly,
-/// as PEFT does it.
+/// as PEFT does it. `done` is called for each projection that is finished, from several threads.
 ///
 /// Errors: ranks that the method cannot bring together, a density it needs, methods that are no pair of matrices.
 pub fn combine(
     adapters: &[(&Adapter, f64)],
     modules: &[ModuleShape],
     options: &MergeOptions,
+    done: &(dyn Fn() + Sync),
 ) -> Result<Adapter> {
     let [(first, _), ..] = adapters else {
         return cannot("there is no adapter to merge", "name some with `--adapter`");
@@ -163,9 +164,13 @@ pub fn combine(
         let list: Vec<String> = ranks.iter().map(ToString::to_string).collect();
         let what =
             format!("`{}` adds matrices of one rank, and the adapters have {}", method.name, list.join(", "));
-        return cannot(what, "use `--method cat` or `--method svd`");
+        return cannot(what, &other_ranks(options.method));
     }
-    let piece = |shape: &ModuleShape| one(adapters, shape, r, &options).transpose();
+    let piece = |shape: &ModuleShape| {
+        let piece = one(adapters, shape, r, &options).transpose();
+        done();
+        piece
+    };
     let pieces: Vec<Piece> = modules.par_iter().filter_map(piece).collect::<Result<_>>()?;
     if pieces.is_empty() {
         return cannot(
@@ -190,6 +195,14 @@ pub fn combine(
         adapter.set(&format!("{prefix}.lora_B.weight"), &p.b);
     }
     Ok(adapter)
+}
+
+/// What to do about adapters of several ranks.
+fn other_ranks(method: Method) -> String {
+    match find(&format!("{}_svd", method.name)) {
+        Some(same) => format!("use `--method {}`, which works on the changes themselves", same.name),
+        None => "use `--method cat` or `--method svd`".into(),
+    }
 }
 
 fn largest_rank(adapter: &Adapter) -> usize {
@@ -228,7 +241,7 @@ fn one(
             let r = branches[0].0.r;
             if branches.iter().any(|(l, _)| l.r != r) {
                 let what = format!("the adapters' ranks differ at `layers.{}.{}`", shape.layer, shape.module);
-                return cannot(what, "use `--method cat` or `--method svd`");
+                return cannot(what, &other_ranks(options.method));
             }
             // The sign goes to one side, or two of them would cancel.
             let weighed = |part: u64, side: fn(f64) -> f64| {

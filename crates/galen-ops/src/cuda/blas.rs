@@ -29,6 +29,7 @@ unsafe impl Send for Handle {}
 fn check(call: &'static str, status: blas::cublasStatus_t) -> Result<(), CudaError> {
     match status {
         blas::cublasStatus_t::CUBLAS_STATUS_SUCCESS => Ok(()),
+        blas::cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED => Err(CudaError::NoMemory { call }),
         other => Err(CudaError::Blas { call, code: format!("{other:?}") }),
     }
 }

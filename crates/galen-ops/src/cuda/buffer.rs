@@ -1,7 +1,7 @@
 //! Memory of a card, in the order of its queue: allocating, copying and freeing wait for nothing but what is read back.
 
 use super::error::CudaError;
-use cudarc::driver::{CudaStream, result, sys};
+use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 use std::sync::Arc;
 
 /// Bytes on a card, aligned to 256. Freed when dropped, once what was launched before has run.
@@ -27,16 +27,20 @@ impl DeviceBuffer {
     fn of(stream: &Arc<CudaStream>, bytes: usize, pooled: bool) -> Result<Self, CudaError> {
         let context = stream.context();
         bind(stream)?;
-        let found = match bytes {
+        let allocate = || match bytes {
             0 => Ok(0),
             // SAFETY: the context is current and the allocation not empty.
             _ if pooled => unsafe { result::malloc_async(stream.cu_stream(), bytes) },
             // SAFETY: as above.
             _ => unsafe { result::malloc_sync(bytes) },
         };
+        let full = |e: &DriverError| e.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY;
+        // What the pool keeps of what was freed may lie in pieces too small, or be wanted outside it.
+        let found =
+            allocate().or_else(|e| if full(&e) && give_back(stream).is_ok() { allocate() } else { Err(e) });
         match found {
             Ok(pointer) => Ok(Self { stream: Arc::clone(stream), pointer, bytes, pooled }),
-            Err(e) if e.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+            Err(e) if full(&e) => {
                 let (free, total) = context.mem_get_info().map_err(|e| CudaError::of("cuMemGetInfo", e))?;
                 Err(CudaError::OutOfMemory { bytes, free, total })
             }
@@ -68,10 +72,11 @@ impl DeviceBuffer {
             return Ok(());
         }
         bind(&self.stream)?;
-        // SAFETY: no more bytes than there are on either side. From memory that is not page-locked, the call returns when
-        // the host's bytes are no longer needed.
+        // SAFETY: no more bytes than there are on either side, and they stay borrowed until they are no longer needed: from memory
+        // that is not page-locked the call returns then, but where a card reads the host's pages itself, which is waited for.
         unsafe { result::memcpy_htod_async(self.pointer, bytes, self.stream.cu_stream()) }
-            .map_err(|e| CudaError::of("cuMemcpyHtoDAsync", e))
+            .map_err(|e| CudaError::of("cuMemcpyHtoDAsync", e))?;
+        if self.reads_host_pages()? { wait(&self.stream) } else { Ok(()) }
     }
 
     /// Copies `bytes` bytes from byte `at` on of a buffer of the same card to this one's beginning, or back from there where
@@ -121,7 +126,15 @@ impl DeviceBuffer {
         // SAFETY: as many bytes as there are on either side; they stay borrowed until the queue is empty.
         unsafe { result::memcpy_dtoh_async(bytes, self.pointer, self.stream.cu_stream()) }
             .map_err(|e| CudaError::of("cuMemcpyDtoHAsync", e))?;
-        self.stream.synchronize().map_err(|e| CudaError::of("cuStreamSynchronize", e))
+        wait(&self.stream)
+    }
+
+    /// Whether the card goes by the host's page tables (GH200): it may read the host's bytes after the call.
+    fn reads_host_pages(&self) -> Result<bool, CudaError> {
+        use sys::CUdevice_attribute_enum as A;
+        let attribute = A::CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS_USES_HOST_PAGE_TABLES;
+        let answer = self.stream.context().attribute(attribute);
+        Ok(answer.map_err(|e| CudaError::of("cuDeviceGetAttribute", e))? != 0)
     }
 
     fn same(&self, bytes: usize) -> Result<(), CudaError> {
@@ -138,6 +151,30 @@ pub(super) fn bind(stream: &CudaStream) -> Result<(), CudaError> {
     stream.context().bind_to_thread().map_err(|e| CudaError::of("cuCtxSetCurrent", e))
 }
 
+/// Waits for the stream.
+pub(super) fn wait(stream: &CudaStream) -> Result<(), CudaError> {
+    stream.synchronize().map_err(|e| CudaError::of("cuStreamSynchronize", e))
+}
+
+/// The pool of a card that is open.
+pub(super) fn pool(context: &CudaContext) -> Result<sys::CUmemoryPool, CudaError> {
+    // SAFETY: as its comment says.
+    unsafe { result::device::get_default_mem_pool(context.cu_device()) }
+        .map_err(|e| CudaError::of("cuDeviceGetDefaultMemPool", e))
+}
+
+/// Gives the driver what its pool keeps and nobody holds. Waits.
+pub(super) fn give_back(stream: &CudaStream) -> Result<(), CudaError> {
+    wait(stream)?;
+    if !stream.context().has_async_alloc() {
+        return Ok(());
+    }
+    // SAFETY: the pool of an open device.
+    unsafe { sys::cuMemPoolTrimTo(pool(stream.context())?, 0) }
+        .result()
+        .map_err(|e| CudaError::of("cuMemPoolTrimTo", e))
+}
+
 impl Drop for DeviceBuffer {
     fn drop(&mut self) {
         if self.bytes == 0 || bind(&self.stream).is_err() {
@@ -148,7 +185,8 @@ impl Drop for DeviceBuffer {
             // SAFETY: allocated on this stream and not freed before.
             unsafe { result::free_async(self.pointer, self.stream.cu_stream()) }
         } else {
-            // SAFETY: as above, without the stream.
+            let _ = self.stream.synchronize();
+            // SAFETY: as above, and nothing uses it any more.
             unsafe { result::free_sync(self.pointer) }
         };
     }

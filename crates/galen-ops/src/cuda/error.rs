@@ -44,11 +44,7 @@ pub enum CudaError {
         minor: i32,
     },
     /// An allocation that does not fit.
-    #[error(
-        "the card has no memory for {bytes} more bytes ({free} of {total} are free)\nhint: lower `micro_batch_size` or \
-         `sequence_len`, set `gradient_checkpointing: true`, load the base in 4 bits, or end what else runs on the card; to answer, fewer \
-         sequences at a time (`--max-num-seqs`, `--cache-mib`), or `--device cpu`"
-    )]
+    #[error("the card has no memory for {bytes} more bytes ({free} of {total} are free)\nhint: {SMALLER}")]
     OutOfMemory {
         /// Bytes asked for.
         bytes: usize,
@@ -57,11 +53,14 @@ pub enum CudaError {
         /// Bytes of the card.
         total: usize,
     },
-    /// The fat binaries hold nothing for this card.
-    #[error(
-        "the kernels in this program do not fit this card ({call}: {code})\nhint: build galen for it: `cargo build --release \
-         --features cuda`, with CUDA 13.0 or newer"
-    )]
+    /// The same where the driver or a library takes memory of its own.
+    #[error("the card has no memory left ({call})\nhint: {SMALLER}")]
+    NoMemory {
+        /// The call.
+        call: &'static str,
+    },
+    /// The fat binaries hold nothing for this card, or nothing that its driver can make code of.
+    #[error("the kernels in this program do not fit this card ({call}: {code})\nhint: {}", fitting(.code))]
     NoImage {
         /// The call.
         call: &'static str,
@@ -119,6 +118,23 @@ pub enum CudaError {
     },
 }
 
+/// What helps where a card is full.
+const SMALLER: &str = "lower `micro_batch_size` or `sequence_len`, set `gradient_checkpointing: true`, load the base in 4 bits, or end \
+                       what else runs on the card; to answer, fewer sequences at a time (`--max-num-seqs`, `--cache-mib`), or `--device cpu`";
+
+/// What helps where code and card do not fit.
+fn fitting(code: &str) -> &'static str {
+    if code.contains("PTX_VERSION") {
+        "this program was built with a newer CUDA than the driver knows: install a newer driver, or build with CUDA 13.0 \
+         (`xtask cuda-toolkit` installs it)"
+    } else if code.contains("JIT_COMPILER") {
+        "for this card kernels are compiled by the driver, whose compiler (libnvidia-ptxjitcompiler) is not there: install the whole \
+         driver; in a container, start it with `NVIDIA_DRIVER_CAPABILITIES=compute,utility`"
+    } else {
+        "build galen for it: `cargo build --release --features cuda`, with CUDA 13.0 or newer"
+    }
+}
+
 fn no_card(count: usize) -> &'static str {
     if count == 0 {
         "`nvidia-smi` lists the cards the driver sees; CUDA_VISIBLE_DEVICES hides those it does not name"
@@ -129,13 +145,18 @@ fn no_card(count: usize) -> &'static str {
 
 /// What helps against an error of a running program.
 fn remedy(code: &str) -> &'static str {
-    if code.contains("ILLEGAL_ADDRESS") || code.contains("LAUNCH_FAILED") || code.contains("MISALIGNED") {
+    if ["ILLEGAL", "LAUNCH_FAILED", "LAUNCH_TIMEOUT", "MISALIGNED", "HARDWARE_STACK", "INVALID_PC"]
+        .iter()
+        .any(|c| code.contains(c))
+    {
         "a kernel went wrong: please report it, with the output of `galen doctor`"
-    } else if code.contains("ECC") || code.contains("HARDWARE") || code.contains("NVLINK") {
+    } else if code.contains("ECC") || code.contains("NVLINK") {
         "the card reports a fault of its hardware: see `nvidia-smi -q` and the system's log"
-    } else if code.contains("SYSTEM_DRIVER_MISMATCH") || code.contains("SYSTEM_NOT_READY") {
+    } else if code.contains("SYSTEM_NOT_READY") {
+        "cards that are joined by NVSwitch wait for their fabric manager: `systemctl status nvidia-fabricmanager`"
+    } else if code.contains("SYSTEM_DRIVER_MISMATCH") {
         "restart the machine, or the container, so that driver and library are of one version"
-    } else if code.contains("DEVICES_UNAVAILABLE") {
+    } else if code.contains("DEVICE_UNAVAILABLE") {
         "another program holds the card alone (compute mode): see `nvidia-smi`"
     } else {
         "`nvidia-smi` shows whether the card and its driver work"
@@ -150,7 +171,9 @@ impl CudaError {
             CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU
             | CUresult::CUDA_ERROR_INVALID_IMAGE
             | CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION
+            | CUresult::CUDA_ERROR_JIT_COMPILER_NOT_FOUND
             | CUresult::CUDA_ERROR_INVALID_PTX => Self::NoImage { call, code },
+            CUresult::CUDA_ERROR_OUT_OF_MEMORY => Self::NoMemory { call },
             CUresult::CUDA_ERROR_NO_DEVICE => Self::NoCard { ordinal: 0, count: 0 },
             _ => Self::Driver { call, code },
         }
@@ -171,6 +194,12 @@ mod tests {
             (CudaError::OldCard { name: "T4".into(), major: 7, minor: 5 }, "Ampere"),
             (CudaError::OutOfMemory { bytes: 1, free: 2, total: 3 }, "gradient_checkpointing"),
             (driver(CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU), "--features cuda"),
+            (driver(CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION), "newer driver"),
+            (driver(CUresult::CUDA_ERROR_JIT_COMPILER_NOT_FOUND), "ptxjitcompiler"),
+            (driver(CUresult::CUDA_ERROR_OUT_OF_MEMORY), "gradient_checkpointing"),
+            (driver(CUresult::CUDA_ERROR_DEVICE_UNAVAILABLE), "compute mode"),
+            (driver(CUresult::CUDA_ERROR_SYSTEM_NOT_READY), "fabric"),
+            (driver(CUresult::CUDA_ERROR_HARDWARE_STACK_ERROR), "report"),
             (driver(CUresult::CUDA_ERROR_ILLEGAL_ADDRESS), "report"),
             (driver(CUresult::CUDA_ERROR_ECC_UNCORRECTABLE), "hardware"),
             (driver(CUresult::CUDA_ERROR_UNKNOWN), "nvidia-smi"),

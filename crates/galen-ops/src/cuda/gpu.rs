@@ -1,10 +1,10 @@
 //! A card that is open: its kernels, and launching them.
 
 use super::blas::Blas;
-use super::buffer::{DeviceBuffer, bind};
+use super::buffer::{DeviceBuffer, bind, give_back, pool, wait};
 use super::error::CudaError;
 use super::{LaunchLine, compiled};
-use crate::device::{Path, Scratch};
+use crate::device::{Path, Scratch, pays};
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream, result, sys};
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
@@ -24,6 +24,13 @@ pub struct Card {
     pub memory_bytes: usize,
     /// Multiprocessors.
     pub multiprocessors: i32,
+}
+
+impl Card {
+    /// Whether the kernels run on it.
+    pub fn has_kernels(&self) -> bool {
+        self.capability >= OLDEST
+    }
 }
 
 impl fmt::Display for Card {
@@ -81,12 +88,6 @@ fn card(ordinal: usize) -> Result<Card, CudaError> {
         unsafe { result::device::total_mem(device) }.map_err(|e| CudaError::of("cuDeviceTotalMem", e))?;
     let name = result::device::get_name(device).map_err(|e| CudaError::of("cuDeviceGetName", e))?;
     Ok(Card { ordinal, name, capability, memory_bytes, multiprocessors })
-}
-
-fn pool(context: &CudaContext) -> Result<sys::CUmemoryPool, CudaError> {
-    // SAFETY: a device that is open.
-    unsafe { result::device::get_default_mem_pool(context.cu_device()) }
-        .map_err(|e| CudaError::of("cuDeviceGetDefaultMemPool", e))
 }
 
 /// Memory freed in the queue's order stays in the driver's pool for what is allocated next: by default it goes back at every
@@ -149,6 +150,7 @@ pub struct Gpu {
     pub(super) blas: Option<Blas>,
     /// What `GALEN_CUDA_PRODUCTS` says.
     pub(super) forced: Option<Path>,
+    note: Option<String>,
 }
 
 // SAFETY: as above.
@@ -157,13 +159,23 @@ unsafe impl Send for Gpu {}
 unsafe impl Sync for Gpu {}
 
 impl Gpu {
-    /// Opens a card and loads every kernel. Errors: no driver, no such card, an old one, code that does not fit it.
+    /// Opens a card and loads every kernel; cuBLAS where it is faster there. Errors: no driver, no such card, an old one, code that
+    /// does not fit it.
     pub fn open(ordinal: usize) -> Result<Self, CudaError> {
+        Self::opened(ordinal, false)
+    }
+
+    /// The same with cuBLAS wherever it can be had, to time both.
+    pub fn with_library(ordinal: usize) -> Result<Self, CudaError> {
+        Self::opened(ordinal, true)
+    }
+
+    fn opened(ordinal: usize, library: bool) -> Result<Self, CudaError> {
         let cards = cards()?;
         let Some(card) = cards.get(ordinal).cloned() else {
             return Err(CudaError::NoCard { ordinal, count: cards.len() });
         };
-        if card.capability < OLDEST {
+        if !card.has_kernels() {
             let (name, (major, minor)) = (card.name, card.capability);
             return Err(CudaError::OldCard { name, major, minor });
         }
@@ -171,11 +183,20 @@ impl Gpu {
         keep_freed(&context)?;
         let stream = context.new_stream().map_err(|e| CudaError::of("cuStreamCreate", e))?;
         let forced = forced(std::env::var("GALEN_CUDA_PRODUCTS").ok().as_deref())?;
-        let blas = if forced == Some(Path::Kernels) { None } else { Blas::open(&stream)? };
-        if forced == Some(Path::Library) && blas.is_none() {
-            let what = "`library`, and libcublas cannot be loaded".to_owned();
-            return Err(CudaError::Products { what });
-        }
+        let mut note = None;
+        let blas = match forced {
+            Some(Path::Kernels) => None,
+            Some(Path::Library) => {
+                let what = "`library`, and libcublas cannot be loaded".to_owned();
+                Some(Blas::open(&stream)?.ok_or(CudaError::Products { what })?)
+            }
+            None if !library && !pays(card.capability) => None,
+            // galen's kernels do without it.
+            None => Blas::open(&stream).unwrap_or_else(|e| {
+                note = Some(format!("galen's kernels form every product: {e}"));
+                None
+            }),
+        };
         let mut gpu = Self {
             card,
             context,
@@ -185,6 +206,7 @@ impl Gpu {
             scratch: Scratch::default(),
             blas,
             forced,
+            note,
         };
         for image in compiled::FATBINS {
             // SAFETY: a whole fat binary of nvcc's.
@@ -199,6 +221,11 @@ impl Gpu {
         &self.card
     }
 
+    /// What is otherwise than one would expect, in words.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
+    }
+
     /// Its queue.
     pub(super) fn stream(&self) -> &Arc<CudaStream> {
         &self.stream
@@ -211,14 +238,7 @@ impl Gpu {
 
     /// Gives the driver's pool back what nobody holds, so that [`Self::memory`] tells of others alone. Waits.
     pub fn trim(&self) -> Result<(), CudaError> {
-        self.wait()?;
-        if !self.context.has_async_alloc() {
-            return Ok(());
-        }
-        // SAFETY: the pool of an open device.
-        unsafe { sys::cuMemPoolTrimTo(pool(&self.context)?, 0) }
-            .result()
-            .map_err(|e| CudaError::of("cuMemPoolTrimTo", e))
+        give_back(&self.stream)
     }
 
     /// Memory whose contents are whatever was there.
@@ -302,7 +322,7 @@ impl Gpu {
 
     /// Waits for everything launched. Errors: what went wrong in it.
     pub fn wait(&self) -> Result<(), CudaError> {
-        self.stream.synchronize().map_err(|e| CudaError::of("cuStreamSynchronize", e))
+        wait(&self.stream)
     }
 
     /// Begins to time what is launched from here on.

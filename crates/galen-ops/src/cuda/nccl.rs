@@ -2,7 +2,7 @@
 //!
 //! Declared here, as few functions are wanted and cudarc looks for the library by other names than NVIDIA's packages give it.
 
-use super::buffer::{DeviceBuffer, bind};
+use super::buffer::{DeviceBuffer, bind, wait};
 use super::error::CudaError;
 use super::gpu::Gpu;
 use crate::device::{AllReduce, Memory};
@@ -93,16 +93,20 @@ pub fn nccl_version() -> Option<String> {
     Some(format!("{}.{}.{}", number / 10_000, number / 100 % 100, number % 100))
 }
 
-/// What sums over these cards: NCCL where it is installed, as `GALEN_CUDA_SUMS` says; none: the host. Errors: it names what is
-/// not there.
-pub fn sums(gpus: &[Gpu]) -> std::result::Result<Option<Nccl>, CudaError> {
+/// What sums over these cards: NCCL where it is installed and works, as `GALEN_CUDA_SUMS` says; none: the host, with why where it is
+/// not what one would expect. Errors: `GALEN_CUDA_SUMS` names what is not there.
+pub fn sums(gpus: &[Gpu]) -> std::result::Result<(Option<Nccl>, Option<String>), CudaError> {
     let wanted = std::env::var("GALEN_CUDA_SUMS").unwrap_or_default();
     let wrong = |what: String| Err(CudaError::Sums { what });
     match wanted.as_str() {
-        "host" => Ok(None),
-        "" | "auto" => Nccl::open(gpus),
+        "host" => Ok((None, None)),
+        // Where cards cannot reach each other and a container's shared memory is small, say.
+        "" | "auto" => Ok(match Nccl::open(gpus) {
+            Ok(opened) => (opened, None),
+            Err(e) => (None, Some(format!("gradients are added up by way of the host: {e}"))),
+        }),
         "nccl" => match Nccl::open(gpus)? {
-            Some(nccl) => Ok(Some(nccl)),
+            Some(nccl) => Ok((Some(nccl), None)),
             None => wrong("`nccl`, and libnccl.so.2 cannot be loaded".into()),
         },
         other => wrong(format!("`{other}` is neither")),
@@ -141,11 +145,16 @@ impl Nccl {
             staging.iter_mut().try_for_each(DeviceBuffer::clear)?;
             opened.all_reduce(staging, FIRST)
         })?;
-        for stream in &opened.streams {
-            bind(stream)?;
-            stream.synchronize().map_err(|e| CudaError::of("cuStreamSynchronize", e))?;
-        }
+        opened.wait()?;
         Ok(Some(opened))
+    }
+
+    /// Waits for all cards.
+    fn wait(&self) -> std::result::Result<(), CudaError> {
+        self.streams.iter().try_for_each(|stream| {
+            bind(stream)?;
+            wait(stream)
+        })
     }
 
     /// `work` over a buffer of at least `n` values on each card.
@@ -160,9 +169,9 @@ impl Nccl {
         })?;
         if staging.first().is_none_or(|b| b.len() < bytes) {
             staging.clear();
-            for stream in &self.streams {
-                staging.push(DeviceBuffer::apart(stream, bytes)?);
-            }
+            // All or none: with fewer than cards, those that have one would wait for the others.
+            let made = self.streams.iter().map(|stream| DeviceBuffer::apart(stream, bytes));
+            *staging = made.collect::<std::result::Result<_, _>>()?;
         }
         work(&mut staging)
     }
@@ -198,6 +207,8 @@ impl AllReduce for Nccl {
             return Err(Error::Device(format!("{} buffers for {} cards", buffers.len(), self.streams.len())));
         }
         let own = buffers.iter().map(|m| m.own::<DeviceBuffer>()).collect::<Result<Vec<_>>>()?;
+        // What went wrong on a card comes up here: its part of the sum would never begin, and the others wait for it.
+        self.wait()?;
         self.with_staging(n, |staging| {
             let pairs = || staging.iter().zip(&own);
             // SAFETY: a group's buffers are its cards', in their order.

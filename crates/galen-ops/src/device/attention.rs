@@ -27,7 +27,10 @@ pub struct Descriptors {
 impl Descriptors {
     /// Queries in tiles of at most `size`, each segment with the keys it may see: its ancestors' and its own.
     pub fn queries(segments: &[Segment], size: u32) -> Self {
-        Self::new(segments, size, |i| ancestors(segments, i))
+        let keys = |[_, count, position, _]: [i32; 4], [_, len, at, _]: [i32; 4]| {
+            (position + count - at).clamp(0, len)
+        };
+        Self::new(segments, size, |i| ancestors(segments, i), keys)
     }
 
     /// Keys in tiles of at most `size`, each segment with the queries that may see it: its own and its descendants'.
@@ -38,10 +41,18 @@ impl Descriptors {
                 below[j].push(i);
             }
         }
-        Self::new(segments, size, |i| std::mem::take(&mut below[i]))
+        let queries =
+            |[_, _, position, _]: [i32; 4], [_, len, at, _]: [i32; 4]| (at + len - position).clamp(0, len);
+        Self::new(segments, size, |i| std::mem::take(&mut below[i]), queries)
     }
 
-    fn new(segments: &[Segment], size: u32, mut of: impl FnMut(usize) -> Vec<usize>) -> Self {
+    /// `of`: the segments that one is formed with; `meet`: how many of a range's tokens a tile's last or first one does.
+    fn new(
+        segments: &[Segment],
+        size: u32,
+        mut of: impl FnMut(usize) -> Vec<usize>,
+        meet: impl Fn([i32; 4], [i32; 4]) -> i32,
+    ) -> Self {
         let (mut tiles, mut offsets, mut ranges) = (vec![], vec![0], vec![]);
         for (i, s) in segments.iter().enumerate() {
             for first in (0..s.len).step_by(size as usize) {
@@ -53,7 +64,12 @@ impl Descriptors {
             offsets.push(ranges.len() as i32);
         }
         // Those with the most to do first, so that the last blocks are short.
-        tiles.sort_by_key(|t| std::cmp::Reverse(t[2]));
+        let work = |tile: &[i32; 4]| -> i64 {
+            let of = tile[3] as usize;
+            let met = &ranges[offsets[of] as usize..offsets[of + 1] as usize];
+            met.iter().map(|range| i64::from(meet(*tile, *range))).sum()
+        };
+        tiles.sort_by_cached_key(|tile| std::cmp::Reverse(work(tile)));
         Self { tiles, offsets, ranges }
     }
 }
@@ -251,4 +267,20 @@ pub fn attention_backward<B>(
     args.extend([found.k.write(), found.v.write()]);
     on.launch(&plan.kernel("backward_kv"), [backward_kv.tiles_n, g, d.div_ceil(128)], &args)?;
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A prompt of two tiles and two answers of one each.
+    #[test]
+    fn tiles_with_the_most_to_do_come_first() {
+        let segment = |start, len, parent, position| Segment { start, len, parent, position };
+        let of = [segment(0, 128, None, 0), segment(128, 64, Some(0), 128), segment(192, 64, Some(0), 128)];
+        let firsts = |d: Descriptors| d.tiles.iter().map(|t| t[0]).collect::<Vec<_>>();
+        // All that comes behind a key sees it; a query sees all that came before.
+        assert_eq!(firsts(Descriptors::keys(&of, 64)), [0, 64, 128, 192]);
+        assert_eq!(firsts(Descriptors::queries(&of, 64)), [128, 192, 64, 0]);
+    }
 }

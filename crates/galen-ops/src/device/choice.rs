@@ -43,6 +43,12 @@ struct Row {
     with_branch: usize,
 }
 
+impl Row {
+    fn covers(&self, capability: (i32, i32)) -> bool {
+        self.from <= capability && capability < self.before
+    }
+}
+
 const fn hopper(way: Way, blocks: bool, alone: usize, with_branch: usize) -> Row {
     Row { from: (9, 0), before: (12, 0), way, blocks, alone, with_branch }
 }
@@ -57,15 +63,18 @@ const TABLE: [Row; 4] = [
     hopper(Way::Backward, true, 1024, 1536),
 ];
 
+/// Whether the library is taken for any product on cards of this compute capability.
+pub fn pays(capability: (i32, i32)) -> bool {
+    TABLE.iter().any(|r| r.covers(capability))
+}
+
 /// The path of a product of `m` rows.
 pub fn choose(library: Option<Library>, kind: Kind, m: usize) -> Path {
     let Some(Library { capability, forced }) = library else { return Path::Kernels };
     if let Some(path) = forced {
         return path;
     }
-    let fits = |r: &&Row| {
-        r.from <= capability && capability < r.before && r.way == kind.way && r.blocks == kind.blocks
-    };
+    let fits = |r: &&Row| r.covers(capability) && r.way == kind.way && r.blocks == kind.blocks;
     let from = TABLE.iter().find(fits).map(|r| if kind.branch { r.with_branch } else { r.alone });
     if from.is_some_and(|from| m >= from) { Path::Library } else { Path::Kernels }
 }
@@ -101,5 +110,6 @@ mod tests {
         assert_eq!(choose(on((10, 0), None), Kind { blocks: false, ..kind }, 256), Path::Library);
         assert_eq!(choose(on((9, 0), Some(Path::Kernels)), kind, 4096), Path::Kernels);
         assert_eq!(choose(on((12, 0), None), kind, 4096), Path::Kernels);
+        assert!(pays((9, 0)) && pays((10, 0)) && !pays((8, 0)) && !pays((12, 0)));
     }
 }

@@ -125,6 +125,10 @@ pub fn log_prob_forward<B>(
     if hidden.stride != c {
         return shape_error("log_prob_head", format!("rows of {c} values are not whole pieces of 8"));
     }
+    // The gradient's threads take whole groups.
+    if with_gradient && !c.is_multiple_of(32) {
+        return shape_error("log_prob_head", format!("rows of {c} values are not whole groups of 32"));
+    }
     if !CHUNK.is_multiple_of(weight.row_step()) {
         let what = format!("scales of NF4 that span {} rows of {c}", weight.row_step());
         return shape_error("log_prob_head", what);

@@ -29,7 +29,7 @@ pub use attention::{
     attention_forward,
 };
 pub use cache::{KvPlace, KvSequences, KvShape, PAGE_TOKENS, decode_attention, kv_copy, kv_gather, kv_write};
-pub use choice::Path;
+pub use choice::{Path, pays};
 pub use dropout::{DeviceDropout, dropout};
 pub use elementwise::{
     gated_backward, gated_forward, head_norm_backward, head_norm_forward, rms_norm_backward,

@@ -79,23 +79,44 @@ impl<B> DeviceBranch<'_, B> {
     }
 }
 
-/// `u = x A^T` `[T, R]`, in f32 first: `s u` is rounded once, as on the CPU.
+/// Outputs of a block of the kernels into a branch, of which one is for ranks of 16 at most.
+const SMALL_RANK: usize = 16;
+const BRANCH_OUTPUTS: usize = 32;
+/// Rows of such a block.
+const BRANCH_ROWS: usize = 16;
+
+/// `s x A^T` or `s dy B` `[T, R]`, rounded once behind s, as on the CPU. A row's bits do not depend on those beside it.
 fn reduced<B>(
     on: &impl Backend<Buffer = B>,
     x: &DeviceMatrix<B>,
-    a: Right<B>,
+    w: &DeviceMatrix<B>,
     (way, rank, scale): (Way, usize, f32),
-    steps: bool,
 ) -> Result<DeviceMatrix<B>> {
-    let wide = DeviceMatrix::new(on, x.rows, rank, Number::F32)?;
-    let y = DeviceMatrix::new(on, x.rows, rank, Number::Bf16)?;
-    let (branch, bias) = (None, None);
-    // Columns from rank to stride are nobody's.
-    let out = if way == Way::Backward { wide.stride } else { rank };
-    Product { way, x, right: a, out, branch, bias, y: &wide, accumulate: false, steps }.launch(on)?;
-    let n = bytes("branch", &[x.rows, wide.stride])?;
-    let args = [wide.read(), Argument::Float(scale), Argument::Long(n as u64), y.write()];
-    on.launch("cast_bf16", [n.div_ceil(8 * 256), 1, 1], &args)?;
+    let (m, inner) = (x.rows, x.cols);
+    ints("branch", &[m, inner, x.stride, w.stride])?;
+    if !inner.is_multiple_of(8) {
+        return shape_error("branch", format!("{inner} columns are not whole pieces of 8"));
+    }
+    let y = DeviceMatrix::new(on, m, rank, Number::Bf16)?;
+    if m == 0 {
+        return Ok(y);
+    }
+    let outputs = if rank <= SMALL_RANK { SMALL_RANK } else { BRANCH_OUTPUTS };
+    let direction = if way == Way::Forward { "forward" } else { "backward" };
+    let args = [
+        x.read(),
+        Argument::Int(x.stride),
+        w.read(),
+        Argument::Int(w.stride),
+        Argument::Int(rank),
+        Argument::Int(inner),
+        Argument::Float(scale),
+        y.write(),
+        Argument::Int(y.stride),
+        Argument::Int(m),
+    ];
+    let grid = [m.div_ceil(BRANCH_ROWS), rank.div_ceil(outputs), 1];
+    on.launch(&format!("low_rank_{direction}_{outputs}"), grid, &args)?;
     Ok(y)
 }
 
@@ -116,7 +137,7 @@ pub fn projection_forward<B>(
             let rank = branch.check(weight)?;
             let own = branch.dropped(on, x)?;
             let own = own.as_ref().unwrap_or(x);
-            Some(reduced(on, own, Right::Plain(branch.a), (Way::Forward, rank, branch.scale), steps)?)
+            Some(reduced(on, own, branch.a, (Way::Forward, rank, branch.scale))?)
         }
     };
     let pair = u.as_ref().zip(branch).map(|(u, branch)| (u, branch.b));
@@ -144,8 +165,7 @@ pub fn projection_backward<B>(
         let rank = branch.check(weight)?;
         x.expect("projection: x", dy.rows, weight.cols(), Number::Bf16)?;
         u.expect("projection: u", dy.rows, rank, Number::Bf16)?;
-        // dy B: B is stored as W is for dy W.
-        let found = reduced(on, dy, Right::Plain(branch.b), (Way::Backward, rank, branch.scale), false)?;
+        let found = reduced(on, dy, branch.b, (Way::Backward, rank, branch.scale))?;
         if let Some((da, db)) = gradients {
             // s is in du and in u already.
             let own = branch.dropped(on, x)?;
@@ -182,6 +202,9 @@ fn gradient<B>(
 ) -> Result<()> {
     let (tokens, rank, n) = (u.rows, u.cols, x.cols);
     ints("branch", &[tokens, rank, n, u.stride, x.stride])?;
+    if tokens == 0 {
+        return Ok(());
+    }
     let parts_n = tokens.div_ceil(TOKENS);
     let parts = on.alloc(bytes("branch", &[parts_n, rank, n, 4])?)?;
     let args = [

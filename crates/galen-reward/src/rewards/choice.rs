@@ -37,7 +37,7 @@ fn build(options: &Options<'_>) -> Result<Box<dyn Reward>, ConfigError> {
 }
 
 /// What a letter after it is the answer by: `the answer is`, `Answer:`, `correct answer would be option (`.
-const MARKER: &str = r"(?i)\banswer\b\s*(?:(?:is|would be|should be|must be)\b|[:=])[\s:*_`'\x22]*(?:option|choice|letter)?[\s:*_`'\x22(\[{$]*(?:\\(?:boxed|text|mathbf|textbf)\{[\s(]*)*";
+const MARKER: &str = r"(?i)\banswer\b[\s*_`]*(?:(?:is|would be|should be|must be)\b|[:=])[\s:*_`'\x22]*(?:option|choice|letter)?[\s:*_`'\x22(\[{$]*(?:\\[(\[][\s(\[{$]*)?(?:\\(?:boxed|text|mathbf|textbf)\{[\s(]*)*";
 
 struct Letters {
     known: Vec<char>,
@@ -146,6 +146,10 @@ mod tests {
             ("The answer is Diabetes. So D", Some('D')),
             ("The answer is option B", Some('B')),
             ("answer: Choice A", Some('A')),
+            ("Option B is wrong. **Answer**: C", Some('C')),
+            ("B is not it.\n**Final Answer**: C", Some('C')),
+            ("B? The answer is \\(C\\).", Some('C')),
+            ("B? The answer is \\(\\boxed{C}\\)", Some('C')),
             ("答案B", None),
             ("答案：B。", Some('B')),
         ];

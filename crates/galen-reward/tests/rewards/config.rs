@@ -45,7 +45,10 @@ fn what_is_wrong_is_named_with_its_key() {
         &["`reward_funcs[1]`: there is no reward `exact_mach`", "did you mean `exact_match`?"],
     );
     funcs(json!(["rewards.rand_reward_func"]), &["Python functions are not run", "`command`"]);
-    funcs(json!(["think_format_reward"]), &["that is `format` with `template: <think>...</think>...` here"]);
+    funcs(
+        json!(["think_format_reward"]),
+        &["that is `regex` with `pattern: '(?s)^<think>(?!.*<think>).*?</think>'` here"],
+    );
     funcs(json!(["zzz"]), &["hint: there are `exact_match`, `choice`"]);
     funcs(
         json!(["choice", "choice"]),

@@ -121,11 +121,15 @@ fn batches_are_posted_and_answers_read() {
     assert_eq!(requests[0].first, "POST /judge?v=1 HTTP/1.1");
     assert_eq!(requests[0].header("content-type"), Some("application/json"));
     assert_eq!(requests[0].header("authorization"), None);
-    let expect = json!({"id": 1, "prompt": "2 + 2?", "completion": "c1", "tokens": 0, "finish_reason": "stop", "row": {"answer": 1}});
+    let expect = json!({"id": 1, "prompt": "2 + 2?", "completion": "c1", "tokens": null, "finish_reason": "stop", "row": {"answer": 1}});
     assert_eq!(requests[0].body["requests"][1], expect);
     assert_eq!(requests[2].body["requests"].as_array().unwrap().len(), 1);
     let plain = Server::start(|_, _| answer(200, "", r#"{"rewards": [null, 0.5]}"#));
     assert_eq!(score(&plain.entry(json!({})), &samples(2)).unwrap(), [None, Some(0.5)]);
+    // A text of elsewhere has no tokens; one that was sampled has.
+    let counting = Server::start(|_, _| answer(200, "", r#"{"rewards": [1]}"#));
+    score(&counting.entry(json!({})), &[Sample::of_tokens(vec![7, 8, 9])]).unwrap();
+    assert_eq!(counting.requests()[0].body["requests"][0]["tokens"], 3);
 }
 
 #[test]

@@ -55,8 +55,13 @@ fn think_format() {
     let golden = golden();
     let texts = list(&golden["think"]["texts"]).iter();
     let samples: Vec<_> = texts.map(|t| Sample::new(t.as_str().unwrap(), 0)).collect();
-    let entry = json!({"format": {"template": "<think>...</think>...", "allow_empty": true}});
-    all_close(&entry, &samples, &golden["think"]["rewards"]);
+    // What the hint for TRL's name says, and the template that comes near it.
+    for entry in [
+        json!({"regex": {"pattern": "(?s)^<think>(?!.*<think>).*?</think>"}}),
+        json!({"format": {"template": "<think>...</think>...", "allow_empty": true}}),
+    ] {
+        all_close(&entry, &samples, &golden["think"]["rewards"]);
+    }
 }
 
 struct Fixed(Vec<Option<f64>>);

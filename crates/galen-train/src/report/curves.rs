@@ -82,8 +82,9 @@ pub(super) fn svg(title: &str, lines: &[Line]) -> Result<Option<String>, ReportE
             .fold(None, |r: Option<(f64, f64)>, v| Some(r.map_or((v, v), |(lo, hi)| (lo.min(v), hi.max(v)))))
     };
     let (Some((first, last)), Some((low, high))) = (range(|p| p.0), range(|p| p.1)) else { return Ok(None) };
-    // A curve that is all one value still needs an axis; one close to 0 starts there.
-    let span = if high > low { high - low } else { high.abs().max(1.0) };
+    // A curve that is all one value, but for the rounding of its averages, still needs an axis; one close to 0 starts there.
+    let flat = high - low <= 1e-9 * high.abs().max(low.abs());
+    let span = if flat { high.abs().max(1.0) } else { high - low };
     let low = if low >= 0.0 && low < 0.6 * high { 0.0 } else { low - 0.08 * span };
     let x_axis = first..if last > first { last } else { first + 1.0 };
     let y_axis = low..high + 0.08 * span;

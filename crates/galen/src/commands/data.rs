@@ -106,10 +106,10 @@ pub struct Split {
     /// Rows with the same value of this field (`a.b`: a field of a field) stay together; default: equal rows do
     #[arg(long, alias = "group_by", value_name = "FIELD")]
     pub group_by: Option<String>,
-    /// Rows for the test file: a number or a share
+    /// For the test file: a number of rows, or a share of the groups
     #[arg(long, value_name = "N|0.x", default_value = "0.1")]
     pub test: Limit,
-    /// Rows for a validation file: a number or a share
+    /// For a validation file: a number of rows, or a share of the groups
     #[arg(long, alias = "validation", value_name = "N|0.x")]
     pub val: Option<Limit>,
     /// Folder for `train.jsonl`, `test.jsonl` and `val.jsonl`

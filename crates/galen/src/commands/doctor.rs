@@ -41,7 +41,7 @@ struct Kernels {
     /// `GALEN_ISA`, where it chose.
     forced: Option<String>,
     avx512_bf16: bool,
-    devices: Vec<&'static str>,
+    devices: Vec<String>,
     cuda: Cuda,
 }
 
@@ -51,9 +51,11 @@ struct Cuda {
     built: bool,
     /// The installed driver's version, where the system tells.
     driver: Option<String>,
-    /// Cards, as the driver names them.
+    /// Cards, as the driver names them, each with what came of opening it.
     cards: Vec<String>,
-    /// Who forms large products there, of a build with kernels.
+    /// The names of those that open.
+    usable: Vec<String>,
+    /// The cuBLAS of this machine, of a build with kernels.
     products: Option<String>,
     /// Who adds up the gradients of several cards, of such a build.
     sums: Option<String>,
@@ -83,7 +85,7 @@ struct Catalogued {
     path: Option<PathBuf>,
 }
 
-/// Looks at the machine; opens no socket, loads no model.
+/// Looks at the machine and opens its cards; opens no socket, loads no model.
 pub fn run(_: &Args, globals: &Globals) -> anyhow::Result<()> {
     let doctor = examine(globals.offline)?;
     if globals.json {
@@ -98,6 +100,7 @@ fn examine(offline: bool) -> anyhow::Result<Doctor> {
     let names = galen_hub::catalogue().map_or_else(|_| vec![], |entries| entries.iter().collect::<Vec<_>>());
     let proc = |file: &str| std::fs::read_to_string(Path::new("/proc").join(file)).unwrap_or_default();
     let cpu_info = proc("cpuinfo");
+    let cuda = cuda(&proc("driver/nvidia/version"));
     Ok(Doctor {
         galen: env!("CARGO_PKG_VERSION"),
         system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
@@ -111,10 +114,10 @@ fn examine(offline: bool) -> anyhow::Result<Doctor> {
             chosen: check_isa()?.name(),
             forced: std::env::var("GALEN_ISA").ok().filter(|v| !v.is_empty()),
             avx512_bf16: has_bf16_dot(),
-            devices: vec!["cpu"],
-            cuda: cuda(&proc("driver/nvidia/version")),
+            devices: std::iter::once("cpu".to_owned()).chain(cuda.usable.iter().cloned()).collect(),
+            cuda,
         },
-        memory: memory(&proc("meminfo"), cgroup_limit()),
+        memory: memory(&proc("meminfo"), galen_train::limit_bytes()),
         caches: vec![cache("galen", &options.galen_cache), cache("hub", &options.hub_cache)],
         catalogue: names
             .into_iter()
@@ -128,12 +131,24 @@ fn cuda(version: &str) -> Cuda {
     let driver = driver_version(version);
     #[cfg(feature = "cuda")]
     {
-        let (cards, problem) = match galen_ops::cuda::cards() {
-            Ok(cards) if cards.is_empty() => (vec![], Some("the driver sees no card".to_owned())),
-            Ok(cards) => (cards.iter().map(ToString::to_string).collect(), None),
+        let (found, problem) = match galen_ops::cuda::cards() {
+            Ok(found) if found.is_empty() => (vec![], Some("the driver sees no card".to_owned())),
+            Ok(found) => (found, None),
             Err(e) => (vec![], Some(e.to_string())),
         };
-        Cuda { built: true, driver, cards, products: Some(products()), sums: Some(sums()), problem }
+        let (mut cards, mut usable) = (Vec::new(), Vec::new());
+        for card in &found {
+            match galen_ops::cuda::Gpu::open(card.ordinal) {
+                Ok(gpu) => {
+                    let name = format!("cuda:{}", card.ordinal);
+                    let note = gpu.note().map_or_else(String::new, |note| format!("; {note}"));
+                    cards.push(format!("{card} (`--device {name}`, to train and to answer{note})"));
+                    usable.push(name);
+                }
+                Err(e) => cards.push(format!("{card}: {e}")),
+            }
+        }
+        Cuda { built: true, driver, cards, usable, products: Some(products()), sums: Some(sums()), problem }
     }
     #[cfg(not(feature = "cuda"))]
     {
@@ -141,7 +156,7 @@ fn cuda(version: &str) -> Cuda {
         let problem = driver.as_ref().map(|_| {
             "this program holds no kernels for it\nhint: `cargo build --release --features cuda` (docs/cuda.md)".to_owned()
         });
-        Cuda { built: false, driver, cards: vec![], products: None, sums: None, problem }
+        Cuda { built: false, driver, cards: vec![], usable: vec![], products: None, sums: None, problem }
     }
 }
 
@@ -149,7 +164,9 @@ fn cuda(version: &str) -> Cuda {
 #[cfg(feature = "cuda")]
 fn products() -> String {
     match galen_ops::cuda::blas_version() {
-        Some(version) => format!("cuBLAS {version} where it is faster, else galen's kernels"),
+        Some(version) => {
+            format!("cuBLAS {version} on cards where it is faster (docs/cuda.md), else galen's kernels")
+        }
         None => "galen's kernels (libcublas cannot be loaded)".to_owned(),
     }
 }
@@ -185,14 +202,6 @@ fn memory(mem_info: &str, limit: Option<u64>) -> Memory {
     Memory { total_bytes, available_bytes: kib("MemAvailable"), limit_bytes }
 }
 
-/// Memory limit of this process's control group (version 2).
-fn cgroup_limit() -> Option<u64> {
-    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let group = groups.lines().find_map(|l| l.strip_prefix("0::"))?.trim_start_matches('/').to_owned();
-    let path = Path::new("/sys/fs/cgroup").join(group).join("memory.max");
-    std::fs::read_to_string(path).ok()?.trim().parse().ok()
-}
-
 fn text(d: &Doctor) -> String {
     let mut out = String::new();
     let mut line = |name: &str, value: String| {
@@ -210,7 +219,7 @@ fn text(d: &Doctor) -> String {
         d.kernels.cuda.driver.as_ref().map_or_else(|| "no driver".to_owned(), |v| format!("driver {v}"));
     line("cuda", format!("{built}, {driver}"));
     for card in &d.kernels.cuda.cards {
-        line("cuda: card", format!("{card} (`--device cuda:N`, to train and to answer)"));
+        card.lines().for_each(|part| line("cuda: card", part.to_owned()));
     }
     if let Some(products) = &d.kernels.cuda.products {
         line("cuda products", products.clone());

@@ -1,8 +1,8 @@
 //! The second half of `galen plan`: memory and time, from the model's headers and the data's lengths.
 
 use crate::cli::Globals;
-use crate::config::Config;
 use crate::config::types::OnBadRow;
+use crate::config::{Config, Device};
 use crate::plan::{
     AdapterShape, Batches, Choice, Limit, Memory, ModelShape, PassShape, Work, WorkShape, choose,
     largest_pass, work,
@@ -57,6 +57,8 @@ pub struct Plan {
     pub auto: Option<String>,
     /// Where it does not fit: what helps.
     pub warning: Option<String>,
+    /// What the figures are not of.
+    pub note: Option<String>,
     /// Time.
     pub work: Work,
     /// What it may hold, bytes: `max_memory` of the processor, or a share of what is free.
@@ -134,7 +136,8 @@ pub fn plan(config: &Config, weights: &Weights, sample: &Sample, flops: f64) -> 
         accumulation,
         config.packing(),
         config.seed,
-    );
+    )
+    .repeated(config.iterations());
     let batches = Batches { rows: &rows, plan: &steps };
     // The largest pass sets the memory, the mean pass the time.
     let pass = largest_pass(config, &batches);
@@ -151,7 +154,7 @@ pub fn plan(config: &Config, weights: &Weights, sample: &Sample, flops: f64) -> 
         .collect();
     let passes = steps.epoch(0).iter().flatten().count().max(1);
     let steps_per_epoch = steps.steps_per_epoch().max(1);
-    let run = WorkShape {
+    let supervised_run = WorkShape {
         adapter_params: adapter.params,
         tokens_per_pass: (laid_out.iter().sum::<usize>() as f64 / laid_out.len().max(1) as f64).ceil() as u64,
         row_tokens: (all / trained) as u64,
@@ -160,6 +163,18 @@ pub fn plan(config: &Config, weights: &Weights, sample: &Sample, flops: f64) -> 
         steps: config.total_steps(steps_per_epoch),
         recompute: mode.recompute,
         flops_per_second: flops,
+    };
+    // Of sampled answers only the most is known: all as long as they may be.
+    let run = if config.samples_answers() {
+        WorkShape {
+            tokens_per_pass: pass.tokens,
+            row_tokens: (all / trained) as u64 + config.completion_limit(),
+            supervised_per_pass: pass.predicting,
+            accumulation: config.accumulation(),
+            ..supervised_run
+        }
+    } else {
+        supervised_run
     };
     // A pass forward is half the work of one there and back.
     let beside = 1.0 + 0.5 * config.forwards_beside();
@@ -178,12 +193,21 @@ pub fn plan(config: &Config, weights: &Weights, sample: &Sample, flops: f64) -> 
         weight_cache: if mode.load.weight_cache == WeightCache::Packed { "bf16" } else { "stream" },
         auto: why,
         warning,
+        note: on_cards(config),
         work: Work {
             step_flops: time.step_flops * beside,
             step_seconds: time.step_seconds * beside,
             total_seconds: time.total_seconds * beside,
         },
         limit_bytes: limit.bytes,
+    })
+}
+
+/// What is to be said where cards are to compute.
+fn on_cards(config: &Config) -> Option<String> {
+    let asked = matches!(config.device, Device::Cuda(_)) || config.gpus > 1;
+    asked.then(|| {
+        "time, memory and what `auto` takes are the processor's: a card's are not estimated".to_owned()
     })
 }
 
@@ -285,7 +309,7 @@ pub fn text(plan: &Plan) -> String {
     };
     line("a step, about", seconds(plan.work.step_seconds));
     line("all steps, about", seconds(plan.work.total_seconds));
-    for (name, text) in [("", &plan.auto), ("warning: ", &plan.warning)] {
+    for (name, text) in [("", &plan.auto), ("warning: ", &plan.warning), ("note: ", &plan.note)] {
         if let Some(text) = text {
             let _ = writeln!(out, "{name}{text}");
         }

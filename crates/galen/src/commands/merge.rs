@@ -3,6 +3,7 @@
 use super::export::tell;
 use crate::cli::Globals;
 use crate::error::UsageError;
+use crate::progress::{Progress, Unit};
 use crate::session::{Opened, WriteArgs, write_out};
 use anyhow::Context as _;
 use clap::builder::PossibleValuesParser;
@@ -114,7 +115,11 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
         };
         let adapters: Vec<(&Adapter, f64)> =
             opened.adapters.iter().map(|(a, _)| a).zip(weights.iter().copied()).collect();
-        let one = combine(&adapters, &opened.shapes(), &options)?;
+        let shapes = opened.shapes();
+        // Whole matrices of a large model take minutes each.
+        let progress = Progress::new(method, shapes.len() as u64, Unit::Items);
+        let one = combine(&adapters, &shapes, &options, &|| progress.inc(1))?;
+        drop(progress);
         opened.with_adapter(one)
     } else {
         opened

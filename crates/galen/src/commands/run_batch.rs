@@ -3,7 +3,7 @@
 use crate::cli::Globals;
 use crate::error::UsageError;
 use crate::progress::{Progress, Unit, counted, say};
-use crate::session::{BatchFiles, Serving, ServingOptions, sha256_file};
+use crate::session::{BatchFiles, Requests, Serving, ServingOptions, sha256_file};
 use crate::signals::Stop;
 use crate::stdout;
 use galen_engine::Engine;
@@ -40,6 +40,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
             "`-i` takes a file of requests, a JSON object a line: `custom_id`, `method`, `url`, `body`";
         return Err(UsageError::new(format!("{}: there is no such file", args.input.display()), hint).into());
     }
+    let requests = Requests::read(&args.input, &args.output)?;
     let at_once = 2 * args.serving.max_num_seqs;
     // Each line may hold many prompts; the threads that ask bound how many wait.
     let asked = ServingOptions { device: globals.device.unwrap_or_default(), ..args.serving };
@@ -48,7 +49,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
     for (name, path) in &serving.identity {
         identity += &format!("\n{name} {}", sha256_file(path)?);
     }
-    let files = BatchFiles::open(&args.input, &args.output, &identity)?;
+    let files = BatchFiles::open(requests, &identity)?;
     let Serving { engine, worker, .. } = serving;
     let (all, before) = (files.lines.len(), files.n_done());
     if before > 0 {
@@ -97,7 +98,15 @@ fn ask(files: &BatchFiles, engine: &dyn Engine, at_once: usize, stop: &Stop) -> 
         }
         engine.abort();
     };
+    // Also of a thread that panics: who waits for it would wait forever.
+    struct Leaves<'a>(&'a AtomicUsize);
+    impl Drop for Leaves<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
     let one = || {
+        let _leaves = Leaves(&running);
         while let Some(line) = files.lines.get(next.fetch_add(1, Ordering::Relaxed)) {
             if files.is_done(line) {
                 continue;
@@ -110,7 +119,6 @@ fn ask(files: &BatchFiles, engine: &dyn Engine, at_once: usize, stop: &Stop) -> 
             }
             bar.set(files.n_done() as u64);
         }
-        running.fetch_sub(1, Ordering::Relaxed);
     };
     std::thread::scope(|scope| {
         for _ in 0..at_once {

@@ -25,12 +25,19 @@ pub struct BatchFiles {
     done: Mutex<(HashMap<String, String>, File)>,
 }
 
-impl BatchFiles {
-    /// Reads the input, and what an earlier run left. `identity`: what answers depend on besides the input.
-    ///
-    /// Errors: a line that is no request; two of one name; an output that is there; what was left by a run over another
-    /// input or other models.
-    pub fn open(input: &Path, out: &Path, identity: &str) -> anyhow::Result<Self> {
+/// What was asked: read before there is a model to ask.
+pub struct Requests {
+    lines: Vec<Line>,
+    /// The line of each name.
+    places: HashMap<String, usize>,
+    /// Of the whole input.
+    sha256: String,
+    out: PathBuf,
+}
+
+impl Requests {
+    /// Errors: a line that is no request; two of one name; an output that is there.
+    pub fn read(input: &Path, out: &Path) -> anyhow::Result<Self> {
         if out.exists() {
             let message = format!("{} is there already", out.display());
             return Err(UsageError::new(message, "remove it, or name another `-o`").into());
@@ -50,12 +57,21 @@ impl BatchFiles {
             lines.push(line);
         }
         anyhow::ensure!(!lines.is_empty(), "{origin}: there is no request in it");
+        Ok(Self { lines, places, sha256: sha256_text(&text), out: out.to_owned() })
+    }
+}
+
+impl BatchFiles {
+    /// The files of these requests, with what an earlier run left. `identity`: what answers depend on besides the input.
+    ///
+    /// Errors: what was left is of another input or other models.
+    pub fn open(requests: Requests, identity: &str) -> anyhow::Result<Self> {
+        let Requests { lines, places, sha256, out } = requests;
         let name = out.file_name().and_then(|n| n.to_str()).unwrap_or("out.jsonl");
         let partial = out.with_file_name(format!("{name}.partial"));
-        let head =
-            json!({"galen_batch": sha256_text(&format!("{}\n{identity}", sha256_text(&text)))}).to_string();
+        let head = json!({"galen_batch": sha256_text(&format!("{sha256}\n{identity}"))}).to_string();
         let (answers, file) = left(&partial, &head, &places)?;
-        Ok(Self { lines, out: out.to_owned(), partial, done: Mutex::new((answers, file)) })
+        Ok(Self { lines, out, partial, done: Mutex::new((answers, file)) })
     }
 
     /// How many requests have an answer.
@@ -119,7 +135,7 @@ fn left(
     let mut text = Vec::new();
     file.read_to_end(&mut text).with_context(origin)?;
     // A torn line at the end is from a kill, and goes.
-    let whole = text.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+    let mut whole = text.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
     let mut lines = std::str::from_utf8(&text[..whole]).with_context(origin)?.lines();
     match lines.next() {
         None => {}
@@ -132,6 +148,8 @@ fn left(
                 answers.insert(id.to_owned(), line.to_owned());
             }
         }
+        // Nothing was answered yet: nothing is lost.
+        Some(_) if lines.next().is_none() => whole = 0,
         Some(_) => {
             let message = format!("{} is of another input, other models or other settings", path.display());
             return Err(UsageError::new(message, "remove it to begin anew, or name another `-o`").into());

@@ -113,9 +113,12 @@ fn group(first: u32, n: u64) -> anyhow::Result<Group> {
     for ordinal in u64::from(first)..u64::from(first).saturating_add(n) {
         let gpu = Gpu::open(usize::try_from(ordinal)?)?;
         say(&format!("card {}", gpu.card()));
+        gpu.note().into_iter().for_each(|note| say(&format!("note: {note}")));
         gpus.push(gpu);
     }
-    let sums = if gpus.len() > 1 { galen_ops::cuda::sums(&gpus)? } else { None };
+    alike(&gpus)?;
+    let (sums, note) = if gpus.len() > 1 { galen_ops::cuda::sums(&gpus)? } else { (None, None) };
+    note.into_iter().for_each(|note| say(&format!("note: {note}")));
     let named = |gpu: Gpu| Accelerator::new(&format!("cuda:{}", gpu.card().ordinal), gpu);
     let members = gpus.into_iter().map(named).collect();
     let opened = match sums {
@@ -126,6 +129,21 @@ fn group(first: u32, n: u64) -> anyhow::Result<Group> {
         say(&format!("{}: {}", opened.name(), opened.arithmetic()));
     }
     Ok(opened)
+}
+
+/// Each card steps for itself and all must come to the same bits: code of one kind rounds alike. Errors: cards of two kinds.
+#[cfg(feature = "cuda")]
+fn alike(gpus: &[galen_ops::cuda::Gpu]) -> anyhow::Result<()> {
+    let Some((first, others)) = gpus.split_first() else { return Ok(()) };
+    match others.iter().find(|gpu| gpu.card().capability != first.card().capability) {
+        Some(other) => {
+            let message =
+                format!("cards of two kinds cannot train together: {}; {}", first.card(), other.card());
+            let hint = "choose cards of one kind: CUDA_VISIBLE_DEVICES names them";
+            Err(UsageError::new(message, hint).into())
+        }
+        None => Ok(()),
+    }
 }
 
 #[cfg(not(feature = "cuda"))]

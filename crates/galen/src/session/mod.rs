@@ -30,7 +30,7 @@ mod write_out;
 
 pub use adapters::{is_adapter, open_adapter, open_adapter_over, resolve_run, saved_template};
 pub use base::{Base, TemplateChoice, hub_bars};
-pub use batch::BatchFiles;
+pub use batch::{BatchFiles, Requests};
 pub use generate::{GenerateOptions, generate, generate_all};
 pub use opened::Opened;
 pub use preference::AnswerRenderer;

@@ -85,7 +85,7 @@ impl Opened {
             seed: 0,
         };
         let all: Vec<(&Adapter, f64)> = self.adapters.iter().map(|(a, _)| (a, 1.0)).collect();
-        let one = combine(&all, &self.shapes(), &options)?;
+        let one = combine(&all, &self.shapes(), &options, &|| {})?;
         Ok(self.with_adapter(one))
     }
 

@@ -190,9 +190,11 @@ impl Preparer<'_> {
         for spec in &train_specs {
             parts.train.extend(entry(self, spec, read)?);
         }
+        let trained = read.reports.len();
         for spec in &test_specs {
             parts.validation.extend(entry(self, spec, read)?);
         }
+        read.reports.iter_mut().skip(trained).for_each(|r| r.validates = true);
         self.set_aside(&mut parts)?;
         // Row numbers key dropout masks: they run through all entries.
         for rows in [&mut parts.train, &mut parts.validation] {

@@ -9,7 +9,9 @@ use galen_model::End;
 use galen_model::tokenizer::Tokenizer;
 use galen_reward::{Completion, Finish, Prompt as JudgedPrompt, RewardSet};
 use galen_train::rollout::{Judge, JudgedAnswer, Part, Scores};
-use galen_types::{InvariantError, Prompt, PromptRow, TextEncoder as _, Tokenized, TokenizedPrompt};
+use galen_types::{
+    InvariantError, Prompt, PromptRow, RenderedPrompt, TextEncoder as _, Tokenized, TokenizedPrompt,
+};
 use rayon::prelude::*;
 use std::collections::HashMap;
 
@@ -32,6 +34,13 @@ impl PromptedRow {
 }
 
 impl Preparer<'_> {
+    /// A prompt's text, as the model is given it.
+    pub fn rendered_prompt(&self, spec: &DatasetSpec, row: &PromptRow) -> anyhow::Result<RenderedPrompt> {
+        let chat = matches!(row.prompt, Prompt::Chat { .. });
+        let template = if chat { Some(self.entry_template(spec)?) } else { None };
+        Ok(render_prompt_row(row, template.as_ref(), &self.render_options(spec))?)
+    }
+
     pub(super) fn prompts(&self, spec: &DatasetSpec, read: &mut Read) -> anyhow::Result<Vec<PromptedRow>> {
         let loaded = self.load_preferences(spec, self.config.bad_rows())?;
         read.bad_rows.extend(loaded.bad_rows.iter().map(|b| b.text.clone()));

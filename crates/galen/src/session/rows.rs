@@ -62,6 +62,16 @@ impl Rows {
         }
     }
 
+    /// Number of validation rows.
+    pub fn n_validation(&self) -> usize {
+        match self {
+            Self::Supervised(parts) => parts.validation.len(),
+            Self::Pairs(parts) => parts.validation.len(),
+            Self::Labelled(parts, _) => parts.validation.len(),
+            Self::Prompts(parts) => parts.validation.len(),
+        }
+    }
+
     /// The sequences of a training row; of a pair the chosen, then the rejected one.
     pub fn sequences(&self, row: usize) -> Vec<&Tokenized> {
         match self {
@@ -229,6 +239,8 @@ pub struct RowsReport {
     pub counts: Vec<(u64, &'static str)>,
     /// The first rows left out, each as `file:line: reason`.
     pub dropped_rows: Vec<String>,
+    /// Whether it is an entry of `test_datasets`.
+    pub validates: bool,
 }
 
 impl RowsReport {
@@ -245,6 +257,7 @@ impl RowsReport {
                 (r.dropped_unsupervised, "dropped: nothing supervised"),
             ],
             dropped_rows: r.dropped_rows,
+            validates: false,
         }
     }
 
@@ -262,6 +275,7 @@ impl RowsReport {
                 (r.identical, "with two equal answers, which teach nothing"),
             ],
             dropped_rows: r.dropped_rows,
+            validates: false,
         }
     }
 }

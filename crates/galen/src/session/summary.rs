@@ -38,10 +38,14 @@ pub(super) fn summarise(
     dir: &Path,
 ) -> RunSummary {
     let (steps, earlier_validations) = read_log(&dir.join("log.jsonl"));
+    let set_aside = prepared.rows.n_validation();
     let data = prepared.read.reports.iter().map(|r| DataRow {
         name: r.path.clone(),
-        role: if config.test_datasets.0.iter().any(|d| d.path == r.path) { "validation" } else { "train" }
-            .into(),
+        role: match (r.validates, config.val_set_size > 0.0) {
+            (true, _) => "validation".into(),
+            (false, true) => format!("train, {set_aside} rows of all set aside for validation"),
+            (false, false) => "train".into(),
+        },
         rows: r.kept,
         supervised_tokens: Some(r.supervised_tokens),
         // Of what is no single file, the rows as they are trained.
@@ -100,7 +104,14 @@ pub(super) fn samples(
     let decode = |ids: &[u32]| tokenizer.decode(ids, true).map_err(anyhow::Error::msg);
     let mut out = Vec::with_capacity(rows.len());
     for row in rows {
-        let first = row.mask().iter().position(|m| *m).unwrap_or(row.ids().len());
+        // A text that is learned from its first token has no prompt: its first half is.
+        let first = match row.mask().iter().position(|m| *m) {
+            Some(0) => row.ids().len() / 2,
+            first => first.unwrap_or(row.ids().len()),
+        };
+        if first == 0 {
+            continue;
+        }
         let expected: Vec<u32> = row
             .ids()
             .iter()

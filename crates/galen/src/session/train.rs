@@ -7,6 +7,7 @@ use super::held_out::TaskHeldOut;
 use super::objective::{Making, judge, objective};
 use super::prepare::{Prepared, Preparer};
 use super::reward_model::SharedBase;
+use super::rows::Rows;
 use super::run_dir::{
     Arithmetic, begin_dir, check_dir, checkpoint_of, date_of_start, fingerprint, hashes, holds_a_run,
     published_name, write_record,
@@ -202,12 +203,20 @@ pub fn train(
     base.tokenizer.save_to(&dir, template.as_ref().map(ChatTemplate::source))?;
     let mut summary = summarise(config, &base, &prepared, &outcome, eval_losses, &hashes, &dir);
     if config.report_samples > 0 {
-        let rows = prepared.rows.samples(config.report_samples as usize);
+        let rows = match &prepared.rows {
+            // A prompt alone has no answer to hold the two answers against.
+            Rows::Prompts(_) => Vec::new(),
+            rows => rows.samples(config.report_samples as usize),
+        };
         let mut answering = outcome.adapter.clone();
         if let Some(on) = model.device() {
             answering.place_frozen(on)?;
         }
-        summary.samples = Some(samples(&rows, &model, &answering, &base.tokenizer)?);
+        // The run is trained and saved: what is written about it does without answers then.
+        match samples(&rows, &model, &answering, &base.tokenizer) {
+            Ok(answers) => summary.samples = Some(answers).filter(|a| !a.is_empty()),
+            Err(e) => say(&format!("`report_samples`: no answers in the report: {e:#}")),
+        }
     }
     write_reports(&dir, &summary, template.is_some())?;
     Ok(Trained { base, model, template, outcome, summary })

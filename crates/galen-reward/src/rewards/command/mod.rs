@@ -27,8 +27,8 @@ const DOC: &str = r#"The program is started once and kept. It reads one request 
 {"id": 7, "prompt": "...", "completion": "...", "tokens": 31, "finish_reason": "stop", "row": {"answer": "B"}}
 ```
 
-(`prompt` is text, or the list of messages; `row` the data row; `finish_reason` `length` where the limit cut the
-completion) and writes one answer a line to its standard output, flushed, in any order:
+(`prompt` is text, or the list of messages; `tokens` null for a text that was not sampled; `row` the data row; `finish_reason`
+`length` where the limit cut the completion) and writes one answer a line to its standard output, flushed, in any order:
 
 ```json
 {"id": 7, "reward": 0.5}

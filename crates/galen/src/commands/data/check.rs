@@ -85,7 +85,7 @@ fn supervised(preparer: &Preparer, spec: &DatasetSpec) -> anyhow::Result<CheckRe
     let render = |row: &Conversation| -> Result<Rendered, String> {
         renderer.render(row).map_err(|e| fault(row.origin(), &e))
     };
-    Ok(check(&loaded, &render, &preparer.base.tokenizer, preparer.config.sequence_len as usize))
+    Ok(check(&loaded, &render, &preparer.base.tokenizer, preparer.tokenize_options()))
 }
 
 fn preference(preparer: &Preparer, spec: &DatasetSpec) -> anyhow::Result<PreferenceCheck> {

@@ -3,6 +3,7 @@
 use super::Split;
 use crate::cli::{Globals, Limit};
 use crate::error::UsageError;
+use crate::progress::say;
 use crate::session::raw_rows;
 use crate::stdout;
 use anyhow::Context as _;
@@ -37,10 +38,27 @@ pub fn run(args: &Split, globals: &Globals) -> anyhow::Result<()> {
         if !names.contains(&name) {
             continue;
         }
-        write_jsonl(&file(name), rows)?;
+        if let Err(e) = write_jsonl(&file(name), rows) {
+            // All parts or none: the others would stand in the way of the next try.
+            names.iter().take_while(|n| **n != name).for_each(|n| drop(std::fs::remove_file(file(n))));
+            return Err(e.into());
+        }
         let of = args.group_by.as_ref().map_or(String::new(), |f| format!(", {groups} groups by {f}"));
         table.push_str(&format!("{}: {} rows{of}\n", file(name).display(), rows.len()));
         files.push(json!({"part": name, "file": file(name), "rows": rows.len(), "groups": groups}));
+    }
+    let all = r.train_rows + r.test_rows + r.val_rows;
+    for (name, asked, got) in [("test", Some(args.test), r.test_rows), ("val", args.val, r.val_rows)] {
+        let Some(Limit::Share(share)) = asked else { continue };
+        let got = got as f64 / all.max(1) as f64;
+        if got > 2.0 * share || got < 0.5 * share {
+            say(&format!(
+                "note: {name} has {:.1} % of the rows, where {:.1} % were asked for: a share is of the groups, which are few or of very \
+                 different sizes; a number of rows, or another `--seed`, comes nearer",
+                100.0 * got,
+                100.0 * share
+            ));
+        }
     }
     if globals.json {
         return stdout::print_json(&json!({"seed": args.seed, "group_by": args.group_by, "parts": files}));

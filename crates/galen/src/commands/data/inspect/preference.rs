@@ -4,10 +4,11 @@ use super::{Style, line};
 use crate::commands::data::{Inspect, Stage};
 use crate::progress::say;
 use crate::session::Preparer;
-use galen_data::inspect;
-use galen_data::preference::{PreferenceReport, tokenize_labelled, tokenize_pairs};
+use galen_data::preference::{PreferenceReport, tokenize_labelled, tokenize_pairs, tokenize_prompts};
+use galen_data::{DatasetSpec, inspect};
 use galen_types::{
-    Answer, Preference, RenderedAnswer, RenderedLabelled, RenderedPair, Tokenized, TokenizedAnswer,
+    Answer, Preference, PromptRow, Rendered, RenderedAnswer, RenderedLabelled, RenderedPair, Tokenized,
+    TokenizedAnswer, TokenizedPrompt,
 };
 use serde_json::json;
 
@@ -26,6 +27,10 @@ pub(super) fn shown(args: &Inspect, preparer: &Preparer, style: Style) -> anyhow
         let from = args.skip.saturating_sub(before).min(n);
         let to = from.saturating_add(args.rows - taken).min(n);
         for (i, row) in loaded.rows[from..to].iter().enumerate() {
+            if let Preference::Prompt(row) = row {
+                out.extend(prompt((before + from + i) as u64, row, (args, preparer, spec), style)?);
+                continue;
+            }
             let mut answers = Vec::new();
             for (name, answer) in named(row) {
                 answers.push((name, renderer.render(row.origin(), row.prompt(), answer)?));
@@ -42,6 +47,36 @@ pub(super) fn shown(args: &Inspect, preparer: &Preparer, style: Style) -> anyhow
         before += n;
     }
     Ok(out)
+}
+
+/// A prompt whose answers are to be sampled.
+fn prompt(
+    number: u64,
+    row: &PromptRow,
+    (args, preparer, spec): (&Inspect, &Preparer, &DatasetSpec),
+    style: Style,
+) -> anyhow::Result<Vec<String>> {
+    let rendered = preparer.rendered_prompt(spec, row)?;
+    let origin = row.origin.to_string();
+    if args.stage == Stage::Rendered {
+        return Ok(vec![match style {
+            Style::Text { color } => {
+                let shown = Rendered::new(row.origin.clone(), rendered.text, vec![], false)?;
+                format!("prompt  {}", inspect::rendered(&shown, color))
+            }
+            Style::Json => {
+                line(&json!({"origin": origin, "row": number, "answer": "prompt", "text": rendered.text}))
+            }
+        }]);
+    }
+    let (made, report) =
+        tokenize_prompts(&[rendered], &preparer.base.tokenizer, preparer.config.length_limits())?;
+    report.dropped_rows.iter().for_each(|row| say(&format!("left out: {row}")));
+    let shown = |p: &TokenizedPrompt| match style {
+        Style::Text { .. } => format!("prompt  {origin}: {} tokens\n{:?}\n", p.ids().len(), p.ids()),
+        Style::Json => line(&json!({"origin": origin, "row": number, "answer": "prompt", "ids": p.ids()})),
+    };
+    Ok(made.iter().map(shown).collect())
 }
 
 /// A row's answers by name.
