@@ -3,8 +3,8 @@
 //   low_rank_forward_*   u  = bf16(s x A^T)   x  [m, K],  A [R, K],  u  [m, R]
 //   low_rank_backward_*  du = bf16(s dy B)    dy [m, K],  B [K, R],  du [m, R]
 //
-// All bf16, rows of a multiple of 8 elements apart, K a multiple of 8; sums f32, rounded once behind s. A row's bits do not depend
-// on m: training, prompts and steps of generation share the kernels.
+// All bf16, rows of a multiple of 8 elements apart, what lies between them nobody's; sums f32, rounded once behind s. A row's bits do not
+// depend on m: training, prompts and steps of generation share the kernels.
 //
 // A product of few outputs is bound by reading x once, and by latency where m is small: a block of 16 warps makes 16 rows of up to 16
 // or 32 outputs, the warps share the inner dimension in turns of 32, and their sums are added in order through shared memory. Both
@@ -27,8 +27,15 @@ namespace low_rank {
 
 constexpr int WARPS = 16, ROWS = 16, TURN = 32;
 
-__device__ __forceinline__ uint4 load(const bf16* from, bool there) {
-    return there ? ptx::load_vector<uint4>(from) : make_uint4(0, 0, 0, 0);
+// Eight elements, of which `valid` are there; zeros for the others.
+__device__ __forceinline__ uint4 load(const bf16* from, int valid) {
+    if (valid <= 0) return make_uint4(0, 0, 0, 0);
+    auto v = ptx::load_vector<uint4>(from);
+    if (valid < 8) {
+        auto kept = [&](int i) { return valid >= 2 * i + 2 ? 0xffffffffu : valid == 2 * i + 1 ? 0xffffu : 0u; };
+        v.x &= kept(0), v.y &= kept(1), v.z &= kept(2), v.w &= kept(3);
+    }
+    return v;
 }
 
 // TILES: eight outputs each.
@@ -47,7 +54,8 @@ __device__ __forceinline__ void run(const bf16* x, int ldx, const bf16* w, int l
     UNROLL_BY(2)
     for (int turn = warp; turn < turns; turn += WARPS) {
         int k = turn * TURN + 8 * c;
-        uint4 a0 = load(top + k, m0 + r < m && k < inner), a1 = load(bottom + k, m0 + r + 8 < m && k < inner);
+        int valid = inner - k;
+        uint4 a0 = load(top + k, m0 + r < m ? valid : 0), a1 = load(bottom + k, m0 + r + 8 < m ? valid : 0);
         uint32_t b[TILES][4];
         if constexpr (BACKWARD) {
             // Row p of matrix h of a piece: element 8 (p / 2) + 2 h + p % 2 of the turn.
@@ -56,7 +64,8 @@ __device__ __forceinline__ void run(const bf16* x, int ldx, const bf16* w, int l
             UNROLL
             for (int j = 0; j < TILES; ++j) {
                 bool there = from < inner && r0 + 8 * j < rank;
-                ptx::store_vector(piece + (j * TURN + lane) * 8, load(w + int64_t(there ? from : 0) * ldw + (there ? r0 + 8 * j : 0), there));
+                const bf16* row = w + int64_t(there ? from : 0) * ldw + (there ? r0 + 8 * j : 0);
+                ptx::store_vector(piece + (j * TURN + lane) * 8, load(row, there ? 8 : 0));
             }
             SYNC_WARP();
             UNROLL
@@ -65,8 +74,7 @@ __device__ __forceinline__ void run(const bf16* x, int ldx, const bf16* w, int l
             UNROLL
             for (int j = 0; j < TILES; ++j) {
                 int row = r0 + 8 * j + r;
-                bool there = row < rank && k < inner;
-                uint4 v = load(w + int64_t(there ? row : 0) * ldw + k, there);
+                uint4 v = load(w + int64_t(row < rank ? row : 0) * ldw + k, row < rank ? valid : 0);
                 b[j][0] = v.x, b[j][1] = v.y, b[j][2] = v.z, b[j][3] = v.w;
             }
         }

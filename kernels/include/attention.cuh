@@ -48,15 +48,13 @@ struct Walk {
 
 // A score in units of log 2, and what its derivative by q k is multiplied with besides `scale`.
 struct Scores {
-    float scale;    // of q k
-    float cap;      // 0: none
-    float inverse;  // of the cap; 0: none. Divided once a thread: the division's slow path would stand in every score.
-    __device__ __forceinline__ Scores(float scale, float cap) : scale(scale), cap(cap), inverse(cap > 0 ? 1.0f / cap : 0.0f) {}
+    float scale;  // of q k
+    float cap;    // 0: none
     __device__ __forceinline__ float of(float qk) const {
-        return LOG2_E * (cap > 0 ? cap * ptx::tanh(qk * (scale * inverse)) : qk * scale);
+        return LOG2_E * (cap > 0 ? cap * ptx::tanh(qk * scale / cap) : qk * scale);
     }
     __device__ __forceinline__ float slope(float score) const {
-        float t = cap > 0 ? score * (inverse * (1.0f / LOG2_E)) : 0;
+        float t = cap > 0 ? score / (LOG2_E * cap) : 0;
         return 1.0f - t * t;
     }
 };

@@ -94,9 +94,6 @@ fn reduced<B>(
 ) -> Result<DeviceMatrix<B>> {
     let (m, inner) = (x.rows, x.cols);
     ints("branch", &[m, inner, x.stride, w.stride])?;
-    if !inner.is_multiple_of(8) {
-        return shape_error("branch", format!("{inner} columns are not whole pieces of 8"));
-    }
     let y = DeviceMatrix::new(on, m, rank, Number::Bf16)?;
     if m == 0 {
         return Ok(y);
