@@ -26,7 +26,7 @@ const USAGE: &str =
   --out FILE   where the JSON goes (gpu-check.json); it is written anew after each part";
 
 /// Of a part: on a card a check takes seconds, all timings some minutes.
-const MOST: Duration = Duration::from_secs(900);
+const MOST: Duration = Duration::from_mins(15);
 
 struct Options {
     card: usize,

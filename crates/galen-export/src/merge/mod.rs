@@ -164,7 +164,7 @@ pub fn combine(
         let list: Vec<String> = ranks.iter().map(ToString::to_string).collect();
         let what =
             format!("`{}` adds matrices of one rank, and the adapters have {}", method.name, list.join(", "));
-        return cannot(what, &other_ranks(options.method));
+        return cannot(what, other_ranks(options.method));
     }
     let piece = |shape: &ModuleShape| {
         let piece = one(adapters, shape, r, &options).transpose();
@@ -241,7 +241,7 @@ fn one(
             let r = branches[0].0.r;
             if branches.iter().any(|(l, _)| l.r != r) {
                 let what = format!("the adapters' ranks differ at `layers.{}.{}`", shape.layer, shape.module);
-                return cannot(what, &other_ranks(options.method));
+                return cannot(what, other_ranks(options.method));
             }
             // The sign goes to one side, or two of them would cancel.
             let weighed = |part: u64, side: fn(f64) -> f64| {
