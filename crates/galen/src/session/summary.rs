@@ -104,14 +104,11 @@ pub(super) fn samples(
     let decode = |ids: &[u32]| tokenizer.decode(ids, true).map_err(anyhow::Error::msg);
     let mut out = Vec::with_capacity(rows.len());
     for row in rows {
-        // A text that is learned from its first token has no prompt: its first half is.
+        // A text that is learned throughout (but for its first token, which nothing predicts) is continued from its half.
         let first = match row.mask().iter().position(|m| *m) {
-            Some(0) => row.ids().len() / 2,
+            Some(0 | 1) => (row.ids().len() / 2).max(1),
             first => first.unwrap_or(row.ids().len()),
         };
-        if first == 0 {
-            continue;
-        }
         let expected: Vec<u32> = row
             .ids()
             .iter()
