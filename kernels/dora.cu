@@ -3,16 +3,17 @@
 //   row_squares_FORMAT  squares [N] f64 = |W_j|^2
 //   dora_norms_FORMAT   norms [N] f32 = |W + s B A| by row, without forming it:
 //                       |W_j|^2 + 2 s B_j (W A^T)_j + s^2 B_j (A A^T) B_j^T; a row that the change nearly cancels is formed after all
-//   magnitude_forward   y = g (h - b) + b, g = m / norms, 0 where a norm is
+//   magnitude_forward   y = g (h - b) + b, g = m / norms, 0 where a norm is; kept = h, rounded
 //   magnitude_backward  dh = g dy; parts [P, N] f32: sums over tokens of dy (h - b)
 //   magnitude_gradient  dm += sum over parts / norms, the norms as constants (section 4.3)
 //
 // W [N, K] in any format of formats.cuh, A [R, K], B [N, R] bf16, crossed = A W^T [R, N] f32, gram = A A^T [R, R] f32, row strides lda to
-// ldg; h, y, dy, dh [T, N] bf16 without gaps, N a multiple of 8; b, m [N] f32. Sums of norms are f64, all in a fixed order.
+// ldg; h [T, N] f32 forward and bf16 backward, y, kept, dy, dh bf16, without gaps, N a multiple of 8; b, m [N] f32. Sums of norms are
+// f64, all in a fixed order. h is not rounded before g: rounded, it would come out as it went in where |g - 1| < 2^-9.
 // Grids: N; N; ceil(T N / 8 / 256); (ceil(N / 512), ceil(T / tokens)); ceil(N / 256).
 // Expected share of roofline: 70 % of memory bandwidth (magnitude), 40 % (squares, once a weight).
 //
-// roofline: magnitude_forward what="4096 x 4096" flops=0 bytes=6.711e+07 share=70 share_sm_90=70
+// roofline: magnitude_forward what="4096 x 4096" flops=0 bytes=1.342e+08 share=70 share_sm_90=70
 // roofline: magnitude_backward what="4096 x 4096" flops=0 bytes=1.007e+08 share=70 share_sm_90=70
 // launch: row_squares_*      threads=128 shared=1088 registers=96
 // launch: dora_norms_*       threads=128 shared=2128 registers=128
@@ -137,12 +138,14 @@ __device__ __forceinline__ Eight biases(const float* bias, int column) {
 
 FOR_EACH_FORMAT(KERNELS)
 
-extern "C" __global__ void __launch_bounds__(256) magnitude_forward(const bf16* h, const float* bias, const float* m,
-                                                                    const float* norms, int tokens, int n, bf16* y) {
+extern "C" __global__ void __launch_bounds__(256) magnitude_forward(const float* h, const float* bias, const float* m,
+                                                                    const float* norms, int tokens, int n, bf16* y,
+                                                                    bf16* kept) {
     int64_t i = 8 * place();
     if (i >= int64_t(tokens) * n) return;
     int column = int(i % n);
     Eight x = load_eight(h + i), g = dora::gains(m, norms, column), b = dora::biases(bias, column);
+    store_eight(kept + i, x);
     UNROLL
     for (int j = 0; j < 8; ++j) x.v[j] = g.v[j] * (x.v[j] - b.v[j]) + b.v[j];
     store_eight(y + i, x);

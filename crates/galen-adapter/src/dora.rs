@@ -79,7 +79,7 @@ impl Method for Dora {
             }
             let branch = adapted.as_ref().map(|adapted| {
                 of_all.extend(&adapted.leaves[..adapted.leaves.len().min(2)]);
-                Branch { scale: adapted.scale, dropout: None }
+                Branch { scale: adapted.scale, dropout: None, unrounded: true }
             });
             together.push(((*base).clone(), branch));
             plain.push(i);
@@ -135,7 +135,7 @@ fn dropped(
 ) -> Result<Traced> {
     let of_part =
         |part| Prologue::Dropped { inner: Box::new(prologue.clone()), dropout: dropout.clone(), part };
-    let branch = Some(Branch { scale: adapted.scale, dropout: None });
+    let branch = Some(Branch { scale: adapted.scale, dropout: None, unrounded: true });
     let members = vec![(base.clone().without_bias(), branch)];
     let mut of_kept = inputs.to_vec();
     of_kept.extend(&adapted.leaves[..adapted.leaves.len().min(2)]);

@@ -50,7 +50,7 @@ impl Method for Lora {
         for Member { base, adapted } in members {
             let branch = adapted.map(|adapted| {
                 inputs.extend(adapted.leaves);
-                Branch { scale: adapted.scale, dropout: adapted.dropout }
+                Branch { scale: adapted.scale, dropout: adapted.dropout, unrounded: false }
             });
             projections.push((base.clone(), branch));
         }

@@ -97,28 +97,45 @@ fn norms(on: &Launches, case: Case) -> Result<()> {
 
 fn magnitude(on: &Launches, case: Case) -> Result<()> {
     let Case { n, tokens, bias, .. } = case;
-    let (h, dy) = (rounded(6, tokens * n), rounded(7, tokens * n));
-    let (m, mut norms, before) = (values(8, n), values(9, n), values(11, n));
+    let (h, dy) = (values(6, tokens * n), rounded(7, tokens * n));
+    let (mut m, mut norms, before) = (values(8, n), values(9, n), values(11, n));
     norms.iter_mut().for_each(|v| *v = v.abs() + 0.1);
     norms[n / 2] = 0.0;
+    // Gains as near to 1 as a training's.
+    m.iter_mut().zip(&norms).step_by(2).for_each(|(m, norm)| *m = 1.001 * norm);
     let b = bias.then(|| values(10, n));
     let op = Magnitude { bias: b.clone().map(Into::into), compute: Compute::F32 };
     let vector = |v: &[f32]| tensor(v, n).flatten_all();
-    let (y_want, saved) = op.forward(&[&tensor(&h, n), &vector(&m)?, &vector(&norms)?])?;
+    let forward = |h: &[f32]| op.forward(&[&tensor(h, n), &vector(&m)?, &vector(&norms)?]);
+    let (y_want, _) = forward(&h)?;
+    let (_, saved) = forward(&widen(&narrow(&h)))?;
     let want = op.backward(&saved, vec![Some(tensor(&dy, n))], &[true, true, false])?;
     let of = |values: &[f32], number| DeviceMatrix::upload(on, values, n, number);
     let floats = |values: &[f32]| on.upload(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>());
     let (h, dy, m, norms) =
-        (of(&h, Number::Bf16)?, of(&dy, Number::Bf16)?, of(&m, Number::F32)?, of(&norms, Number::F32)?);
+        (of(&h, Number::F32)?, of(&dy, Number::Bf16)?, of(&m, Number::F32)?, of(&norms, Number::F32)?);
     let b = b.as_deref().map(floats).transpose()?;
-    let x = MagnitudeOperands { h: &h, bias: b.as_ref(), m: &m, norms: &norms };
+    let x = MagnitudeOperands { bias: b.as_ref(), m: &m, norms: &norms };
     // Gradients are added to what is there.
     let dm = floats(&before)?;
-    let (y, dh) = (magnitude_forward(on, &x)?, magnitude_backward(on, &x, &dy, Some(&dm))?);
+    let (y, kept) = magnitude_forward(on, &x, &h)?;
+    let dh = magnitude_backward(on, &x, (&kept, &dy), Some(&dm))?;
     let gradient = |i: usize| want[i].as_ref().map_or_else(Vec::new, |t: &Tensor| wide(t));
     let dm_want: Vec<f64> = gradient(1).iter().zip(&before).map(|(d, b)| d + f64::from(*b)).collect();
     let dm = DeviceMatrix { buffer: dm, rows: 1, cols: n, stride: n, number: Number::F32 }.download(on)?;
-    near("magnitude", &y.download(on)?, &wide(&y_want[0]), 4e-3).map_err(Error::Device)?;
+    rounded_once(&y.download(on)?, &wide(&y_want[0])).map_err(Error::Device)?;
     near("dh", &dh.download(on)?, &gradient(0), 4e-3).map_err(Error::Device)?;
     near("dm", &dm, &dm_want, 1e-5).map_err(Error::Device)
+}
+
+/// Every element within half a step between two bf16, and what f32 takes.
+fn rounded_once(got: &[f32], want: &[f64]) -> std::result::Result<(), String> {
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        let half = 2f64.powi(want.abs().max(1e-30).log2().floor() as i32 - 8);
+        let within = (f64::from(*got) - want).abs() <= half + 1e-6;
+        if !within {
+            return Err(format!("magnitude: element {i} is {got}, not {want} rounded once"));
+        }
+    }
+    if got.len() == want.len() { Ok(()) } else { Err(format!("{} values of {}", got.len(), want.len())) }
 }

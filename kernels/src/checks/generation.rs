@@ -174,7 +174,7 @@ fn rows_of_steps(on: &Launches, dtype: WeightDtype) -> Result<()> {
     let pair = DeviceBranch { a: &a, b: &b, scale: 0.5, dropout: None };
     let step = |x: &[f32]| -> Result<(Vec<f32>, Vec<f32>)> {
         let x = bf16(x, k)?;
-        let (y, _) = projection_forward(on, &x, (&w, Some(&bias)), Some(&pair), true)?;
+        let (y, _) = projection_forward(on, &x, (&w, Some(&bias)), Some(&pair), (Number::Bf16, true))?;
         Ok((y.download(on)?, logits(on, &x, &w)?.download(on)?))
     };
     let (projected, scores) = step(&x)?;
@@ -187,10 +187,11 @@ fn rows_of_steps(on: &Launches, dtype: WeightDtype) -> Result<()> {
         }
     }
     // And they are right: as training's product, but for the order of sums.
-    let (want, _) = projection_forward(on, &bf16(&x, k)?, (&w, Some(&bias)), Some(&pair), false)?;
+    let (want, _) =
+        projection_forward(on, &bf16(&x, k)?, (&w, Some(&bias)), Some(&pair), (Number::Bf16, false))?;
     let want: Vec<f64> = want.download(on)?.iter().map(|v| f64::from(*v)).collect();
     near(&format!("{dtype}"), &projected, &want, 8e-3).map_err(Error::Device)?;
-    let (want, _) = projection_forward(on, &bf16(&x, k)?, (&w, None), None, false)?;
+    let (want, _) = projection_forward(on, &bf16(&x, k)?, (&w, None), None, (Number::Bf16, false))?;
     let want: Vec<f64> = want.download(on)?.iter().map(|v| f64::from(*v)).collect();
     near(&format!("{dtype}: logits"), &scores, &want, 8e-3).map_err(Error::Device)
 }

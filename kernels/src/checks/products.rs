@@ -31,7 +31,7 @@ pub fn projection<B>(
     let base = Projection::new(Arc::new(plain), Some(bias.clone().into()))?;
     let op = Projections {
         prologue: Prologue::Plain,
-        members: vec![(base, Some(Branch { scale, dropout: None }))],
+        members: vec![(base, Some(Branch { scale, dropout: None, unrounded: false }))],
     };
     let (y_want, saved) = op.forward(&[&tensor(&x, k), &tensor(&a, k), &tensor(&b, rank)])?;
     let want = op.backward(&saved, vec![Some(tensor(&dy, n))], &[true; 3])?;
@@ -42,7 +42,7 @@ pub fn projection<B>(
     let (x, dy, a, b) = (bf16(&x, k)?, bf16(&dy, n)?, bf16(&a, k)?, bf16(&b, rank)?);
     let bias = on.upload(&bias.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())?;
     let branch = DeviceBranch { a: &a, b: &b, scale, dropout: None };
-    let (y, u) = projection_forward(on, &x, (&w, Some(&bias)), Some(&branch), false)?;
+    let (y, u) = projection_forward(on, &x, (&w, Some(&bias)), Some(&branch), (Number::Bf16, false))?;
     let dx = DeviceMatrix::new(on, m, k, Number::F32)?;
     let (da, db) = (on.zeros(4 * rank * k)?, on.zeros(4 * n * rank)?);
     let u = u.as_ref().unwrap();
@@ -63,7 +63,7 @@ pub fn projection<B>(
     let short = DeviceMatrix::new(on, m, k, Number::Bf16)?;
     projection_backward(on, &dy, &w, Some((&branch, u, &x)), Some((&short, false)), None)?;
     compare("dx in bf16", &short.download(on)?, &want(0))?;
-    let (alone, _) = projection_forward(on, &x, (&w, None), None, false)?;
+    let (alone, _) = projection_forward(on, &x, (&w, None), None, (Number::Bf16, false))?;
     compare("y alone", &alone.download(on)?, &product_alone(&op, &x.download(on)?, (m, n, k)))?;
     Ok(found)
 }

@@ -119,7 +119,8 @@ fn time(
     let pair = DeviceBranch { a: &a, b: &b, scale: 0.5, dropout: None };
     let run = || match (way, branch) {
         ("forward", _) => {
-            projection_forward(&on, &x, (weight, None), branch.then_some(&pair), false).map(drop)
+            projection_forward(&on, &x, (weight, None), branch.then_some(&pair), (Number::Bf16, false))
+                .map(drop)
         }
         (_, true) => projection_backward(&on, &dy, weight, Some((&pair, &u, &x)), Some((&dx, false)), None),
         (_, false) => projection_backward(&on, &dy, weight, None, Some((&dx, false)), None),

@@ -275,6 +275,14 @@ const FAULTS: &[Fault] = &[
         check: decomposed,
     },
     Fault {
+        what: "values are rounded before the magnitude",
+        unit: "dora",
+        file: "dora.cu",
+        from: "store_eight(kept + i, x);",
+        to: "store_eight(kept + i, x);\n    x = load_eight(kept + i);",
+        check: decomposed,
+    },
+    Fault {
         what: "a part's last token is left out of the magnitude's gradient",
         unit: "dora",
         file: "dora.cu",

@@ -64,10 +64,8 @@ pub fn adapted_norms<B>(
     Ok(norms)
 }
 
-/// What a magnitude goes over: h `[T, out]` bf16 with b in it, b f32, m and the norms `[1, out]` f32.
+/// What a magnitude scales with: m and the norms `[1, out]` f32, and b f32, which it leaves as it is.
 pub struct MagnitudeOperands<'a, B> {
-    /// h.
-    pub h: &'a DeviceMatrix<B>,
     /// b.
     pub bias: Option<&'a B>,
     /// m.
@@ -77,49 +75,54 @@ pub struct MagnitudeOperands<'a, B> {
 }
 
 impl<B> MagnitudeOperands<'_, B> {
-    /// Errors: another shape, or rows with gaps.
-    fn check(&self) -> Result<(usize, usize)> {
-        let (tokens, n) = (self.h.rows, self.h.cols);
-        self.h.expect("magnitude: h", tokens, n, Number::Bf16)?;
+    /// Errors: another shape or number than h's or dy's own `[T, out]`, or rows with gaps.
+    fn check(&self, x: &DeviceMatrix<B>, number: Number) -> Result<(usize, usize)> {
+        let (tokens, n) = (x.rows, x.cols);
+        x.expect("magnitude", tokens, n, number)?;
         self.m.expect("magnitude: m", 1, n, Number::F32)?;
         self.norms.expect("magnitude: norms", 1, n, Number::F32)?;
         ints("magnitude", &[tokens, n])?;
-        if self.h.stride != n {
+        if x.stride != n {
             return shape_error("magnitude", format!("{n} columns are not whole pieces of 8"));
         }
         Ok((tokens, n))
     }
 
-    fn arguments(&self) -> [Argument<'_, B>; 4] {
+    fn arguments<'a>(&'a self, h: &'a DeviceMatrix<B>) -> [Argument<'a, B>; 4] {
         let bias = self.bias.map_or(Argument::Null, |b| Argument::Read(b, 0));
-        [self.h.read(), bias, self.m.read(), self.norms.read()]
+        [h.read(), bias, self.m.read(), self.norms.read()]
     }
 }
 
-/// `g (h - b) + b`, `g = m / norms`; a norm of 0 gives b.
+/// `g (h - b) + b` bf16, `g = m / norms`, of h `[T, out]` f32 with b in it; a norm of 0 gives b. And h in bf16, for the way back.
+///
+/// h comes unrounded: a training moves g by a few thousandths, less than half a step between two bf16, and such a g leaves any value that
+/// is rounded already as it was.
 pub fn magnitude_forward<B>(
     on: &impl Backend<Buffer = B>,
     x: &MagnitudeOperands<B>,
-) -> Result<DeviceMatrix<B>> {
-    let (tokens, n) = x.check()?;
+    h: &DeviceMatrix<B>,
+) -> Result<(DeviceMatrix<B>, DeviceMatrix<B>)> {
+    let (tokens, n) = x.check(h, Number::F32)?;
     let y = DeviceMatrix::new(on, tokens, n, Number::Bf16)?;
+    let kept = DeviceMatrix::new(on, tokens, n, Number::Bf16)?;
     let size = bytes("magnitude", &[tokens, n])?;
     if size > 0 {
-        let mut args = Vec::from(x.arguments());
-        args.extend([Argument::Int(tokens), Argument::Int(n), y.write()]);
+        let mut args = Vec::from(x.arguments(h));
+        args.extend([Argument::Int(tokens), Argument::Int(n), y.write(), kept.write()]);
         on.launch("magnitude_forward", [size.div_ceil(8 * 256), 1, 1], &args)?;
     }
-    Ok(y)
+    Ok((y, kept))
 }
 
-/// dh bf16, and adds m's gradient to `dm` `[out]` f32.
+/// dh bf16, of dy and the h that forward kept, and adds m's gradient to `dm` `[out]` f32.
 pub fn magnitude_backward<B>(
     on: &impl Backend<Buffer = B>,
     x: &MagnitudeOperands<B>,
-    dy: &DeviceMatrix<B>,
+    (h, dy): (&DeviceMatrix<B>, &DeviceMatrix<B>),
     dm: Option<&B>,
 ) -> Result<DeviceMatrix<B>> {
-    let (tokens, n) = x.check()?;
+    let (tokens, n) = x.check(h, Number::Bf16)?;
     dy.expect("magnitude: dy", tokens, n, Number::Bf16)?;
     let dh = DeviceMatrix::new(on, tokens, n, Number::Bf16)?;
     if tokens == 0 || n == 0 {
@@ -128,7 +131,7 @@ pub fn magnitude_backward<B>(
     let parts_n = tokens.div_ceil(TOKENS);
     let parts = on.alloc(bytes("magnitude", &[parts_n, n, 4])?)?;
     let mut args = vec![dy.read()];
-    args.extend(x.arguments());
+    args.extend(x.arguments(h));
     args.extend([Argument::Int(tokens), Argument::Int(n), Argument::Int(TOKENS)]);
     args.extend([dh.write(), Argument::Write(&parts, 0)]);
     on.launch("magnitude_backward", [n.div_ceil(512), parts_n, 1], &args)?;

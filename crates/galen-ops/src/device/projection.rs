@@ -117,17 +117,17 @@ fn reduced<B>(
     Ok(y)
 }
 
-/// y `[T, out]` bf16, and `s u`, which backward wants. `steps`: each row is a sequence's next token, and its bits do not depend on
+/// y `[T, out]` of `number`, and `s u`, which backward wants. `steps`: each row is a sequence's next token, and its bits do not depend on
 /// those beside it.
 pub fn projection_forward<B>(
     on: &impl Backend<Buffer = B>,
     x: &DeviceMatrix<B>,
     (weight, bias): (&DeviceWeight<B>, Option<&B>),
     branch: Option<&DeviceBranch<B>>,
-    steps: bool,
+    (number, steps): (Number, bool),
 ) -> Result<(DeviceMatrix<B>, Option<DeviceMatrix<B>>)> {
     x.expect("projection", x.rows, weight.cols(), Number::Bf16)?;
-    let y = DeviceMatrix::new(on, x.rows, weight.rows(), Number::Bf16)?;
+    let y = DeviceMatrix::new(on, x.rows, weight.rows(), number)?;
     let u = match branch {
         None => None,
         Some(branch) => {

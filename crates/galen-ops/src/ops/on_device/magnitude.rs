@@ -31,15 +31,15 @@ pub fn adapted_norms(
 pub fn magnitude(op: &Magnitude, on: &Accelerator, inputs: &[&DeviceTensor]) -> Launched {
     let [h, m, norms] = take("magnitude", inputs)?;
     let bias = op.bias.as_ref().map(|b| on.vector(b)).transpose()?;
-    let y = magnitude_forward(on, &MagnitudeOperands { h, bias: bias.as_deref(), m, norms })?;
+    let (y, h) = magnitude_forward(on, &MagnitudeOperands { bias: bias.as_deref(), m, norms }, h)?;
     let Some(gradient) = inputs.get(1).map(|m| m.gradient.clone()) else {
         return shape_error("magnitude", "takes three inputs");
     };
-    let (place, h, m, norms) = (on.clone(), h.clone(), m.clone(), norms.clone());
+    let (place, m, norms) = (on.clone(), m.clone(), norms.clone());
     let back = move |grads, needs: &[bool]| {
         let Some(dy) = only(grads) else { return Ok(vec![None, None, None]) };
-        let x = MagnitudeOperands { h: &h, bias: bias.as_deref(), m: &m, norms: &norms };
-        let dh = magnitude_backward(&place, &x, &dy, gradient.as_ref())?;
+        let x = MagnitudeOperands { bias: bias.as_deref(), m: &m, norms: &norms };
+        let dh = magnitude_backward(&place, &x, (&h, &dy), gradient.as_ref())?;
         let mut found = wanted(&place, vec![dh], needs);
         found.resize(3, None);
         Ok(found)

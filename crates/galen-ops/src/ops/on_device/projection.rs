@@ -49,13 +49,14 @@ pub fn projections(op: &Projections, on: &Accelerator, inputs: &[&DeviceTensor])
         let bias = base.bias().map(|b| on.vector(b)).transpose()?;
         let frozen = (&*weight, bias.as_deref());
         let (y, branch) = match (branch, leaves) {
-            (None, _) => (projection_forward(on, &x, frozen, None, steps)?.0, None),
+            (None, _) => (projection_forward(on, &x, frozen, None, (Number::Bf16, steps))?.0, None),
             (Some(branch), [a, b, rest @ ..]) => {
                 leaves = rest;
                 let dropout = branch.dropout.as_ref().map(|d| mask(on, d)).transpose()?;
                 let scale = branch.scale;
                 let pair = DeviceBranch { a: &a.matrix, b: &b.matrix, scale, dropout: dropout.as_ref() };
-                let (y, u) = projection_forward(on, &x, frozen, Some(&pair), steps)?;
+                let number = if branch.unrounded { Number::F32 } else { Number::Bf16 };
+                let (y, u) = projection_forward(on, &x, frozen, Some(&pair), (number, steps))?;
                 let (a, b) = ((*a).clone(), (*b).clone());
                 (y, u.map(|u| Branch { a, b, scale, dropout, u }))
             }

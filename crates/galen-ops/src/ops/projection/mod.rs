@@ -104,6 +104,9 @@ pub struct Branch {
     pub scale: f32,
     /// None where nothing is dropped.
     pub dropout: Option<Dropout>,
+    /// Whether an accelerator leaves the projection's result in f32, for a [`Magnitude`](super::Magnitude) to round: values that are
+    /// rounded already come out of a product with a gain as near to 1 as a training's as they went in.
+    pub unrounded: bool,
 }
 
 /// Projections that read one x, each `y = x W^T + b + s (x' A^T) B^T` with or without its branch. Inputs: those of the
