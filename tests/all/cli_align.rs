@@ -167,3 +167,38 @@ fn data_commands_and_plan_take_pairs() {
     );
     assert!(!(with.1 - without.1).is_normal());
 }
+
+/// Prompts of GRPO are shown without an answer, and a plan counts the answers that will be sampled, as long as they may be.
+#[test]
+fn data_inspect_and_plan_take_prompts() {
+    let bench = bench();
+    let row =
+        |i: usize| json!({"prompt": [{"role": "user", "content": format!("Say {}.", i % 7)}], "letter": "A"});
+    bench.write_rows("g.jsonl", &(0..16).map(row).collect::<Vec<_>>());
+    let config = |length: usize, iterations: usize| {
+        format!(
+            "base_model: m.gguf\nadapter: lora\nlora_r: 4\nlearning_rate: 0.01\nrl: grpo\ndatasets:\n  - path: g.jsonl\n\
+             micro_batch_size: 8\ngradient_accumulation_steps: 1\nmax_steps: 6\nsequence_len: 4096\noutput_dir: run\ntrl:\n  \
+             num_generations: 4\n  max_completion_length: {length}\n  num_iterations: {iterations}\n  reward_funcs:\n    \
+             - exact_match: {{field: letter}}\n"
+        )
+    };
+    bench.write("g.yaml", &config(100, 1));
+    let shown = bench.galen(&["data", "inspect", "g.yaml", "--stage", "rendered", "-n", "1"]).exits(0).stdout;
+    assert_has(&shown, &["g.jsonl:1", "<|im_start|>user\nSay 0.<|im_end|>\n<|im_start|>assistant\n"]);
+    assert!(!shown.contains("[+"), "a prompt has nothing to train on: {shown}");
+
+    let planned = |length, iterations, key| {
+        bench.write("g.yaml", &config(length, iterations));
+        let plan = bench.galen(&["plan", "g.yaml", "--json"]).exits(0).json();
+        assert_eq!(plan["estimate"]["run"]["steps"], 6, "{plan}");
+        plan["estimate"].pointer(key).and_then(Value::as_f64).unwrap_or_else(|| panic!("{key} in {plan}"))
+    };
+    // Eight answers, behind two prompts.
+    let tokens = |length| planned(length, 1, "/pass/tokens");
+    let (short, long) = (tokens(100), tokens(300));
+    assert!((long - short - 8.0 * 200.0).abs() < 0.5, "{short}, {long}");
+    // Two prompts a step; answers that are learned from twice take two.
+    let epoch = |iterations| planned(100, iterations, "/steps_per_epoch");
+    assert_eq!((epoch(1), epoch(2)), (8.0, 16.0));
+}

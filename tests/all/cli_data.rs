@@ -121,6 +121,14 @@ fn split_writes_parts_that_share_no_group_and_overwrites_nothing() {
         assert_eq!(bench.read(&format!("parts2/{name}.jsonl")), bench.read(&format!("parts/{name}.jsonl")));
     }
 
+    // One group has half of the rows: no share comes near a tenth.
+    let rows: Vec<_> = (0..400).map(|i| json!({"text": format!("row {i}"), "section": i % 2})).collect();
+    bench.write_rows("halves.jsonl", &rows);
+    let halves = ["data", "split", "halves.jsonl", "--group-by", "section", "--test", "0.1", "-o", "parts3"];
+    assert_has(&bench.galen(&halves).exits(0).stderr, &["note: test has ", "where 10.0 % were asked for"]);
+    let single = ["data", "split", "halves.jsonl", "--test", "0.1", "-o", "parts4"];
+    assert!(!bench.galen(&single).exits(0).stderr.contains("note:"), "of so many a tenth comes near a tenth");
+
     let train = bench.read("parts/train.jsonl");
     let again = bench.galen(&split).exits(2);
     assert_has(&again.stderr, &["parts/train.jsonl: exists already", "\nhint: "]);

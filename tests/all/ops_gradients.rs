@@ -227,7 +227,8 @@ fn lora_projections_with_and_without_a_separate_branch_input() {
         for (tokens, rank) in [(1, 1), (23, 5), (31, 16)] {
             let bias = numbers(r, outputs);
             let base = Projection::new(w.clone(), Some(bias.clone().into())).expect("a projection");
-            let op = Projections::low_rank(base.clone(), Branch { scale: 2.5, dropout: None });
+            let op =
+                Projections::low_rank(base.clone(), Branch { scale: 2.5, dropout: None, unrounded: false });
             let x = vec![input(r, &[tokens, inputs]), input(r, &[rank, inputs]), input(r, &[outputs, rank])];
             let name = format!("lora {dtype} [{outputs}, {inputs}] of {tokens}, rank {rank}");
             let twin = |x: &[Vec<f64>]| {
@@ -238,7 +239,7 @@ fn lora_projections_with_and_without_a_separate_branch_input() {
             let dropout = Dropout { p: 0.3, key: dropout_key(tokens) };
             let ones = dropout.apply(&vec![1.0; tokens * inputs], inputs).expect("a mask");
             let kept: Vec<bool> = ones.iter().map(|m| *m > 0.0).collect();
-            let branch = Branch { scale: 2.5, dropout: Some(dropout) };
+            let branch = Branch { scale: 2.5, dropout: Some(dropout), unrounded: false };
             for (how, tolerance, frozen) in
                 [("f32", EXACT, Frozen::from(w.clone())), ("bf16", ROUNDED, Frozen::packed(w.clone()))]
             {
@@ -263,7 +264,8 @@ fn projections_of_one_input_together() {
     for (dtype, inputs) in [(WeightDtype::F32, 45), (WeightDtype::Q4_1, 96), (WeightDtype::Q4_K, 512)] {
         let weights = [37, 70, 32].map(|outputs| matrix(r, dtype, outputs, inputs));
         let wide = weights.each_ref().map(|w| widen(&w.to_f32()));
-        let branches = [Some(2.5), None, Some(0.5)].map(|s| s.map(|scale| Branch { scale, dropout: None }));
+        let branches = [Some(2.5), None, Some(0.5)]
+            .map(|s| s.map(|scale| Branch { scale, dropout: None, unrounded: false }));
         let (weight, eps) = (numbers(r, inputs), 1e-5);
         let wide_norm = widen(&weight);
         let whole = [

@@ -77,3 +77,12 @@ fn init_writes_what_plan_takes() {
     let to_stdout = galen(&init[..5], dir.path());
     assert!(text(&to_stdout.stdout).contains("base_model: m.gguf"));
 }
+
+#[test]
+fn a_batch_s_requests_are_read_before_its_model() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("in.jsonl"), "{\"custom_id\": \"a\"\n").unwrap();
+    let batch = ["run-batch", "-m", "none.gguf", "-i", "in.jsonl", "-o", "out.jsonl"];
+    let out = galen(&batch, dir.path());
+    assert!(!out.status.success() && text(&out.stderr).contains("in.jsonl:1"), "{}", text(&out.stderr));
+}

@@ -150,6 +150,15 @@ mod tests {
         assert!(one.contains("<circle") && !one.contains("NaN") && !one.contains("inf"), "{one}");
         let flat = svg("t", &[Line::new(MAIN, [(1.0, 0.0), (2.0, 0.0)])]).unwrap().unwrap();
         assert!(flat.contains("<polyline") && !flat.contains("NaN"), "{flat}");
+        // The last bits of an average are no curve.
+        let ys = |line: &str| -> Vec<f64> {
+            let points = line.split("points=\"").nth(1).and_then(|p| p.split('"').next()).unwrap_or_default();
+            points.split_whitespace().map(|p| p.split(',').nth(1).unwrap().parse().unwrap()).collect()
+        };
+        let averages = Line::new(MAIN, [(1.0, 0.3), (2.0, 0.1 + 0.2), (3.0, 0.3)]);
+        let drawn = svg("t", &[averages]).unwrap().unwrap();
+        let curve = drawn.split("<polyline").map(ys).find(|ys| ys.len() == 3).unwrap();
+        assert!(curve.iter().all(|y| *y == curve[0]), "{curve:?}");
     }
 
     #[test]
