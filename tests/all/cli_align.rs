@@ -194,6 +194,10 @@ fn data_inspect_and_plan_take_prompts() {
         assert_eq!(plan["estimate"]["run"]["steps"], 6, "{plan}");
         plan["estimate"].pointer(key).and_then(Value::as_f64).unwrap_or_else(|| panic!("{key} in {plan}"))
     };
+    assert_has(
+        &bench.galen(&["plan", "g.yaml"]).exits(0).stdout,
+        &["sampling 8 answers a step, of at most 100 tokens"],
+    );
     // Eight answers, behind two prompts.
     let tokens = |length| planned(length, 1, "/pass/tokens");
     let (short, long) = (tokens(100), tokens(300));

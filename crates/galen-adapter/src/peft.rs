@@ -291,6 +291,15 @@ pub fn load_peft(dir: &Path, modules: &[ModuleShape], seed: u64) -> Result<(Adap
         let Some(values) = floats(t.dtype(), t.data()) else {
             return file_error(&weights_origin, format!("`{key}` has the dtype `{:?}`", t.dtype()));
         };
+        if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+            return file_error(
+                &weights_origin,
+                format!(
+                    "`{key}` holds `{}` (value {at})\nhint: training diverged or the file is damaged; take an earlier checkpoint",
+                    values[at]
+                ),
+            );
+        }
         adapter.set(&key, &values);
     }
     Ok((adapter, record(&value)))

@@ -161,7 +161,23 @@ pub fn load_state(checkpoint: &Path) -> Result<RunState> {
         return run_error(&origin, format!("{size} bytes is too large for a trainer state"));
     }
     let text = std::fs::read(&path).or_else(|e| run_error(&origin, e.to_string()))?;
-    serde_json::from_slice(&text).or_else(|e| run_error(&origin, e.to_string()))
+    let state: RunState = serde_json::from_slice(&text).or_else(|e| run_error(&origin, e.to_string()))?;
+    // Another step would end the run at once, or train rows again.
+    match checkpoint.file_name().and_then(|name| step_of(name.to_str()?)) {
+        Some(step) if step != state.step => run_error(
+            &origin,
+            format!(
+                "step `{}` in the folder of step `{step}`\nhint: the file is damaged; resume from another checkpoint",
+                state.step
+            ),
+        ),
+        _ => Ok(state),
+    }
+}
+
+/// The step of a checkpoint's folder.
+fn step_of(name: &str) -> Option<u64> {
+    name.strip_prefix("checkpoint-")?.parse().ok()
 }
 
 /// The same, of a run that was started with these settings and hashes: errors name the first that differs.
@@ -195,7 +211,7 @@ pub fn list(dir: &Path) -> Vec<(u64, PathBuf)> {
         .flatten()
         .flatten()
         .filter_map(|e| {
-            let step = e.file_name().to_str()?.strip_prefix("checkpoint-")?.parse().ok()?;
+            let step = step_of(e.file_name().to_str()?)?;
             Some((step, e.path()))
         })
         .collect();

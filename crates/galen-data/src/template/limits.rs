@@ -56,8 +56,8 @@ pub(super) fn charge_value(value: &Value) -> Result<(), Error> {
     match value.kind() {
         ValueKind::String => charge(value.as_str().map_or(0, str::len)),
         ValueKind::Seq | ValueKind::Map => charge(value.len().unwrap_or(0).saturating_mul(32)),
-        // A lazy list may be held by another one: charge the chain link.
-        ValueKind::Iterable => charge(value.len().unwrap_or(0).min(MAX_COUNT) + 64),
+        // A lazy list may be held by another one, a sum of two lists is filled: charge the link and the slots.
+        ValueKind::Iterable => charge(value.len().unwrap_or(0).saturating_mul(16).saturating_add(64)),
         _ => Ok(()),
     }
 }

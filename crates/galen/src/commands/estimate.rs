@@ -193,7 +193,7 @@ pub fn plan(config: &Config, weights: &Weights, sample: &Sample, flops: f64) -> 
         weight_cache: if mode.load.weight_cache == WeightCache::Packed { "bf16" } else { "stream" },
         auto: why,
         warning,
-        note: on_cards(config),
+        note: on_cards(config).or_else(|| sampling(config)),
         work: Work {
             step_flops: time.step_flops * beside,
             step_seconds: time.step_seconds * beside,
@@ -208,6 +208,15 @@ fn on_cards(config: &Config) -> Option<String> {
     let asked = matches!(config.device, Device::Cuda(_)) || config.gpus > 1;
     asked.then(|| {
         "time, memory and what `auto` takes are the processor's: a card's are not estimated".to_owned()
+    })
+}
+
+/// What is to be said where answers are sampled.
+fn sampling(config: &Config) -> Option<String> {
+    config.samples_answers().then(|| {
+        let answers = config.step_shape().0 as u64 * config.num_generations();
+        let longest = config.completion_limit();
+        format!("these times are learning's: sampling {answers} answers a step, of at most {longest} tokens, and their rewards come on top")
     })
 }
 

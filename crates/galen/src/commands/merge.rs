@@ -4,7 +4,7 @@ use super::export::tell;
 use crate::cli::Globals;
 use crate::error::UsageError;
 use crate::progress::{Progress, Unit};
-use crate::session::{Opened, WriteArgs, write_out};
+use crate::session::{Opened, WriteArgs, names_gguf, write_out};
 use anyhow::Context as _;
 use clap::builder::PossibleValuesParser;
 use galen_adapter::Adapter;
@@ -98,6 +98,12 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
     if args.writing.quantize.is_some() && into == Into::Adapter {
         return Err(UsageError::new("`--quantize` is for a merged base", "add `--into base`").into());
     }
+    if into == Into::Adapter && names_gguf(&args.writing.out) {
+        let what = format!("{}: an adapter is written as a folder", args.writing.out.display());
+        let hint =
+            "`--into base` writes the base with it as GGUF; `galen export --format gguf-lora` an adapter";
+        return Err(UsageError::new(what, hint).into());
+    }
     let opened = Opened::new(args.model, names, globals.offline)?;
     // One adapter of weight 1 stays as it is.
     let opened = if several || weights[0] != 1.0 {
@@ -125,10 +131,9 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<()> {
         opened
     };
     let out = &args.writing.out;
-    let gguf = out.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
     let format = match into {
         Into::Adapter => "peft",
-        Into::Base if gguf => "gguf",
+        Into::Base if names_gguf(out) => "gguf",
         Into::Base => "hf",
     };
     let format = galen_export::find(format).with_context(|| format!("format `{format}`"))?;

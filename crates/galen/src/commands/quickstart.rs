@@ -28,7 +28,7 @@ pub struct Args {
     /// Where everything goes; a second run reuses what is there
     #[arg(long, value_name = "DIR", default_value = "galen-quickstart")]
     pub out: PathBuf,
-    /// A two-minute version: two passes over the rows instead of three, fewer questions
+    /// A shorter version: two passes over the rows instead of three, fewer questions
     #[arg(long)]
     pub fast: bool,
 }

@@ -254,6 +254,12 @@ impl Check<'_> {
             self.report
                 .note("lora_dropout", "alignment has no dropout (as in TRL) unless `disable_dropout: false`");
         }
+        if config.sample_packing && !config.samples_answers() {
+            self.report.note(
+                "sample_packing",
+                "`micro_batch_size` counts bins of `sequence_len` tokens: steps of more rows, and fewer of them, than without",
+            );
+        }
         if config.train_on_inputs {
             self.wrong(
                 "train_on_inputs",

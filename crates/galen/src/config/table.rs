@@ -127,7 +127,7 @@ key_table! {
     batch_size: Option<u64> = None, |n| n.as_ref().map_or(Ok(()), at_least_one);
     /// Passes over the data; may be a fraction.
     num_epochs: f64 = 1.0, positive;
-    /// Optimiser steps at most; -1 or unset: `num_epochs` decides.
+    /// Optimiser steps of the run, whatever `num_epochs` says; -1 or unset: `num_epochs` decides.
     max_steps: Option<i64> = None, |n| match n { Some(0) => Err("takes 1 or more, or -1".into()), _ => Ok(()) };
     /// AdamW under every name of its variants; moments are f32 whatever the name says.
     optimizer: Optimizer = Optimizer::default();
@@ -230,7 +230,7 @@ key_table! {
     /// Steps, or a share of the run, between validations. Nothing set but rows to validate on: every epoch
     /// (Axolotl: never).
     eval_steps: Option<Steps> = None;
-    /// Validations an epoch.
+    /// Validations an epoch: the run is divided by it times `num_epochs`, also where `max_steps` ends it earlier.
     evals_per_epoch: Option<u64> = None;
     /// `no` (at the end alone), `steps` or `epoch`.
     eval_strategy: Option<Strategy> = None, |s| match s {

@@ -47,4 +47,4 @@ pub use train::{Start, Trained, command_of, train};
 pub use verify::{
     LimitArgs, Record, SAMPLES, Verdict, Verifier, adapter_sha256, format_of, unverified, write_beside,
 };
-pub use write_out::{WriteArgs, write_out};
+pub use write_out::{WriteArgs, names_gguf, write_out};

@@ -69,6 +69,11 @@ impl WriteArgs {
     }
 }
 
+/// Whether a path is that of a GGUF file: all commands go by the ending.
+pub fn names_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
+}
+
 /// Writes a format, its merged weights rounded and measured as the flags say.
 pub fn write_out(
     opened: &Opened,
@@ -77,6 +82,14 @@ pub fn write_out(
     offline: bool,
 ) -> anyhow::Result<Written> {
     let out = &args.out;
+    if format.name().starts_with("gguf") && !names_gguf(out) {
+        let what = format!("{}: a GGUF file's name ends in `.gguf`", out.display());
+        return Err(UsageError::new(what, format!("`--out {}.gguf`", out.display())).into());
+    }
+    if let Some(samples) = args.samples.as_deref().filter(|path| !path.is_file()) {
+        let what = format!("{}: there is no such file", samples.display());
+        return Err(UsageError::new(what, "`--samples` takes a file of texts, a line each").into());
+    }
     let options = &Options {
         quantize: args.quantization(),
         max_shard_bytes: args.max_shard_size.max(1),

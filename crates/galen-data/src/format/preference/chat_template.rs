@@ -3,22 +3,31 @@
 
 use super::reader::{Reader, Said, labelled, last_turn, pair, turn};
 use super::single_turn::has;
-use super::{PreferenceFormat, PreferenceType};
+use super::{Fields, PreferenceFormat, PreferenceType};
 use crate::DataError;
+use crate::Fault;
 use galen_types::{Preference, RawRow};
+use serde_json::Value;
 
 pub(super) const TYPE: PreferenceType = PreferenceType {
     name: "chat_template",
     aliases: &["chat_template.default"],
     about: "`messages`, `chosen` and `rejected` (or `completion` and `label`); the names can be changed with `field_*`",
     detect: |row| {
-        has(row, &["messages", "chosen", "rejected"]) || has(row, &["messages", "completion", "label"])
+        has(row, &["messages", "chosen", "rejected"]) && !repeats_chosen(row)
+            || has(row, &["messages", "completion", "label"])
     },
     build: |spec, _| {
         let messages = spec.field_messages.clone().unwrap_or_else(|| "messages".to_owned());
         Ok(Box::new(ChatTemplatePairs { messages, reader: Reader::new(spec) }))
     },
 };
+
+/// Whether `messages` is the whole conversation of `chosen`, its answer too, as UltraFeedback's binarised rows have it: no prompt.
+fn repeats_chosen(row: &Fields) -> bool {
+    let turns = |name: &str| row.get(name).and_then(Value::as_array).filter(|turns| turns.len() > 1);
+    turns("chosen").is_some() && turns("chosen") == turns("messages")
+}
 
 struct ChatTemplatePairs {
     messages: String,
@@ -33,6 +42,18 @@ impl PreferenceFormat for ChatTemplatePairs {
             Said::Text(text) => vec![turn("user", &text)],
             Said::Turns(turns) => turns,
         };
+        let chosen = Reader::field(reader.chosen.as_ref(), &["chosen"], &fields);
+        if fields.contains_key(chosen)
+            && let Said::Turns(turns) = reader.said(&fields, chosen, &origin)?
+            && turns.len() > 1
+            && prompt.ends_with(&turns[turns.len() - 1..])
+        {
+            let what = format!(
+                "`{}` ends with the answer of `{chosen}` itself: `type: preference` takes what both answers begin with for the prompt",
+                self.messages
+            );
+            return Err(DataError::row(&origin, Fault::PromptMismatch, what));
+        }
         let prompt = reader.chat_prompt(&mut fields, prompt, &origin)?;
         let answer = |name: &str| last_turn(reader.said(&fields, name, &origin)?, name, &origin);
         let chosen = Reader::field(reader.chosen.as_ref(), &["chosen"], &fields);

@@ -33,7 +33,7 @@ impl PreferenceFormat for PromptOnly {
         let name =
             if reader.prompt.is_none() && has(&fields, &["prompt"]) { "prompt" } else { name }.to_owned();
         let prompt = match (reader.said(&fields, &name, &origin)?, self.texts) {
-            (Said::Text(text), Texts::Plain) => plain(not_empty(text, &name, &origin)?),
+            (Said::Text(text), Texts::Plain) => plain(&fields, not_empty(text, &name, &origin)?, &origin)?,
             (Said::Text(text), Texts::Turns) => {
                 let text = not_empty(text, &name, &origin)?;
                 reader.chat_prompt(&mut fields, vec![turn("user", &text)], &origin)?

@@ -68,7 +68,7 @@ impl PreferenceFormat for RankedLists {
             Said::Text(text) if as_turns => {
                 reader.chat_prompt(&mut fields, vec![turn("user", &text)], &origin)?
             }
-            Said::Text(text) => plain(text),
+            Said::Text(text) => plain(&fields, text, &origin)?,
         };
         let mut answers = Vec::with_capacity(list.len());
         for (i, (value, score)) in list.into_iter().zip(scores).enumerate() {

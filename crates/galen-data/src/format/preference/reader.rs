@@ -169,9 +169,13 @@ pub(super) fn last_turn(said: Said, name: &str, origin: &Origin) -> Result<Answe
     }
 }
 
-/// A prompt of text as it stands.
-pub(super) fn plain(text: String) -> Prompt {
-    Prompt::Text { text, boundary: Boundary::Cut }
+/// A prompt of text as it stands. Errors: a `system` text beside it, which has no place there.
+pub(super) fn plain(fields: &Fields, text: String, origin: &Origin) -> Result<Prompt, DataError> {
+    if fields.get("system").and_then(Value::as_str).is_some_and(|system| !system.trim().is_empty()) {
+        let what = "`system` has no place before a prompt of plain text: a `type` that begins with `chat_template.` (`chat_template.preference`) makes turns of both";
+        return Err(DataError::row(origin, Fault::WrongKind, what));
+    }
+    Ok(Prompt::Text { text, boundary: Boundary::Cut })
 }
 
 /// A pair, with the `margin` of a row that has one: a number, also as text. Errors: it is something else.

@@ -2,7 +2,7 @@
 //! have in common. With `completion` and `label` instead of a pair, the same names are KTO data.
 
 use super::reader::{Reader, Said, labelled, last_turn, pair, turn};
-use super::{Fields, PreferenceFormat};
+use super::{Fields, PreferenceFormat, text};
 use crate::format::not_empty;
 use crate::{DataError, DatasetSpec, Fault};
 use galen_types::{Preference, RawRow};
@@ -26,6 +26,11 @@ impl SingleTurn {
     }
 }
 
+/// Whether a row of such names has an `instruction` beside its `input`.
+fn names_both(fields: &Fields, names: &SingleTurn) -> bool {
+    names.question.contains(&"instruction") && texts(fields, &["instruction", "input"])
+}
+
 /// Whether the row holds text in these fields.
 pub(super) fn texts(row: &Fields, names: &[&str]) -> bool {
     names.iter().all(|f| row.get(*f).is_some_and(Value::is_string))
@@ -42,6 +47,15 @@ impl PreferenceFormat for SingleTurnReader {
         let reader = &self.reader;
         let name = Reader::field(reader.prompt.as_ref(), self.names.question, &fields);
         let prompt = match reader.said(&fields, name, &origin)? {
+            Said::Text(input)
+                if name == "input" && reader.prompt.is_none() && names_both(&fields, self.names) =>
+            {
+                // As Alpaca's rows: what is to be done, and with what.
+                let instruction = not_empty(text(&fields, "instruction", &origin)?, "instruction", &origin)?;
+                let both =
+                    if input.trim().is_empty() { instruction } else { format!("{instruction}\n{input}") };
+                vec![turn("user", &both)]
+            }
             Said::Text(question) => vec![turn("user", &not_empty(question, name, &origin)?)],
             Said::Turns(turns) => turns,
         };

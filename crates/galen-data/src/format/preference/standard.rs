@@ -42,7 +42,10 @@ impl PreferenceFormat for Standard {
             (Some(Said::Text(prompt)), Said::Text(a), Said::Text(b)) => {
                 let (a, b) = (text_answer(a, &chosen, &origin)?, text_answer(b, &rejected, &origin)?);
                 return match self.texts {
-                    Texts::Plain => pair(&fields, origin, plain(prompt), a, b),
+                    Texts::Plain => {
+                        let prompt = plain(&fields, prompt, &origin)?;
+                        pair(&fields, origin, prompt, a, b)
+                    }
                     Texts::Turns => {
                         let prompt = reader.chat_prompt(&mut fields, vec![turn("user", &prompt)], &origin)?;
                         pair(&fields, origin, prompt, as_turn(a), as_turn(b))

@@ -156,6 +156,26 @@ fn rows_are_read_as_their_types_say() {
             r#""<|start_header_id|>user<|end_header_id|>\n\nQ<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n" | "A<|eot_id|>" | "B<|eot_id|>""#,
         ),
         (json!({}), json!({"input": "Q", "chosen": "A", "rejected": "B"}), "icr", "<u>Q | <a>A | <a>B"),
+        // Alpaca's rows as LLaMA-Factory pairs them: what is to be done, and with what.
+        (
+            json!({}),
+            json!({"instruction": "I", "input": "Q", "chosen": "A", "rejected": "B"}),
+            "argilla",
+            "<u>I\nQ | <a>A | <a>B",
+        ),
+        (
+            json!({}),
+            json!({"instruction": "I", "input": "", "chosen": "A", "rejected": "B"}),
+            "argilla",
+            "<u>I | <a>A | <a>B",
+        ),
+        // UltraFeedback's binarised rows: `messages` is `chosen`.
+        (
+            json!({}),
+            json!({"prompt": "Q", "messages": [user("Q"), said("A")], "chosen": [user("Q"), said("A")], "rejected": [user("Q"), said("B")]}),
+            "preference",
+            "<u>Q | <a>A | <a>B",
+        ),
         // Axolotl's reward models.
         (
             json!({"type": "bradley_terry.chat_template"}),
@@ -281,6 +301,16 @@ fn bad_rows_say_what_is_wrong() {
             json!({}),
             json!({"prompt": "p", "chosen": "a", "rejected": "  "}),
             "p.jsonl:17: `rejected` is empty",
+        ),
+        (
+            json!({}),
+            json!({"system": "S", "prompt": "p", "chosen": "a", "rejected": "b"}),
+            "p.jsonl:17: `system` has no place before a prompt of plain text",
+        ),
+        (
+            json!({"type": "chat_template"}),
+            json!({"messages": [user("Q"), said("A")], "chosen": [user("Q"), said("A")], "rejected": [user("Q"), said("B")]}),
+            "p.jsonl:17: `messages` ends with the answer of `chosen` itself",
         ),
         (
             json!({}),

@@ -30,7 +30,7 @@ impl PreferenceFormat for Unpaired {
         let completion = reader.said(&fields, &name, &origin)?;
         let (prompt, completion) = match (prompt, completion, self.texts) {
             (Said::Text(prompt), Said::Text(answer), Texts::Plain) => {
-                (plain(prompt), text_answer(answer, &name, &origin)?)
+                (plain(&fields, prompt, &origin)?, text_answer(answer, &name, &origin)?)
             }
             (Said::Text(prompt), Said::Text(answer), Texts::Turns) => {
                 text_answer(answer.clone(), &name, &origin)?;

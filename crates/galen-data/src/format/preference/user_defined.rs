@@ -1,12 +1,12 @@
 //! `user_defined`: fields and formats spelt out in the configuration, beside `type:` or under it.
 
-use super::reader::{Reader, labelled, pair, plain, text_answer};
+use super::reader::{Reader, labelled, pair, text_answer};
 use super::{PreferenceFormat, PreferenceType, text};
 use crate::dataset::{PreferenceFields, TypeSpec};
 use crate::format::fill::FormatText;
 use crate::format::optional_text;
 use crate::{DataError, DatasetSpec};
-use galen_types::{Answer, Preference, RawRow};
+use galen_types::{Answer, Boundary, Preference, Prompt, RawRow};
 
 pub(super) const TYPE: PreferenceType = PreferenceType {
     name: "user_defined",
@@ -73,7 +73,8 @@ impl PreferenceFormat for UserDefined {
         let RawRow { origin, fields } = row;
         let system = optional_text(&fields, &self.names.system, &origin)?;
         let prompt = text(&fields, &self.names.prompt, &origin)?;
-        let prompt = plain(self.prompt.fill(&[("system", &system), ("prompt", &prompt)]));
+        let filled = self.prompt.fill(&[("system", &system), ("prompt", &prompt)]);
+        let prompt = Prompt::Text { text: filled, boundary: Boundary::Cut };
         let answer = |name: &str, place: &str, format: &FormatText| {
             let said = text_answer(text(&fields, name, &origin)?, name, &origin)?;
             Ok::<_, DataError>(match said {
