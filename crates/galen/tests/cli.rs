@@ -86,3 +86,12 @@ fn a_batch_s_requests_are_read_before_its_model() {
     let out = galen(&batch, dir.path());
     assert!(!out.status.success() && text(&out.stderr).contains("in.jsonl:1"), "{}", text(&out.stderr));
 }
+
+#[test]
+fn an_adapter_is_not_written_under_the_name_of_a_gguf_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = galen(&["merge", "--adapter", "a", "--adapter", "b", "--out", "k.gguf"], dir.path());
+    assert_eq!(out.status.code(), Some(2), "{}", text(&out.stderr));
+    let said = text(&out.stderr);
+    assert!(said.contains("k.gguf: an adapter is written as a folder\nhint: `--into base`"), "{said}");
+}
