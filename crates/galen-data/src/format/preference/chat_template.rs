@@ -4,8 +4,7 @@
 use super::reader::{Reader, Said, labelled, last_turn, pair, turn};
 use super::single_turn::has;
 use super::{Fields, PreferenceFormat, PreferenceType};
-use crate::DataError;
-use crate::Fault;
+use crate::{DataError, Fault};
 use galen_types::{Preference, RawRow};
 use serde_json::Value;
 
@@ -56,7 +55,6 @@ impl PreferenceFormat for ChatTemplatePairs {
         }
         let prompt = reader.chat_prompt(&mut fields, prompt, &origin)?;
         let answer = |name: &str| last_turn(reader.said(&fields, name, &origin)?, name, &origin);
-        let chosen = Reader::field(reader.chosen.as_ref(), &["chosen"], &fields);
         let completion = Reader::field(reader.completion.as_ref(), &["completion"], &fields);
         if fields.contains_key(chosen) || !fields.contains_key(completion) {
             let rejected = Reader::field(reader.rejected.as_ref(), &["rejected"], &fields);
